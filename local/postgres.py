@@ -163,10 +163,11 @@ def _remove_stale_lock(data_dir: Path) -> None:
 def _run_sql(data_dir: Path, database: str, sql: str) -> None:
     """Run SQL without a server: no port, no socket, and one transaction for all of it."""
     # -j: read to the end of the input instead of taking each line for a statement.
-    options = ("-j", "-D", str(data_dir), "-c", "exit_on_error=on", "-c", "log_min_messages=error")
+    options = ("-j", "-D", str(data_dir), "-c", "exit_on_error=on")
+    quiet = ("-c", "log_min_messages=fatal", "-c", "log_min_error_statement=panic", "-c", "log_line_prefix=")
     # -j still splits at a semicolon that an empty line follows: leave no such line.
     text = "\n".join(line for line in sql.splitlines() if line.strip()) + "\n"
-    _run("postgres", "--single", *options, database, stdin=text)
+    _run("postgres", "--single", *options, *quiet, database, stdin=text)
 
 
 def _run(program: str, *args: str, stdin: str = "") -> str:

@@ -104,7 +104,13 @@ def test_an_interrupted_initialise_is_redone(tmp_path, pristine, wait_for):
     server = Server(tmp_path)
     shutil.copytree(pristine.secrets, server.secrets)
     arguments = [str(server.data), str(server.secrets / "orders_user"), str(INIT_SQL)]
-    code = "import sys; from pathlib import Path as P; from local.postgres import *; initialise(*map(P, sys.argv[1:]))"
+    code = """
+import sys
+from pathlib import Path
+from local.postgres import initialise
+
+initialise(*map(Path, sys.argv[1:]))
+"""
     child = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=INIT_SQL.parents[2])
     wait_until((tmp_path / "data.partial" / wait_for).exists, "initdb did not begin")
     child.kill()
