@@ -1,0 +1,97 @@
+"""The folder that holds all state of a stack."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from local.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+MARKER = "made-by-make-up"
+
+
+def prepare(run_dir: Path) -> None:
+    """Create the folder and its rooms, for its owner only.
+
+    Raises:
+        LocalError: The folder holds something that is not ours.
+    """
+    if run_dir.exists() and not is_ours(run_dir) and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise LocalError(f"{run_dir} holds something else: choose an empty or new folder with RUN_DIR.")
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (run_dir / MARKER).write_text(
+        "`make reset` deletes this folder with everything in it.\n", encoding="utf-8"
+    )
+    for name in ("conf", "keys", "logs", "secrets"):
+        (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def is_ours(run_dir: Path) -> bool:
+    """Tell whether the folder was made by `prepare`."""
+    return (run_dir / MARKER).is_file()
+
+
+def delete(run_dir: Path) -> bool:
+    """Delete the folder; False when there was none.
+
+    Raises:
+        LocalError: The folder was not made by `prepare`.
+    """
+    if not run_dir.exists():
+        return False
+    if not is_ours(run_dir):
+        raise LocalError(f"{run_dir} was not made by `make up`, so it is not deleted. Look at RUN_DIR.")
+    # The marker goes last: what an interrupted reset leaves can be reset again.
+    for entry in run_dir.iterdir():
+        if entry.name == MARKER:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    shutil.rmtree(run_dir)
+    return True
+
+
+@contextlib.contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Hold the right to start or stop the stack of this folder.
+
+    Raises:
+        LocalError: Somebody else holds it.
+    """
+    descriptor = os.open(run_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode() or "unknown"
+            raise LocalError(
+                f"Another `make up`, `down` or `reset` is at work here (pid {holder}): wait until it ends."
+            ) from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_secrets(run_dir: Path, names: Iterable[str]) -> None:
+    """Write a random password for each name that has none yet, readable by the owner only."""
+    for name in names:
+        path = run_dir / "secrets" / name
+        if path.exists():
+            continue
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(24) + "\n")
+        partial.rename(path)

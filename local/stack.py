@@ -1,0 +1,205 @@
+"""The real stack: PostgreSQL, the five services and the gateway, as data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from local import nginx, postgres, rundir
+from local.parts import Part, Stack, Task
+from local.probes import http_ready, postgres_ready
+from local.runner import StepError
+from local.settings import PROJECT, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+OWNER = postgres.SUPERUSER
+SERVICES = ("auth", "user", "product", "order", "payment")
+ROLES = {"user": "users_app", "order": "orders_app", "payment": "payments_app"}
+"""The database role of each service that has one."""
+
+_WELCOME = """
+The gateway listens on http://localhost:{port}. Place an order:
+
+  TOKEN=$(curl -s -X POST http://localhost:{port}/auth/login -H "Content-Type: application/json" \\
+    -d '{{"username":"admin","password":"password"}}' | jq -r .token)
+  curl -X POST http://localhost:{port}/orders/ -H "Content-Type: application/json" \\
+    -H "Authorization: Bearer $TOKEN" -d '{{"product_id": 1}}'
+
+  make status                         each part: state, port, pid, memory
+  make logs SERVICE=order-service     follow one log; without SERVICE all of them
+  make down                           stop; `make reset` deletes the data too"""
+
+
+def build(settings: Settings) -> Stack:
+    """Describe the stack of some settings; nothing is started or written."""
+    services = [_service(settings, name) for name in SERVICES]
+    database = Part(
+        name="order-db",
+        port=settings.order_db_port,
+        port_setting="ORDER_DB_PORT",
+        command=lambda: _prepare_database(settings),
+        ready=lambda: postgres_ready(settings.order_db_port, OWNER, password_file(settings, OWNER)),
+        stop_signal=postgres.STOP_SIGNAL.name.removeprefix("SIG"),
+    )
+    gateway = Part(
+        name="nginx",
+        port=settings.gateway_port,
+        port_setting="GATEWAY_PORT",
+        command=lambda: _prepare_gateway(settings),
+        ready=lambda: (
+            http_ready(f"http://127.0.0.1:{settings.gateway_port}/healthz")
+            or http_ready(f"http://127.0.0.1:{settings.gateway_port}/products/")
+        ),
+        stop_signal=nginx.STOP_SIGNAL,
+        needs=("find nginx", *(service.name for service in services)),
+    )
+    migrate = Task(
+        name="migrations",
+        needs=("order-db",),
+        run=lambda: _run(
+            settings,
+            "migrations",
+            "order-db-services/migrate.py",
+            environment=migration_environment(settings),
+        ),
+    )
+    seed = Task(
+        name="demo data",
+        needs=("migrations",),
+        run=lambda: _run(
+            settings,
+            "demo-data",
+            "-m",
+            "user_service.seed",
+            environment=service_environment(settings, "user"),
+        ),
+    )
+    return Stack(
+        steps=(
+            Task(name="find nginx", run=_find_nginx),
+            database,
+            migrate,
+            seed,
+            *services,
+            gateway,
+        ),
+        welcome=_WELCOME.format(port=settings.gateway_port),
+    )
+
+
+def service_environment(settings: Settings, service: str) -> dict[str, str]:
+    """Give what a service's process has in its environment beside the caller's own.
+
+    Args:
+        settings: The stack.
+        service: The short name: auth, user, product, order or payment.
+    """
+    environment = {
+        "PYTHONPATH": f"services:services/{service}/src",
+        "HOST": "127.0.0.1",
+        "PORT": str(_port(settings, service)),
+        "AUTH_URL": f"http://127.0.0.1:{settings.auth_port}",
+        "USER_URL": f"http://127.0.0.1:{settings.user_port}",
+        "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",
+        "PAYMENT_URL": f"http://127.0.0.1:{settings.payment_port}",
+    }
+    if service in ROLES:
+        environment |= _database_environment(settings, ROLES[service])
+    if service == "auth":
+        environment["AUTH_KEYS_DIR"] = str(settings.run_dir / "keys")
+    return environment
+
+
+def migration_environment(settings: Settings) -> dict[str, str]:
+    """Give what the migrations need in their environment."""
+    return {
+        **_database_environment(settings, OWNER),
+        "ROLE_PASSWORDS_DIR": str(settings.run_dir / "secrets"),
+    }
+
+
+def password_file(settings: Settings, role: str) -> Path:
+    """Give the place of a database role's password."""
+    return settings.run_dir / "secrets" / role
+
+
+def _database_environment(settings: Settings, role: str) -> dict[str, str]:
+    return {
+        "DATABASE_HOST": "127.0.0.1",
+        "DATABASE_PORT": str(settings.order_db_port),
+        "DATABASE_NAME": OWNER,
+        "DATABASE_USER": role,
+        "DATABASE_PASSWORD_FILE": str(password_file(settings, role)),
+    }
+
+
+def _service(settings: Settings, service: str) -> Part:
+    port = _port(settings, service)
+    return Part(
+        name=f"{service}-service",
+        port=port,
+        port_setting=f"{service.upper()}_PORT",
+        command=lambda: [
+            *(sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf"),
+            f"{service}_service.app:create_app()",
+        ],
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),
+        environment=service_environment(settings, service),
+        needs=("migrations",) if service in ROLES else (),
+        stop_seconds=20,  # longer than the service itself gives requests in flight
+    )
+
+
+def _port(settings: Settings, service: str) -> int:
+    port: int = getattr(settings, f"{service}_port")
+    return port
+
+
+def _prepare_database(settings: Settings) -> list[str]:
+    rundir.make_secrets(settings.run_dir, (OWNER, *ROLES.values()))
+    data = settings.run_dir / "data"
+    init_sql = PROJECT / "order-db-services" / "init" / "01-create-orders.sql"
+    postgres.initialise(data, password_file(settings, OWNER), init_sql)
+    return postgres.command(data, settings.order_db_port)
+
+
+def _find_nginx() -> str:
+    program = nginx.find(say=lambda line: print(f"  {line}", flush=True))
+    return f"nginx {'.'.join(map(str, nginx.version(program)))}"
+
+
+def _prepare_gateway(settings: Settings) -> list[str]:
+    conf = nginx.render(settings.run_dir / "conf" / "nginx", gateway_settings(settings))
+    return nginx.command(nginx.find(), conf)
+
+
+def gateway_settings(settings: Settings) -> dict[str, str]:
+    """Give the gateway's variables: the stack's addresses, and what the caller's environment sets."""
+    addresses = {"GATEWAY_LISTEN": f"127.0.0.1:{settings.gateway_port}"}
+    for service in SERVICES:
+        addresses[f"{service.upper()}_UPSTREAM"] = f"127.0.0.1:{_port(settings, service)}"
+    wishes = {name: os.environ[name] for name in nginx.DEFAULTS if os.environ.get(name)}
+    return wishes | addresses
+
+
+def _run(settings: Settings, name: str, *arguments: str, environment: Mapping[str, str]) -> str:
+    """Run a Python program of the project to its end, its output in a log of its own."""
+    log = settings.run_dir / "logs" / f"{name}.log"
+    with log.open("wb") as output:
+        done = subprocess.run(
+            ["setpriv", "--pdeathsig=TERM", sys.executable, *arguments],
+            cwd=PROJECT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        raise StepError(f"{name} failed with status {done.returncode}.", log)
+    return "done"

@@ -1,0 +1,68 @@
+"""The supervisor's process (`python -m local.supervise RUN_DIR`), and what it has beside `supervisor` itself.
+
+Added through its documented extension point, an RPC interface:
+- It never gives up. A port that somebody else holds for an hour must not end a stack; the wait between
+  attempts grows to `MAX_WAIT` and stays there. Each wait is written to the log.
+- What a killed process leaves behind goes with it. nginx's workers, for one, outlive a master that got
+  SIGKILL, and keep its port so that no new master can start.
+- It counts how often a part ended by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from supervisor import events, supervisord
+
+MAX_WAIT = 20
+"""The longest wait between two attempts to start a part, in seconds."""
+
+
+class Extension:
+    """The RPC namespace `local`."""
+
+    def __init__(self) -> None:
+        """Listen to every change of a part's state."""
+        self._ended: Counter[str] = Counter()
+        for event in (
+            events.ProcessStateExitedEvent,
+            events.ProcessStateBackoffEvent,
+            events.ProcessStateStoppedEvent,
+        ):
+            events.subscribe(event, self._on_end)
+
+    def ended(self) -> dict[str, int]:
+        """Tell how often each part has ended without having been asked to."""
+        return dict(self._ended)
+
+    def _on_end(self, event: events.ProcessStateEvent) -> None:
+        process = event.process
+        if process.pid:  # 0 would be our own group
+            # Each part leads a process group of its own. Its leader is dead, but not yet reaped here.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if isinstance(event, events.ProcessStateStoppedEvent):
+            return
+        self._ended[process.config.name] += 1
+        if isinstance(event, events.ProcessStateBackoffEvent):
+            process.backoff = min(process.backoff, MAX_WAIT)
+            process.delay = time.time() + process.backoff
+            process.config.options.logger.warn(  # noqa: G010 - not the logging module's
+                f"{process.config.name} ended right after its start: next attempt in {process.backoff} s"  # noqa: G004
+            )
+
+
+def extension(_supervisord: Any) -> Extension:
+    """Make the RPC interface; the name stands in the generated configuration."""
+    return Extension()
+
+
+if __name__ == "__main__":
+    os.chdir(sys.argv[1])  # every path of the configuration is relative: no path needs quoting there
+    supervisord.main(["-c", "conf/supervisord.conf"])

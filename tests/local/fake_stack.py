@@ -1,0 +1,48 @@
+"""`python -m local` with tiny stand-ins for the parts: `python fake_stack.py up`. FAKES is their folder."""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from local.cli import main  # noqa: E402
+from local.parts import Part, Stack, Task  # noqa: E402
+from local.probes import http_ready  # noqa: E402
+
+
+def build(settings):
+    folder = os.environ["FAKES"]
+
+    def part(name, setting, *needs):
+        port = getattr(settings, setting)
+        return Part(
+            name=name,
+            port=port,
+            port_setting=setting.upper(),
+            command=lambda: [sys.executable, "-I", str(HERE / "fake_part.py"), name, str(port), folder],
+            ready=lambda: http_ready(f"http://127.0.0.1:{port}/"),
+            environment={"GREETING": "it's 100% \"fine\"; isn't it"},
+            needs=needs,
+        )
+
+    def note():
+        with Path(folder, "order").open("a") as file:
+            file.write("task\n")
+        return "done"
+
+    return Stack(
+        steps=(
+            part("base", "order_db_port"),
+            Task(name="task", run=note, needs=("base",)),
+            part("one", "order_port", "task"),
+            part("two", "user_port"),
+            part("front", "gateway_port", "one", "two"),
+        ),
+        welcome="Welcome.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], build))
