@@ -1,0 +1,165 @@
+"""The gateway of local mode: finds nginx, renders the configuration of `nginx/`, says how to run it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local import debian
+from local.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOURCE = Path(__file__).resolve().parent.parent / "nginx"
+"""The folder with the configuration, for both modes."""
+
+OLDEST = (1, 18)
+"""The oldest version of nginx that will do (Ubuntu 22.04's and Debian 11's)."""
+
+STOP_SIGNAL = "QUIT"
+"""Stop gracefully: requests in flight are finished. TERM cuts them off."""
+
+DEFAULTS = {
+    "GATEWAY_LISTEN": "127.0.0.1:8080",
+    "GATEWAY_TRACING": "log",
+    "ACCESS_LOG": "/dev/stdout",
+    "LOGIN_RATE": "10r/s",
+    "CLIENT_TIMEOUT": "10s",
+    "PROXY_READ_TIMEOUT": "15s",
+    "AUTH_UPSTREAM": "127.0.0.1:5001",
+    "USER_UPSTREAM": "127.0.0.1:5002",
+    "PRODUCT_UPSTREAM": "127.0.0.1:5003",
+    "ORDER_UPSTREAM": "127.0.0.1:5004",
+    "PAYMENT_UPSTREAM": "127.0.0.1:5005",
+}
+"""The variables of the configuration, and what they are in local mode."""
+
+# A value becomes a part of the configuration, where `;` or a space would begin something new.
+_VALUE = re.compile(r"[A-Za-z0-9_.:/\[\]-]+")
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")  # not on every user's PATH
+
+
+def find(say: debian.Say = debian.silent) -> Path:
+    """Find an nginx: the one that NGINX names, the system's, or one fetched from the distribution.
+
+    Args:
+        say: Gets a line for the person who waits, when nginx has to be fetched.
+
+    Returns:
+        The program's path.
+
+    Raises:
+        LocalError: There is none and none can be fetched, or the one that NGINX names will not do.
+    """
+    if named := os.environ.get("NGINX"):
+        program = Path(named).absolute()
+        _refuse_unfit(program)
+        return program
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
+    if on_path := shutil.which("nginx", path=path):
+        program = Path(on_path)
+        _refuse_unfit(program)
+        return program
+    try:
+        program = debian.fetch("nginx", "usr/sbin/nginx", say)
+    except LocalError as error:
+        try:
+            # Until Debian 11 and Ubuntu 22.04 `nginx` is an empty package that depends on this one.
+            program = debian.fetch("nginx-core", "usr/sbin/nginx", say)
+        except LocalError:
+            raise error from None
+    _refuse_unfit(program)
+    return program
+
+
+def version(program: Path) -> tuple[int, ...]:
+    """Ask a program for its version; `()` when it is no nginx that runs here."""
+    try:
+        answer = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", answer.stderr)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _refuse_unfit(program: Path) -> None:
+    oldest = ".".join(map(str, OLDEST))
+    found = version(program)
+    if not found:
+        raise LocalError(
+            f"{program} does not run as nginx: set NGINX to the path of an nginx {oldest} or newer."
+        )
+    if found < OLDEST:
+        raise LocalError(
+            f"{program} is nginx {'.'.join(map(str, found))}:"
+            f" {oldest} or newer is needed, set NGINX to the path of one."
+        )
+
+
+def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
+    """Write the configuration into a folder of its own, which also takes nginx's pid file.
+
+    Args:
+        conf_dir: The folder, made if missing. Nothing else may live there.
+        settings: Values for variables of `DEFAULTS`; the others keep their default.
+
+    Returns:
+        The main file, for `command`.
+
+    Raises:
+        LocalError: A variable that does not exist, a value that cannot be one, or an unknown GATEWAY_TRACING.
+    """
+    values = {**DEFAULTS, **(settings or {})}
+    for name, value in values.items():
+        if name not in DEFAULTS:
+            raise LocalError(f"The gateway has no setting {name}: it has {', '.join(DEFAULTS)}.")
+        if not _VALUE.fullmatch(value):
+            raise LocalError(f"{name} cannot be {value!r}: letters, digits and _ . : / [ ] - only.")
+    tracing = sorted(path.stem for path in (SOURCE / "tracing").glob("*.conf"))
+    if values["GATEWAY_TRACING"] not in tracing:
+        raise LocalError(f"GATEWAY_TRACING must be one of {', '.join(tracing)}.")
+
+    (conf_dir / "tmp").mkdir(parents=True, exist_ok=True)
+    for folder in ("gateway", "tracing"):
+        shutil.copytree(SOURCE / folder, conf_dir / folder, dirs_exist_ok=True)
+    for template in (SOURCE / "templates/gateway.conf.template", SOURCE / "local/upstreams.conf.template"):
+        text = re.sub(
+            r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template.read_text(encoding="utf-8")
+        )
+        (conf_dir / template.stem).write_text(text, encoding="utf-8")
+    return Path(shutil.copyfile(SOURCE / "local/nginx.conf", conf_dir / "nginx.conf"))
+
+
+def command(program: Path, conf: Path) -> list[str]:
+    """Say how to run the gateway: in the foreground, with the access log on stdout and nginx's own on stderr.
+
+    On Linux nginx ends when its parent does, whatever the parent dies of. A master that is itself killed with
+    SIGKILL leaves workers behind, which keep the port: they are in its process group.
+
+    Args:
+        program: What `find` gave.
+        conf: What `render` gave.
+
+    Returns:
+        The arguments, the program first. Stop it with `STOP_SIGNAL`.
+    """
+    orders = "daemon off;"
+    if os.geteuid() == 0:
+        # Else workers would change to `nobody`, which not every container allows. They run as who started
+        # them, like the services.
+        orders += f" user root {grp.getgrgid(0).gr_name};"
+    arguments = ["env", "TZ=UTC", str(program), "-p", f"{conf.parent}/", "-c", str(conf), "-g", orders]
+    if version(program) >= (1, 19, 5):
+        arguments += [
+            "-e",
+            "stderr",
+        ]  # before the configuration is read; older ones have a built-in path for that
+    if shutil.which("setpriv"):
+        arguments = ["setpriv", "--pdeathsig", "TERM", "--", *arguments]
+    return arguments
