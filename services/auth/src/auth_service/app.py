@@ -1,0 +1,45 @@
+"""auth-service's composition root."""
+
+from flask import Flask
+
+from auth_service import routes
+from auth_service.clients import Users
+from auth_service.domain import BadCredentials
+from auth_service.keys import KeyRing
+from auth_service.settings import AuthSettings
+from auth_service.signals import Signals
+from servicekit import auth
+from servicekit.api import create_api, document_blueprint
+from servicekit.app import create_app as create_service
+from servicekit.config import load
+from servicekit.errors import ErrorTable, Problem
+from servicekit.http import ServiceClient
+from servicekit.metrics import Metrics
+
+SERVICE = "auth-service"
+
+ERRORS: ErrorTable = {
+    **auth.ERRORS,
+    BadCredentials: Problem(
+        401,
+        "bad-credentials",
+        "Wrong credentials",
+        headers=lambda _error: {"WWW-Authenticate": 'Bearer realm="shop"'},
+    ),
+}
+
+
+def create_app(settings: AuthSettings | None = None) -> Flask:
+    """Wire the service.
+
+    Args:
+        settings: Read from the environment if not given.
+    """
+    settings = settings or load(AuthSettings)
+    metrics = Metrics()
+    ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
+    ring.ensure()
+    users = Users(ServiceClient("user-service", settings.user_url, metrics, timeout_seconds=5.0))
+    api = create_api("auth-service", "Log in, and verify what logging in gave.")
+    blueprint = routes.blueprint(api, settings, users, ring, auth.Authenticator(ring, settings), Signals(metrics))
+    return create_service(SERVICE, metrics, blueprints=[blueprint, document_blueprint(api, "auth")], error_table=ERRORS)

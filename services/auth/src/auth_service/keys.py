@@ -1,0 +1,182 @@
+"""The signing keys: files in a folder, shared by all replicas, kept over restarts.
+
+A rotation adds a key. It is published at once and signs a little later, when every service could have fetched it; the
+key before it stays published until the last token that it signed has expired. So nobody is logged out.
+
+`python -m auth_service.keys rotate` rotates, `... ensure` makes the first key where there is none.
+"""
+
+import argparse
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from auth_service.settings import KeySettings
+from servicekit.config import load
+
+PREPUBLISH_SECONDS = 15
+"""A new key signs after this time. Services ask again for an unknown key every 10 s at most."""
+
+_EXPIRY_MARGIN_SECONDS = 60  # replicas' clocks differ a little
+_KEY_BITS = 2048
+_FILE_NAME = re.compile(r"^(\d{13})\.pem$")  # milliseconds since the epoch, when it was made
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A key pair and its public names."""
+
+    name: str
+    kid: str
+    created_at: float
+    private: rsa.RSAPrivateKey
+    jwk: dict[str, Any]
+
+
+class KeyRing:
+    """The keys in a folder. Looks at the folder each time, so that a rotation by anybody counts at once.
+
+    Args:
+        folder: Where the keys are.
+        token_ttl_seconds: How long a token lives, and so how long a retired key stays published.
+        clock: Seconds since the epoch, for tests.
+    """
+
+    def __init__(self, folder: Path, token_ttl_seconds: int, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._retention = token_ttl_seconds + _EXPIRY_MARGIN_SECONDS
+        self._clock = clock
+        self._loaded: dict[str, SigningKey] = {}
+
+    def signing_key(self) -> SigningKey:
+        """Return the key that signs now: the newest one that has been published for long enough."""
+        return self._published()[self._signing_index()]
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the published keys as a JWK Set (RFC 7517)."""
+        return {"keys": [key.jwk for key in self._published()]}
+
+    def key(self, kid: str) -> Any | None:
+        """Return the public key with this id, None if it is not published."""
+        for key in self._published():
+            if key.kid == kid:
+                return key.private.public_key()
+        return None
+
+    def ensure(self) -> None:
+        """Make the first key, if there is none. Replicas that start together make one between them."""
+        with self._lock():
+            if not self._names():
+                self._add()
+
+    def rotate(self) -> str:
+        """Add a key and delete those that no living token needs.
+
+        Returns:
+            The new key's id.
+        """
+        with self._lock():
+            kept = {key.name for key in self._published()}
+            for name in self._names():
+                if name not in kept:
+                    (self._folder / name).unlink()
+            return self._add()
+
+    def _published(self) -> list[SigningKey]:
+        keys = self._keys()
+        now = self._clock()
+        # A key retires when its successor starts to sign.
+        return [
+            key
+            for key, successor in zip(keys, [*keys[1:], None], strict=True)
+            if successor is None or now < successor.created_at + PREPUBLISH_SECONDS + self._retention
+        ]
+
+    def _signing_index(self) -> int:
+        ripe = self._clock() - PREPUBLISH_SECONDS
+        keys = self._published()
+        return max((index for index, key in enumerate(keys) if key.created_at <= ripe), default=0)
+
+    def _keys(self) -> list[SigningKey]:
+        names = self._names()
+        if not names:
+            raise FileNotFoundError(f"no signing key in {self._folder}: run `python -m auth_service.keys ensure`")
+        self._loaded = {name: self._loaded.get(name) or _read(self._folder / name) for name in names}
+        return list(self._loaded.values())
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._folder.iterdir() if _FILE_NAME.match(path.name))
+
+    def _add(self) -> str:
+        private = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
+        pem = private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        path = self._folder / f"{int(self._clock() * 1000):013d}.pem"
+        temporary = path.with_suffix(".new")  # a reader sees a whole key or none
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        return _read(path).kid
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _read(path: Path) -> SigningKey:
+    private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(private, rsa.RSAPrivateKey):
+        raise TypeError(f"{path} is not an RSA key")
+    public = RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
+    kid = _thumbprint(public)
+    jwk = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": public["n"], "e": public["e"]}
+    return SigningKey(path.name, kid, int(path.stem) / 1000, private, jwk)
+
+
+def _thumbprint(jwk: dict[str, Any]) -> str:
+    """Name a key by its content (RFC 7638)."""
+    canonical = json.dumps({name: jwk[name] for name in ("e", "kty", "n")}, separators=(",", ":"), sort_keys=True)
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).rstrip(b"=").decode()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m auth_service.keys", description="Manage the signing keys.")
+    parser.add_argument(
+        "action",
+        choices=["ensure", "rotate"],
+        help="ensure: make the first key if there is none; rotate: add a key that signs from "
+        f"{PREPUBLISH_SECONDS} s on",
+    )
+    action = parser.parse_args(arguments).action
+    settings = load(KeySettings)
+    ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
+    if action == "ensure":
+        ring.ensure()
+    else:
+        print(f"new key {ring.rotate()}, signs in {PREPUBLISH_SECONDS} s")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

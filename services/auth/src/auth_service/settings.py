@@ -1,0 +1,20 @@
+"""auth-service's settings."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from servicekit.config import Settings, TokenSettings, Url
+
+
+class KeySettings(Settings):
+    """What signing keys need."""
+
+    auth_keys_dir: Path = Field(description="Folder of the signing keys, shared by auth-service's replicas.")
+    token_ttl_seconds: int = Field(3600, ge=60, le=86400, description="Lifetime of a token.")
+
+
+class AuthSettings(KeySettings, TokenSettings):
+    """All of them."""
+
+    user_url: Url = Field("http://127.0.0.1:5002", description="user-service, which checks credentials.")

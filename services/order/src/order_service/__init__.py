@@ -1,0 +1,1 @@
+"""order-service: takes orders, has them paid, and loses none."""

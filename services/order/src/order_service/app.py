@@ -1,0 +1,61 @@
+"""order-service's composition root."""
+
+from flask import Flask
+
+from order_service import clients, routes
+from order_service.domain import KeyReused, OrderNotFound, ProductNotFound
+from order_service.ordering import Ordering
+from order_service.reconciler import INTERVAL_SECONDS, Reconciler
+from order_service.settings import OrderSettings
+from order_service.signals import Signals
+from order_service.store import Orders
+from servicekit import auth
+from servicekit.api import create_api, document_blueprint
+from servicekit.app import create_app as create_service
+from servicekit.background import Periodic
+from servicekit.config import load
+from servicekit.database import Database
+from servicekit.errors import ErrorTable, Problem
+from servicekit.http import ServiceClient
+from servicekit.metrics import Metrics
+
+SERVICE = "order-service"
+
+ERRORS: ErrorTable = {
+    **auth.ERRORS,
+    ProductNotFound: Problem(404, "product-not-found", "No such product"),
+    OrderNotFound: Problem(404, "order-not-found", "No such order"),
+    KeyReused: Problem(422, "idempotency-key-reused", "Idempotency key reused"),
+}
+
+
+def create_app(settings: OrderSettings | None = None) -> Flask:
+    """Wire the service.
+
+    Args:
+        settings: Read from the environment if not given.
+    """
+    settings = settings or load(OrderSettings)
+    metrics = Metrics()
+    signals = Signals(metrics)
+    database = Database(settings, SERVICE, metrics)
+    orders = Orders(database)
+    products = ServiceClient(
+        "product-service", settings.product_url, metrics, timeout_seconds=settings.product_timeout_seconds
+    )
+    payments = ServiceClient(
+        "payment-service", settings.payment_url, metrics, timeout_seconds=settings.payment_timeout_seconds
+    )
+    ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
+    reconciler = Reconciler(orders, ordering, signals, lambda: task.stopping)
+    task = Periodic("reconciler", INTERVAL_SECONDS, reconciler.run_once)
+    api = create_api("order-service", "Place orders, and look them up.")
+    blueprint = routes.blueprint(api, ordering, auth.authenticator(settings, metrics))
+    return create_service(
+        SERVICE,
+        metrics,
+        blueprints=[blueprint, document_blueprint(api, "orders")],
+        error_table=ERRORS,
+        ready_checks=[database.ping],
+        tasks=[task],
+    )

@@ -1,0 +1,90 @@
+"""Orders."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """Where an order is. PENDING is the only one that it leaves."""
+
+    PENDING = "PENDING"
+    PAID = "PAID"
+    DECLINED = "DECLINED"
+
+
+class ProductNotFound(Exception):  # noqa: N818  # named for what happened
+    """What was ordered does not exist."""
+
+    def __init__(self, product_id: int) -> None:
+        super().__init__(f"product_id: there is no product {product_id}.")
+
+
+class OrderNotFound(Exception):  # noqa: N818
+    """There is no such order, or it is somebody else's."""
+
+    def __init__(self, order_id: int) -> None:
+        super().__init__(f"There is no order {order_id}.")
+
+
+class KeyReused(Exception):  # noqa: N818
+    """The idempotency key stands for another order."""
+
+    def __init__(self) -> None:
+        super().__init__("Idempotency-Key: it was used for an order with another body.")
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order.
+
+    Attributes:
+        id: Its number.
+        user_id: Whose it is; None for a row that somebody wrote by hand.
+        product: The product as it was when it was bought, price included.
+        quantity: How many.
+        status: A Status, or whatever somebody wrote by hand.
+        payment_id: The payment that settled it.
+        created_at: When it was placed.
+    """
+
+    id: int
+    user_id: int | None
+    product: Any
+    quantity: int
+    status: str
+    payment_id: int | None
+    created_at: datetime | None
+
+    @property
+    def amount_minor(self) -> int:
+        """What it costs, in the currency's minor unit."""
+        return int(self.product["unit_price_minor"]) * self.quantity
+
+    @property
+    def currency(self) -> str:
+        """ISO 4217."""
+        return str(self.product["currency"])
+
+    @property
+    def payment_key(self) -> str:
+        """The key under which it is charged: made of its id, so that it is charged once whoever tries."""
+        return f"order-{self.id}"
+
+    def is_for(self, product_id: int, quantity: int) -> bool:
+        """Whether it is what was asked for, when somebody asks again with the same idempotency key."""
+        return bool(self.product["id"] == product_id and self.quantity == quantity)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """How a charge ended.
+
+    Attributes:
+        status: PAID or DECLINED.
+        payment_id: The payment that says so.
+    """
+
+    status: Status
+    payment_id: int

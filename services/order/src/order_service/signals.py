@@ -1,0 +1,55 @@
+"""What order-service tells the outside about its work."""
+
+from prometheus_client import Counter, Gauge
+
+from order_service.domain import Order, Status
+from order_service.store import Backlog
+from servicekit import logs
+from servicekit.metrics import Metrics
+
+
+class Signals:
+    """Log events and metrics, named as the business names them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._log = logs.get_logger()
+        registry = metrics.registry
+        self._orders = Counter(
+            "orders_total",
+            "Orders that reached a status: each is PENDING once, and then PAID or DECLINED.",
+            ["status"],
+            registry=registry,
+        )
+        for status in Status:
+            self._orders.labels(status)
+        self._left_pending = Counter(
+            "orders_left_pending_total", "Tries to settle an order that got no answer.", registry=registry
+        )
+        self._reconciled = Counter("orders_reconciled_total", "Orders settled by the reconciler.", registry=registry)
+        self._pending = Gauge("orders_pending", "Orders that are PENDING now.", registry=registry)
+        self._oldest = Gauge("orders_pending_oldest_age_seconds", "Age of the oldest PENDING order.", registry=registry)
+
+    def order_created(self, order: Order) -> None:
+        """An order was placed, and is in the database."""
+        self._orders.labels(Status.PENDING).inc()
+        self._log.info("order.created", order_id=order.id, amount_minor=order.amount_minor, currency=order.currency)
+
+    def order_settled(self, order: Order) -> None:
+        """An order was paid or declined."""
+        self._orders.labels(order.status).inc()
+        self._log.info("order.settled", order_id=order.id, status=order.status, payment_id=order.payment_id)
+
+    def order_left_pending(self, order: Order, dependency: str) -> None:
+        """Payment, or the database after it, did not answer: the reconciler will ask again."""
+        self._left_pending.inc()
+        self._log.warning("order.left_pending", order_id=order.id, dependency=dependency)
+
+    def order_reconciled(self, order: Order) -> None:
+        """The reconciler found an order settled in the end."""
+        self._reconciled.inc()
+        self._log.info("order.reconciled", order_id=order.id, status=order.status)
+
+    def backlog_measured(self, backlog: Backlog) -> None:
+        """So many orders wait for payment."""
+        self._pending.set(backlog.orders)
+        self._oldest.set(backlog.oldest_seconds)

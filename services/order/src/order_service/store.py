@@ -1,0 +1,156 @@
+"""The schema `orders`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from order_service.domain import Order, Settlement
+from servicekit.database import Database, Row
+
+# The baseline column `created_at` has no time zone; it is written, and so read, in UTC.
+_COLUMNS = "id, user_id, product, quantity, status, payment_id, created_at AT TIME ZONE 'UTC' AS created_at"
+
+LEASE_SECONDS = 10
+"""How long an order belongs to whoever took it, request or reconciler: longer than a charge takes with its retry."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The PENDING orders.
+
+    Attributes:
+        orders: How many.
+        oldest_seconds: Age of the oldest, 0 if there are none.
+    """
+
+    orders: int
+    oldest_seconds: float
+
+
+class Orders:
+    """Reads and writes orders.
+
+    Args:
+        database: The service's database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None) -> Order | None:
+        """Keep a new PENDING order.
+
+        Args:
+            user_id: Who orders.
+            product: The product as it is now.
+            quantity: How many.
+            key: The client's idempotency key.
+
+        Returns:
+            The order, None if this user has used the key.
+        """
+        row = self._database.fetch_one(
+            "INSERT orders",
+            "INSERT INTO orders.orders (user_id, product, quantity, status, idempotency_key, charge_after)"  # noqa: S608
+            " VALUES (%(user_id)s, %(product)s, %(quantity)s, 'PENDING', %(key)s,"
+            " now() + make_interval(secs => %(lease)s))"
+            f" ON CONFLICT (user_id, idempotency_key) DO NOTHING RETURNING {_COLUMNS}",
+            {
+                "user_id": user_id,
+                "product": orjson.dumps(product).decode(),
+                "quantity": quantity,
+                "key": key,
+                "lease": LEASE_SECONDS,
+            },
+        )
+        return None if row is None else _order(row)
+
+    def by_key(self, user_id: int, key: str) -> Order | None:
+        """Return the order that this user placed with this idempotency key, None if there is none."""
+        row = self._database.fetch_one(
+            "SELECT orders",
+            f"SELECT {_COLUMNS} FROM orders.orders"  # noqa: S608
+            " WHERE user_id = %(user_id)s AND idempotency_key = %(key)s",
+            {"user_id": user_id, "key": key},
+        )
+        return None if row is None else _order(row)
+
+    def by_id(self, order_id: int) -> Order | None:
+        """Return an order, None if there is none."""
+        row = self._database.fetch_one(
+            "SELECT orders",
+            f"SELECT {_COLUMNS} FROM orders.orders WHERE id = %(id)s",  # noqa: S608
+            {"id": order_id},
+        )
+        return None if row is None else _order(row)
+
+    def newest(self, user_id: int | None, before_id: int, count: int) -> Sequence[Order]:
+        """Return up to `count` orders before `before_id`, newest first: a user's, or all if `user_id` is None."""
+        whose = "" if user_id is None else " AND user_id = %(user_id)s"
+        rows = self._database.fetch_all(
+            "SELECT orders",
+            f"SELECT {_COLUMNS} FROM orders.orders WHERE id < %(before)s{whose}"  # noqa: S608
+            " ORDER BY id DESC LIMIT %(count)s",
+            {"user_id": user_id, "before": before_id, "count": count},
+        )
+        return [_order(row) for row in rows]
+
+    def settle(self, order_id: int, settlement: Settlement) -> tuple[Order, bool]:
+        """Settle an order if it is PENDING.
+
+        Returns:
+            The order as it is now, and whether this call settled it.
+        """
+        row = self._database.fetch_one(
+            "UPDATE orders",
+            "UPDATE orders.orders SET status = %(status)s, payment_id = %(payment_id)s, updated_at = now()"  # noqa: S608
+            f" WHERE id = %(id)s AND status = 'PENDING' RETURNING {_COLUMNS}",
+            {"id": order_id, "status": settlement.status.value, "payment_id": settlement.payment_id},
+        )
+        if row is not None:
+            return _order(row), True
+        order = self.by_id(order_id)
+        assert order is not None, "orders are never deleted"  # noqa: S101
+        return order, False
+
+    def lease_pending(self, count: int) -> Sequence[Order]:
+        """Take up to `count` PENDING orders that nobody is working on, for LEASE_SECONDS.
+
+        SKIP LOCKED and the lease keep replicas out of each other's way without holding a lock during a charge. An
+        order without an owner was written by hand: there is nobody to charge.
+        """
+        rows = self._database.fetch_all(
+            "LEASE orders",
+            "UPDATE orders.orders SET charge_after = now() + make_interval(secs => %(lease)s)"  # noqa: S608
+            " WHERE id IN (SELECT id FROM orders.orders"
+            " WHERE status = 'PENDING' AND charge_after <= now() AND user_id IS NOT NULL"
+            " ORDER BY charge_after LIMIT %(count)s FOR UPDATE SKIP LOCKED)"
+            f" RETURNING {_COLUMNS}",
+            {"count": count, "lease": LEASE_SECONDS},
+        )
+        return [_order(row) for row in rows]
+
+    def backlog(self) -> Backlog:
+        """Return how many orders are PENDING, and for how long."""
+        row = self._database.fetch_one(
+            "SELECT backlog",
+            "SELECT count(*) AS orders, coalesce(extract(epoch FROM"
+            " now() - min(created_at AT TIME ZONE 'UTC')), 0)::float AS oldest"
+            " FROM orders.orders WHERE status = 'PENDING' AND user_id IS NOT NULL",
+        )
+        assert row is not None  # noqa: S101  # an aggregate has a row
+        return Backlog(row["orders"], row["oldest"])
+
+
+def _order(row: Row) -> Order:
+    return Order(
+        id=row["id"],
+        user_id=row["user_id"],
+        product=row["product"],
+        quantity=row["quantity"],
+        status=row["status"],
+        payment_id=row["payment_id"],
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,1 @@
+"""payment-service: charges, each one once, through a simulated processor."""

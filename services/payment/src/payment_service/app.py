@@ -1,0 +1,47 @@
+"""payment-service's composition root."""
+
+from flask import Flask
+
+from payment_service import routes
+from payment_service.domain import KeyReused, PaymentNotFound
+from payment_service.processor import Processor
+from payment_service.settings import PaymentSettings
+from payment_service.signals import Signals
+from payment_service.store import Payments
+from servicekit import auth
+from servicekit.api import create_api, document_blueprint
+from servicekit.app import create_app as create_service
+from servicekit.config import load
+from servicekit.database import Database
+from servicekit.errors import ErrorTable, Problem
+from servicekit.metrics import Metrics
+
+SERVICE = "payment-service"
+
+ERRORS: ErrorTable = {
+    **auth.ERRORS,
+    PaymentNotFound: Problem(404, "payment-not-found", "No such payment"),
+    KeyReused: Problem(422, "idempotency-key-reused", "Idempotency key reused"),
+}
+
+
+def create_app(settings: PaymentSettings | None = None) -> Flask:
+    """Wire the service.
+
+    Args:
+        settings: Read from the environment if not given.
+    """
+    settings = settings or load(PaymentSettings)
+    metrics = Metrics()
+    database = Database(settings, SERVICE, metrics)
+    api = create_api("payment-service", "Look up payments. Charging is internal.")
+    blueprint = routes.blueprint(
+        api, Payments(database), Processor(settings), auth.authenticator(settings, metrics), Signals(metrics)
+    )
+    return create_service(
+        SERVICE,
+        metrics,
+        blueprints=[blueprint, document_blueprint(api, "payments")],
+        error_table=ERRORS,
+        ready_checks=[database.ping],
+    )

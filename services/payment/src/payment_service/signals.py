@@ -1,0 +1,46 @@
+"""What payment-service tells the outside about its work."""
+
+from prometheus_client import Counter
+
+from payment_service.domain import Outcome, Payment
+from servicekit import logs
+from servicekit.metrics import Metrics
+
+_UNAVAILABLE = "UNAVAILABLE"
+
+
+class Signals:
+    """Log events and metrics, named as the business names them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._log = logs.get_logger()
+        self._payments = Counter(
+            "payments_total",
+            "Charges by outcome; UNAVAILABLE are tries that the processor did not answer.",
+            ["outcome"],
+            registry=metrics.registry,
+        )
+        for outcome in (*Outcome, _UNAVAILABLE):
+            self._payments.labels(outcome)
+
+    def charge_decided(self, payment: Payment) -> None:
+        """A charge was paid or declined, for the first time."""
+        self._payments.labels(payment.outcome).inc()
+        self._log.info(
+            "charge.decided",
+            payment_id=payment.id,
+            order_id=payment.charge.order_id,
+            outcome=payment.outcome,
+            amount_minor=payment.charge.amount_minor,
+            currency=payment.charge.currency,
+            decline_reason=payment.decline_reason,
+        )
+
+    def charge_repeated(self, payment: Payment) -> None:
+        """A charge was asked for again, and nothing was charged."""
+        self._log.info("charge.repeated", payment_id=payment.id, order_id=payment.charge.order_id)
+
+    def processor_unavailable(self, order_id: int) -> None:
+        """The processor did not answer."""
+        self._payments.labels(_UNAVAILABLE).inc()
+        self._log.warning("processor.unavailable", order_id=order_id)

@@ -1,0 +1,71 @@
+"""The schema `payments`."""
+
+from payment_service.domain import Charge, KeyReused, Outcome, Payment
+from servicekit.database import Database, Row
+
+_COLUMNS = "id, order_id, user_id, amount_minor, currency, outcome, decline_reason, created_at"
+
+
+class Payments:
+    """Reads and writes payments.
+
+    Args:
+        database: The service's database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def by_id(self, payment_id: int) -> Payment | None:
+        """Return a payment, None if there is none."""
+        row = self._database.fetch_one(
+            "SELECT payments",
+            f"SELECT {_COLUMNS} FROM payments.payments WHERE id = %(id)s",  # noqa: S608  # our own constant
+            {"id": payment_id},
+        )
+        return None if row is None else _payment(row)
+
+    def record(self, key: str, charge: Charge, outcome: Outcome, decline_reason: str | None) -> tuple[Payment, bool]:
+        """Record a decided charge under its key, or find the one that is recorded.
+
+        The row is the charge: its commit is what moves the money, and its unique key is why that happens once.
+
+        Returns:
+            The payment, and whether this call recorded it.
+
+        Raises:
+            KeyReused: The key stands for another charge.
+        """
+        row = self._database.fetch_one(
+            "INSERT payments",
+            "INSERT INTO payments.payments"  # noqa: S608
+            " (idempotency_key, order_id, user_id, amount_minor, currency, outcome, decline_reason)"
+            " VALUES (%(key)s, %(order_id)s, %(user_id)s, %(amount_minor)s, %(currency)s, %(outcome)s, %(reason)s)"
+            f" ON CONFLICT (idempotency_key) DO NOTHING RETURNING {_COLUMNS}",
+            {
+                "key": key,
+                "order_id": charge.order_id,
+                "user_id": charge.user_id,
+                "amount_minor": charge.amount_minor,
+                "currency": charge.currency,
+                "outcome": outcome.value,
+                "reason": decline_reason,
+            },
+        )
+        if row is not None:
+            return _payment(row), True
+        row = self._database.fetch_one(
+            "SELECT payments",
+            f"SELECT {_COLUMNS} FROM payments.payments WHERE idempotency_key = %(key)s",  # noqa: S608
+            {"key": key},
+        )
+        assert row is not None, "payments are never deleted"  # noqa: S101
+        recorded = _payment(row)
+        if recorded.charge != charge:
+            raise KeyReused
+        return recorded, False
+
+
+def _payment(row: Row) -> Payment:
+    charge = Charge(row["order_id"], row["user_id"], row["amount_minor"], row["currency"])
+    return Payment(row["id"], charge, Outcome(row["outcome"]), row["decline_reason"], row["created_at"])

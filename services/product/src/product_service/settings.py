@@ -1,0 +1,13 @@
+"""product-service's settings."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from servicekit.config import Settings
+
+
+class ProductSettings(Settings):
+    """All of them."""
+
+    catalogue_file: Path | None = Field(None, description="A catalogue of your own instead of the built-in one.")

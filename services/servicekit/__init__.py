@@ -1,0 +1,1 @@
+"""What every service of the shop shares, and nothing that only one of them needs."""

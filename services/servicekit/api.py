@@ -1,0 +1,172 @@
+"""Validation and the OpenAPI document from one source: the Pydantic models on the views, through SpecTree."""
+
+import copy
+from typing import Annotated, Any, TypeVar
+
+from flask import Blueprint, Request, jsonify
+from flask import Response as FlaskResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from spectree import Response, SecurityScheme, SpecTree
+from spectree.models import SecureType, SecuritySchemeData
+from spectree.plugins.base import Context
+from spectree.plugins.flask_plugin import FlaskPlugin
+from werkzeug.exceptions import UnsupportedMediaType
+
+from servicekit.errors import InvalidRequest, ProblemDetails
+
+MAX_ID = 2**31 - 1
+"""The largest id: what PostgreSQL's SERIAL holds."""
+
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Text without control characters: PostgreSQL stores no NUL, and nobody's name has a line break."""
+
+BEARER: dict[str, list[str]] = {"bearer": []}
+"""`security=BEARER` says in the document that a view wants a token; `Authenticator.required` is what asks for it."""
+
+_ALWAYS_POSSIBLE = (400, 413, 414, 429, 431, 500, 502, 503, 504)  # the gateway's own answers among them
+
+
+class Body(BaseModel):
+    """The base of request bodies: no unknown fields, and a JSON type is that type (`true` is no integer)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """The base of query strings: no unknown parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Headers(BaseModel):
+    """The base of header models: only the declared headers are looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Answer(BaseModel):
+    """The base of response bodies."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class _StrictFlaskPlugin(FlaskPlugin):
+    """SpecTree's plugin, but a body that is no JSON is an error instead of an empty object."""
+
+    def request_validation(  # noqa: PLR0913, PLR0917  # the signature is SpecTree's
+        self,
+        request: Request,
+        query: type[BaseModel] | None,
+        json: type[BaseModel] | None,
+        form: type[BaseModel] | None,
+        headers: type[BaseModel] | None,
+        cookies: type[BaseModel] | None,
+    ) -> None:
+        assert form is None and cookies is None, "the shop takes neither forms nor cookies"  # noqa: S101, PT018
+        context = Context(
+            query=_validated("query", query, _single_values(request)) if query else None,
+            json=_validated_json(json, request) if json else None,
+            form=None,
+            headers=_validated("header", headers, dict(request.headers)) if headers else None,
+            cookies=None,
+        )
+        request.context = context  # type: ignore[attr-defined]  # where SpecTree looks for it
+
+
+def _single_values(request: Request) -> dict[str, str | list[str]]:
+    # A parameter given twice stays a list, which no model takes: guessing which one was meant helps nobody.
+    return {
+        name: values[0] if len(values) == 1 else values for name, values in request.args.to_dict(flat=False).items()
+    }
+
+
+def _validated(location: str, model: type[_M], values: dict[str, Any]) -> _M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(location, error) from None
+
+
+def _validated_json(model: type[_M], request: Request) -> _M:
+    if not request.is_json:
+        raise UnsupportedMediaType
+    try:
+        return model.model_validate_json(request.get_data(cache=False))
+    except ValidationError as error:
+        raise InvalidRequest("body", error) from None
+
+
+def create_api(title: str, description: str) -> SpecTree:
+    """Make the object whose `validate` decorates an app's views.
+
+    Args:
+        title: The API's name in the document.
+        description: What it is for.
+    """
+    return SpecTree(
+        backend=_StrictFlaskPlugin,
+        title=title,
+        description=description,
+        version="1.0.0",
+        mode="strict",
+        before=lambda *_: None,
+        after=_response_checked,
+        validation_error_model=ProblemDetails,
+        naming_strategy=lambda model: model.__name__,
+        nested_naming_strategy=lambda _parent, name: name,
+        security_schemes=[
+            SecurityScheme(
+                name="bearer",
+                data=SecuritySchemeData(type=SecureType.HTTP, scheme="bearer", bearer_format="JWT"),
+            )
+        ],
+    )
+
+
+def _response_checked(_request: Any, _response: Any, error: Exception | None, *_: Any) -> None:
+    if error is not None:  # a view that breaks its own document is our bug: a 500, not a surprise to clients
+        raise error
+
+
+def answers(success: dict[int, type[BaseModel] | None], *problems: int) -> Response:
+    """Declare a view's responses.
+
+    Args:
+        success: Status to body model, None for an empty body.
+        problems: Error statuses of this view beside those that any request can get.
+    """
+    models: dict[str, Any] = {f"HTTP_{status}": model for status, model in success.items()}
+    for status in sorted({*problems, *_ALWAYS_POSSIBLE}):
+        models[f"HTTP_{status}"] = ProblemDetails
+    return Response(**models)
+
+
+def document_blueprint(api: SpecTree, prefix: str) -> Blueprint:
+    """Serve the OpenAPI document at `/<prefix>/openapi.json`, without the internal routes.
+
+    Args:
+        api: The app's SpecTree.
+        prefix: The service's public prefix, such as `orders`.
+    """
+    blueprint = Blueprint("openapi", __name__)
+
+    @blueprint.get(f"/{prefix}/openapi.json")
+    def openapi_document() -> FlaskResponse:
+        return jsonify(_published(api.spec))
+
+    return blueprint
+
+
+def _published(spec: dict[str, Any]) -> dict[str, Any]:
+    """Leave out internal routes, and say that errors are problem+json and what each path parameter may be."""
+    spec = copy.deepcopy(spec)
+    spec["paths"] = {path: item for path, item in spec["paths"].items() if not path.startswith("/internal/")}
+    for item in spec["paths"].values():
+        for operation in item.values():
+            for status, response in operation["responses"].items():
+                if status >= "400" and "content" in response:
+                    response["content"] = {"application/problem+json": response["content"]["application/json"]}
+    return spec

@@ -1,0 +1,134 @@
+"""What makes a plain Flask app a service: context, access log, RED metrics, health, errors."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from flask import Blueprint, Flask, Response, g, request
+from flask.json.provider import DefaultJSONProvider
+
+from servicekit import errors, logs, tracing
+from servicekit.background import Periodic
+from servicekit.errors import DependencyUnavailable, ErrorTable
+from servicekit.metrics import Metrics, known_method
+
+MAX_BODY = 64 * 1024
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def create_app(  # noqa: PLR0913  # what makes a service, by name
+    service: str,
+    metrics: Metrics,
+    *,
+    blueprints: Sequence[Blueprint],
+    error_table: ErrorTable,
+    ready_checks: Sequence[Callable[[], None]] = (),
+    tasks: Sequence[Periodic] = (),
+) -> Flask:
+    """Put a service's routes into an app with everything that is the same in all of them.
+
+    Args:
+        service: Its name, such as `order-service`.
+        metrics: Its metrics.
+        blueprints: Its routes.
+        error_table: Its errors and their statuses.
+        ready_checks: Each raises DependencyUnavailable while the service cannot serve for want of something.
+        tasks: Background work, which the server's worker starts and stops (see `gunicorn_conf`).
+
+    Returns:
+        The app.
+    """
+    app = Flask(service, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
+    app.url_map.merge_slashes = False  # a path has one spelling: `//orders/1` is not found, not redirected
+    assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
+    app.json.sort_keys = False
+    app.extensions["tasks"] = list(tasks)
+    _instrument(app, metrics)
+    errors.register(app, error_table)
+    app.register_blueprint(_operations(metrics, ready_checks))
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _instrument(app: Flask, metrics: Metrics) -> None:
+    log = logs.get_logger()
+
+    @app.before_request
+    def begin() -> None:
+        g.context_token = tracing.begin({name.lower(): value for name, value in request.headers})
+        g.started = time.perf_counter()
+        metrics.request_began()
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        seconds = time.perf_counter() - g.started
+        route = route_template(app)
+        method = known_method(request.method)
+        metrics.request_ended(method, route, response.status_code, seconds)
+        if (traceresponse := tracing.traceresponse()) is not None:
+            response.headers["traceresponse"] = traceresponse
+        if route not in _PROBES:  # they would be most of the log, and metrics count them
+            log.info(
+                "request.completed",
+                method=method,
+                http_route=route,
+                status=response.status_code,
+                duration_ms=round(seconds * 1000, 3),
+            )
+        return response
+
+    @app.teardown_request
+    def leave(_error: BaseException | None) -> None:
+        if (token := g.pop("context_token", None)) is not None:
+            tracing.end(token)
+
+
+def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) -> Blueprint:
+    blueprint = Blueprint("operations", __name__)
+
+    @blueprint.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Alive: the process answers. Depends on nothing, so that a dead database restarts no service."""
+        return {"status": "ok"}
+
+    @blueprint.get("/readyz")
+    def readyz() -> Response | dict[str, str]:
+        """Ready: what this service itself needs is there. Other services are not asked: they answer for themselves."""
+        for check in ready_checks:
+            try:
+                check()
+            except DependencyUnavailable as error:
+                return errors.problem_response(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "not-ready",
+                    "Not ready",
+                    str(error),
+                    headers=errors.RETRY_AFTER,
+                )
+        return {"status": "ready"}
+
+    @blueprint.get("/metrics")
+    def expose() -> Response:
+        body, content_type = metrics.expose(request.headers.get("Accept", ""))
+        return Response(body, content_type=content_type)
+
+    return blueprint
+
+
+def route_template(app: Flask) -> str:
+    """Return the current request's route as OpenAPI writes it, `/orders/{order_id}`, or `unmatched`.
+
+    It is the one form in which a path may appear in a log line, a metric or a span.
+    """
+    rule = request.url_rule
+    if rule is None:
+        return "unmatched"
+    templates: dict[str, str] = app.extensions.setdefault("route_templates", {})
+    template = templates.get(rule.rule)
+    if template is None:
+        template = templates[rule.rule] = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
+    return template

@@ -1,0 +1,193 @@
+"""Who is asking: tokens verified here, in the service, with auth-service's published keys."""
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import jwt
+from flask import g, request
+
+from servicekit.config import TokenSettings
+from servicekit.errors import DependencyUnavailable, ErrorTable, Problem
+from servicekit.http import ServiceClient
+from servicekit.metrics import Metrics
+
+ALGORITHM = "RS256"
+"""The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""
+
+_REFETCH_SECONDS = 10.0  # an unknown `kid` is a rotation, or somebody's guess: guesses must not become load on auth
+_MAX_TOKEN = 4096
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Unauthenticated(Exception):  # noqa: N818
+    """There is no valid token. The message is the same whatever is wrong with it."""
+
+    def __init__(self) -> None:
+        super().__init__("This needs a valid bearer token: get one from POST /auth/login.")
+
+
+class Forbidden(Exception):  # noqa: N818
+    """The token is valid, but its owner may not do this."""
+
+    def __init__(self) -> None:
+        super().__init__("Your role does not allow this.")
+
+
+ERRORS: ErrorTable = {
+    Unauthenticated: Problem(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthenticated",
+        "No valid token",
+        headers=lambda _error: {"WWW-Authenticate": 'Bearer realm="shop"'},
+    ),
+    Forbidden: Problem(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
+}
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The user whose token a request carries.
+
+    Attributes:
+        user_id: The user's id.
+        role: `customer` or `admin`.
+    """
+
+    user_id: int
+    role: str
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether this user may see what belongs to others."""
+        return self.role == "admin"
+
+
+class KeySource(Protocol):
+    """Where verification keys come from."""
+
+    def key(self, kid: str) -> Any | None:
+        """Return the public key with this id, None if there is none.
+
+        Raises:
+            DependencyUnavailable: The keys could not be had.
+        """
+
+
+class JwksClient:
+    """auth-service's keys, fetched when first needed and again when an unknown `kid` turns up.
+
+    Args:
+        client: A client of auth-service.
+        clock: Seconds, for tests.
+    """
+
+    def __init__(self, client: ServiceClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._keys: Mapping[str, Any] = {}
+        self._asked_at = float("-inf")
+
+    def key(self, kid: str) -> Any | None:
+        """Return the public key with this id; see `KeySource`."""
+        found = self._keys.get(kid)
+        if found is not None:
+            return found
+        with self._lock:
+            # Without any key a valid token cannot be told from a bad one, so each request tries again.
+            if kid not in self._keys and (not self._keys or self._clock() - self._asked_at >= _REFETCH_SECONDS):
+                self._asked_at = self._clock()
+                try:
+                    self._keys = self._fetch()
+                except DependencyUnavailable:
+                    if not self._keys:
+                        raise
+            return self._keys.get(kid)
+
+    def _fetch(self) -> Mapping[str, Any]:
+        reply = self._client.get("/auth/.well-known/jwks.json")
+        if reply.status != HTTPStatus.OK:
+            raise DependencyUnavailable("auth-service")
+        return {key.key_id: key.key for key in jwt.PyJWKSet.from_dict(reply.body).keys if key.key_id}
+
+
+class Authenticator:
+    """Verifies tokens: signature, algorithm, `exp`, `iss`, `aud`.
+
+    Args:
+        keys: Where verification keys come from.
+        settings: What `iss` and `aud` have to be.
+    """
+
+    def __init__(self, keys: KeySource, settings: TokenSettings) -> None:
+        self._keys = keys
+        self._settings = settings
+
+    def verify(self, token: str) -> tuple[Principal, int]:
+        """Verify a token.
+
+        Args:
+            token: A compact JWS.
+
+        Returns:
+            Its user, and its expiry in seconds since the epoch.
+
+        Raises:
+            Unauthenticated: It is not valid.
+            DependencyUnavailable: The keys could not be had.
+        """
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            key = self._keys.key(kid) if isinstance(kid, str) else None
+            if key is None:
+                raise Unauthenticated
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                issuer=self._settings.token_issuer,
+                audience=self._settings.token_audience,
+                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+            )
+            return Principal(int(claims["sub"]), str(claims.get("role", "customer"))), int(claims["exp"])
+        except (jwt.PyJWTError, ValueError):
+            raise Unauthenticated from None
+
+    def required(self, view: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate a view: it is called only with a valid token, and `principal()` says whose.
+
+        Goes above `api.validate`: who may not ask at all learns nothing about how to ask.
+        """
+
+        @functools.wraps(view)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            g.principal, g.token_expires_at = self.verify(_bearer_token())
+            return view(*args, **kwargs)
+
+        return checked
+
+
+def authenticator(settings: TokenSettings, metrics: Metrics) -> Authenticator:
+    """Make the authenticator of a service that asks auth-service for the keys."""
+    client = ServiceClient("auth-service", settings.auth_url, metrics, timeout_seconds=2.0, connections=4)
+    return Authenticator(JwksClient(client), settings)
+
+
+def principal() -> Principal:
+    """Return whose token the current request carries; only in views under `required`."""
+    found: Principal = g.principal
+    return found
+
+
+def _bearer_token() -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
+        raise Unauthenticated
+    return token

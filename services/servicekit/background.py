@@ -1,0 +1,47 @@
+"""Work beside the requests: a thread that does something again and again until the process ends."""
+
+import threading
+from collections.abc import Callable
+
+from servicekit import logs, tracing
+
+
+class Periodic:
+    """Calls a function with pauses between, each time in a trace of its own.
+
+    A round that fails is logged and the next one comes all the same.
+
+    Args:
+        name: The thread's name, and the field `task` of its log lines.
+        interval_seconds: Pause between two rounds.
+        work: A round.
+    """
+
+    def __init__(self, name: str, interval_seconds: float, work: Callable[[], None]) -> None:
+        self._name = name
+        self._interval = interval_seconds
+        self._work = work
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """Ask it to end after the round at hand, and wait for that."""
+        self._stopping.set()
+        self._thread.join(timeout_seconds)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a long round should end early."""
+        return self._stopping.is_set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            with tracing.new_trace():
+                try:
+                    self._work()
+                except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
+                    logs.get_logger().error("task.failed", task=self._name, exc_info=error)

@@ -1,0 +1,89 @@
+"""Settings, read from the environment once, when a process starts."""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ConfigError(RuntimeError):
+    """The environment does not make a valid configuration. The message names each variable."""
+
+
+def _without_trailing_slash(url: str) -> str:
+    return url.rstrip("/")
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^/?#]+/?$"), AfterValidator(_without_trailing_slash)]
+"""The root of a peer: scheme, host and port, no path."""
+
+
+class Settings(BaseSettings):
+    """The base of all settings: field `token_ttl_seconds` is environment variable `TOKEN_TTL_SECONDS`."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+
+class ServerSettings(Settings):
+    """How a service's process listens and logs."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(ge=1, le=65535, description="Port to listen on.")
+    threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
+    graceful_timeout_seconds: int = Field(
+        15, ge=1, le=300, description="How long requests in flight may take to finish after SIGTERM."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
+    )
+
+
+class DatabaseSettings(Settings):
+    """Where the service's schema lives, and how long it waits for it."""
+
+    database_host: str = Field("127.0.0.1", description="PostgreSQL's host.")
+    database_port: int = Field(5433, ge=1, le=65535, description="PostgreSQL's port.")
+    database_name: str = Field("orders_user", description="The database that holds the schemas.")
+    database_user: str = Field(description="The role of this service, which sees its own schema only.")
+    database_password_file: Path = Field(description="File with that role's password.")
+    database_pool_size: int = Field(10, ge=1, le=100, description="Connections a replica holds at most.")
+    database_pool_wait_seconds: float = Field(
+        1.0, gt=0, le=30, description="How long a request waits for a free connection before it gets 503."
+    )
+    database_timeout_seconds: float = Field(
+        3.0, gt=0, le=60, description="How long one statement, or connecting, may take."
+    )
+
+
+class TokenSettings(Settings):
+    """What a token has to say to be accepted."""
+
+    auth_url: Url = Field("http://127.0.0.1:5001", description="auth-service, where the JWKS is.")
+    token_issuer: str = Field("auth-service", description="`iss` of the tokens.")
+    token_audience: str = Field("shop", description="`aud` of the tokens.")
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def load(settings: type[_S]) -> _S:
+    """Read settings from the environment.
+
+    Args:
+        settings: The class to fill.
+
+    Returns:
+        The filled, frozen settings.
+
+    Raises:
+        ConfigError: A variable is missing or invalid. Values are left out: one may be a secret.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+        raise ConfigError(problems) from None

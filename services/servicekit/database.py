@@ -1,0 +1,172 @@
+"""PostgreSQL through psycopg2: a bounded pool with a bounded wait, and a deadline for every statement.
+
+Statements run in autocommit: each of the services' statements is a transaction of its own. The day one needs two
+statements to stand or fall together, a `transaction()` belongs here.
+"""
+
+import select
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+import sqlalchemy
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from servicekit.config import DatabaseSettings
+from servicekit.errors import DependencyUnavailable
+from servicekit.metrics import Metrics
+
+Row = Mapping[str, Any]
+
+_GRACE_SECONDS = 0.5  # the server's statement_timeout should win over the client's deadline: it frees the server too
+
+
+class Database:
+    """A service's own schema.
+
+    Args:
+        settings: Where it is and how long to wait.
+        service: The service's name, PostgreSQL's `application_name`.
+        metrics: Where statements and waits are recorded.
+    """
+
+    def __init__(self, settings: DatabaseSettings, service: str, metrics: Metrics) -> None:
+        self._settings = settings
+        self._service = service
+        self._metrics = metrics
+        _set_deadline(settings.database_timeout_seconds + _GRACE_SECONDS)
+        # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. `pool_pre_ping`
+        # costs a round trip and spares a request the error of a connection that died while it was idle.
+        self._engine = sqlalchemy.create_engine(
+            "postgresql+psycopg2://",
+            creator=self._connect,
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.database_pool_wait_seconds,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+        )
+        metrics.registry.register(_PoolCollector(self._engine, settings.database_pool_size))
+
+    def fetch_one(self, summary: str, sql: str, parameters: Mapping[str, Any] | None = None) -> Row | None:
+        """Run a statement and return its only row, or None.
+
+        Args:
+            summary: What it does in two words, such as `INSERT orders`: its name in metrics and traces.
+            sql: The statement, with `%(name)s` where parameters go.
+            parameters: Their values.
+
+        Raises:
+            DependencyUnavailable: The database did not answer in time, or no connection was free.
+            psycopg2.Error: It refused the statement.
+        """
+        with self._statement(summary, sql, parameters) as cursor:
+            row: Row | None = cursor.fetchone()
+            return row
+
+    def fetch_all(self, summary: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """Run a statement and return its rows. Parameters and errors as for `fetch_one`."""
+        with self._statement(summary, sql, parameters) as cursor:
+            return list(cursor.fetchall())
+
+    def ping(self) -> None:
+        """Ask the database for a sign of life.
+
+        Raises:
+            DependencyUnavailable: There was none.
+        """
+        self.fetch_one("SELECT 1", "SELECT 1")
+
+    def close(self) -> None:
+        """Close the pool's connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _statement(self, summary: str, sql: str, parameters: Mapping[str, Any] | None) -> Iterator[Any]:
+        connection = self._take()
+        started = time.perf_counter()
+        ok = False
+        try:
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(sql, parameters)
+                yield cursor
+            ok = True
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            # Lost, too slow, or shutting down: whatever state the connection is in, the next one starts afresh.
+            connection.invalidate(error)
+            raise DependencyUnavailable("order-db") from error
+        finally:
+            self._metrics.query_ended(summary, ok=ok, seconds=time.perf_counter() - started)
+            connection.close()
+
+    def _take(self) -> sqlalchemy.PoolProxiedConnection:
+        started = time.perf_counter()
+        try:
+            connection = self._engine.raw_connection()
+        except sqlalchemy.exc.TimeoutError as error:
+            self._metrics.connection_missed()
+            raise DependencyUnavailable("order-db") from error
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            raise DependencyUnavailable("order-db") from error
+        self._metrics.connection_taken(time.perf_counter() - started)
+        return connection
+
+    def _connect(self) -> psycopg2.extensions.connection:
+        # The password is read each time: a changed file counts from the next connection on.
+        settings = self._settings
+        connection = psycopg2.connect(
+            host=settings.database_host,
+            port=settings.database_port,
+            dbname=settings.database_name,
+            user=settings.database_user,
+            password=settings.database_password_file.read_text().strip(),
+            application_name=self._service,
+            options=f"-c statement_timeout={int(settings.database_timeout_seconds * 1000)}",
+            cursor_factory=psycopg2.extras.RealDictCursor,
+        )
+        connection.autocommit = True
+        return connection
+
+
+def _set_deadline(seconds: float) -> None:
+    """Give every wait for the server an end, in this process.
+
+    libpq has no read timeout: a server that is frozen, or a network that swallows packets, would hold a thread for
+    good. psycopg2 lets a callback do the waiting; an error in it closes the connection.
+    """
+
+    def wait(connection: psycopg2.extensions.connection) -> None:
+        deadline = time.monotonic() + seconds
+        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+            poll = select.poll()
+            writing = state == psycopg2.extensions.POLL_WRITE
+            poll.register(connection.fileno(), select.POLLOUT if writing else select.POLLIN)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not poll.poll(remaining * 1000):
+                raise psycopg2.OperationalError(f"no answer from PostgreSQL within {seconds} s")
+
+    psycopg2.extensions.set_wait_callback(wait)
+
+
+class _PoolCollector(Collector):
+    """The pool's connections by state, read when Prometheus asks."""
+
+    def __init__(self, engine: sqlalchemy.Engine, size: int) -> None:
+        self._engine = engine
+        self._size = size
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        pool = self._engine.pool
+        assert isinstance(pool, sqlalchemy.QueuePool)  # noqa: S101  # what create_engine makes by default
+        count = GaugeMetricFamily(
+            "db_client_connection_count", "Connections of the pool.", labels=["db_client_connection_state"]
+        )
+        count.add_metric(["used"], pool.checkedout())
+        count.add_metric(["idle"], pool.checkedin())
+        yield count
+        yield GaugeMetricFamily("db_client_connection_max", "Connections the pool may hold.", self._size)

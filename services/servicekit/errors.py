@@ -1,0 +1,187 @@
+"""Errors on the wire: `application/problem+json` (RFC 9457), and the table that says which error has which status."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from servicekit import logs, tracing
+
+_MAX_FIELDS = 10  # an answer names at most so many fields: the client can fix those and ask again
+_MAX_NAME = 64  # a field's name may be the client's own text
+
+
+class DependencyUnavailable(Exception):  # noqa: N818  # named for what happened, not for being an error
+    """Something that this service needs did not answer in time."""
+
+    def __init__(self, dependency: str) -> None:
+        super().__init__(f"{dependency} is not available at the moment. Try again in a moment.")
+        self.dependency = dependency
+
+
+class InvalidRequest(Exception):  # noqa: N818
+    """The request is not what the OpenAPI document asks for.
+
+    Args:
+        location: Where the values are: `body`, `query` or `header`.
+        error: What Pydantic found.
+    """
+
+    def __init__(self, location: str, error: ValidationError) -> None:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        self.malformed = any(item["type"] == "json_invalid" for item in found)
+        self.errors = [
+            {
+                "location": location,
+                "field": ".".join(str(part) for part in item["loc"])[:_MAX_NAME] or location,
+                "message": item["msg"],
+            }
+            for item in found[:_MAX_FIELDS]
+        ]
+        super().__init__("; ".join(f"{item['field']}: {item['message']}" for item in self.errors))
+
+
+class ProblemDetails(BaseModel):
+    """The body of every error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow", title="Problem")
+
+    type: str = Field(description="A URI that names the kind of problem.")
+    title: str = Field(description="The kind of problem in words.")
+    status: int = Field(description="The response's status.", ge=400, le=599)
+    detail: str = Field(description="What went wrong this time.")
+    trace_id: str = Field(description="The request's trace id: quote it when asking for help.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of an error table.
+
+    Attributes:
+        status: The response's status.
+        kind: The last part of the type URI, such as `product-not-found`.
+        title: The kind of problem in words.
+        headers: Makes further headers from the exception.
+        extensions: Makes further members of the body from the exception.
+    """
+
+    status: int
+    kind: str
+    title: str
+    headers: Callable[[Any], Mapping[str, str]] = field(default=lambda _error: {})
+    extensions: Callable[[Any], Mapping[str, Any]] = field(default=lambda _error: {})
+
+
+ErrorTable = Mapping[type[Exception], Problem]
+
+RETRY_AFTER = {"Retry-After": "1"}
+
+SHARED_ERRORS: ErrorTable = {
+    DependencyUnavailable: Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "dependency-unavailable",
+        "A part of the shop is unavailable",
+        headers=lambda _error: RETRY_AFTER,
+    ),
+}
+
+
+def problem_response(  # noqa: PLR0913  # the members of RFC 9457
+    status: int,
+    kind: str,
+    title: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extensions: Mapping[str, Any] | None = None,
+) -> Response:
+    """Make the response for an error.
+
+    Args:
+        status: HTTP status.
+        kind: The last part of the type URI.
+        title: The kind of problem in words.
+        detail: What went wrong this time; never holds a secret.
+        headers: Further headers.
+        extensions: Further members of the body.
+
+    Returns:
+        A response with a problem+json body that carries the trace id.
+    """
+    ids = tracing.current_ids()
+    body = {
+        "type": f"urn:shop:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "trace_id": ids[0] if ids else "",
+        **(extensions or {}),
+    }
+    response = Response(orjson.dumps(body), status, mimetype="application/problem+json")
+    response.headers.update(headers or {})
+    return response
+
+
+def register(app: Flask, table: ErrorTable) -> None:
+    """Make the app answer every error as problem+json.
+
+    Args:
+        app: The service's app.
+        table: The service's own errors; the shared ones are added.
+    """
+    for kind, row in {**SHARED_ERRORS, **table}.items():
+        app.register_error_handler(kind, _handler_of(row))
+    app.register_error_handler(InvalidRequest, _invalid_request)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected_error)
+
+
+def _handler_of(row: Problem) -> Callable[[Any], Response]:
+    def handle(error: Exception) -> Response:
+        return problem_response(
+            row.status,
+            row.kind,
+            row.title,
+            str(error),
+            headers=row.headers(error),
+            extensions=row.extensions(error),
+        )
+
+    return handle
+
+
+def _invalid_request(error: InvalidRequest) -> Response:
+    if error.malformed:
+        return problem_response(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not valid JSON", str(error))
+    return problem_response(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "invalid-request",
+        "The request is not valid",
+        str(error),
+        extensions={"errors": error.errors},
+    )
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return problem_response(
+        status, status.name.lower().replace("_", "-"), status.phrase, status.description, headers=headers
+    )
+
+
+def _unexpected_error(error: Exception) -> Response:
+    logs.get_logger().error("request.failed", exc_info=error)
+    return problem_response(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal-error",
+        "Internal error",
+        "Something went wrong in the shop. The trace id finds the cause in its logs.",
+    )

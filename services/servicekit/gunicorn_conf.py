@@ -1,0 +1,59 @@
+"""How gunicorn runs a service: `gunicorn -c python:servicekit.gunicorn_conf "order_service.app:create_app()"`.
+
+One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
+comes from more replicas, which is what Compose and Kubernetes scale.
+"""
+
+from typing import Any
+
+from gunicorn.glogging import Logger
+
+from servicekit import logs
+from servicekit.config import ServerSettings, load
+
+
+class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own messages, through the standard library's root logger, in the form of all others."""
+
+    def setup(self, cfg: Any) -> None:
+        """Configure logging for master and workers; gunicorn calls this first of all."""
+        package = cfg.default_proc_name.partition(".")[0]  # `order_service.app:create_app()`
+        logs.configure(package.replace("_", "-"), cfg.loglevel)
+        self.cfg = cfg
+        self.loglevel = self.LOG_LEVELS[cfg.loglevel]
+        self.error_log.setLevel(self.loglevel)
+        self.error_log.propagate = True
+        self._access_log_enabled = False  # servicekit.app writes the access line: it knows route and trace
+
+
+_settings = load(ServerSettings)
+
+bind = f"{_settings.host}:{_settings.port}"
+backlog = 128  # connections that wait for a thread; more is refused, and soon, rather than served too late
+workers = 1
+worker_class = "gthread"
+threads = _settings.threads
+worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
+control_socket_disable = True  # it would be written under $HOME
+keepalive = 75  # longer than the callers' idle connections live, so that they close first
+timeout = 30  # of the worker's heartbeat, not of a request
+graceful_timeout = _settings.graceful_timeout_seconds
+forwarded_allow_ips = ""  # nothing here depends on who the client says it is
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+loglevel = _settings.log_level
+logger_class = StructuredLogger
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start the app's background tasks, in the process that serves."""
+    for task in worker.wsgi.extensions["tasks"]:
+        task.start()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Let the background tasks finish their round."""
+    wsgi = getattr(worker, "wsgi", None)  # missing when the app never came up
+    for task in wsgi.extensions["tasks"] if wsgi is not None else ():
+        task.stop()

@@ -1,0 +1,153 @@
+"""Calls to other services: pooled, bounded in time, tried again only where that is safe, traced."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from servicekit import tracing
+from servicekit.errors import DependencyUnavailable
+from servicekit.metrics import Metrics
+
+_CONNECT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Another service's answer.
+
+    Attributes:
+        status: HTTP status, below 500.
+        body: The decoded JSON, None where there is none.
+    """
+
+    status: int
+    body: Any
+
+
+class _CountedRetry(urllib3.Retry):
+    """urllib3's retry, which also counts."""
+
+    def __init__(self, *args: Any, metrics: Metrics, peer: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._metrics, self._peer = metrics, peer
+
+    def new(self, **kwargs: Any) -> "_CountedRetry":
+        return super().new(metrics=self._metrics, peer=self._peer, **kwargs)
+
+    def increment(self, *args: Any, **kwargs: Any) -> "_CountedRetry":
+        following = super().increment(*args, **kwargs)  # raises when there is no try left
+        self._metrics.call_retried(self._peer)
+        return following
+
+
+class ServiceClient:
+    """A client of one other service, shared by all threads.
+
+    Args:
+        peer: The other service's name, such as `payment-service`.
+        base_url: Its root, such as `http://127.0.0.1:5005`.
+        metrics: Where calls are counted.
+        timeout_seconds: How long one try may wait for bytes of the answer.
+        connections: Connections kept and used at most; a caller beyond waits for one.
+    """
+
+    def __init__(
+        self, peer: str, base_url: str, metrics: Metrics, *, timeout_seconds: float, connections: int = 32
+    ) -> None:
+        self._peer = peer
+        self._base_url = base_url
+        self._metrics = metrics
+        self._pool_wait = timeout_seconds
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
+        self._pool = urllib3.connection_from_url(
+            base_url, maxsize=connections, block=True, timeout=timeout, retries=False
+        )
+
+    def get(self, route: str, **path: int) -> Reply:
+        """GET a resource; one more try after a failure, since reading twice harms nobody.
+
+        Args:
+            route: Route template, such as `/products/{product_id}`.
+            path: The values for it.
+
+        Returns:
+            The answer.
+
+        Raises:
+            DependencyUnavailable: No answer in time, or a 5xx.
+        """
+        return self._call("GET", route, path, None, {}, retry=True)
+
+    def post(
+        self, route: str, body: Mapping[str, Any], *, idempotency_key: str | None = None, retry: bool = False
+    ) -> Reply:
+        """POST a JSON body.
+
+        Args:
+            route: Route template.
+            body: What to send.
+            idempotency_key: Sent as `Idempotency-Key`: the other side does the work once for a key.
+            retry: One more try after a failure. Only for what is safe to do twice.
+
+        Returns:
+            The answer.
+
+        Raises:
+            DependencyUnavailable: No answer in time, or a 5xx. The work may have been done all the same.
+        """
+        headers = {"Content-Type": "application/json"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        return self._call("POST", route, {}, orjson.dumps(body), headers, retry=retry)
+
+    def _call(  # noqa: PLR0913
+        self,
+        method: str,
+        route: str,
+        path: Mapping[str, int],
+        body: bytes | None,
+        headers: dict[str, str],
+        *,
+        retry: bool,
+    ) -> Reply:
+        headers["Accept"] = "application/json"
+        tracing.inject(headers)
+        started = time.perf_counter()
+        status: int | None = None
+        try:
+            response = self._pool.urlopen(
+                method,
+                route.format(**path),
+                body=body,
+                headers=headers,
+                retries=self._retries(method) if retry else False,
+                redirect=False,
+                pool_timeout=self._pool_wait,  # type: ignore[arg-type]  # seconds; a float does as well
+            )
+            status = response.status
+            content = orjson.loads(response.data) if response.data else None
+        except (HTTPError, orjson.JSONDecodeError) as error:
+            raise DependencyUnavailable(self._peer) from error
+        finally:
+            self._metrics.call_ended(self._peer, method, route, status, time.perf_counter() - started)
+        if status >= 500:  # noqa: PLR2004
+            raise DependencyUnavailable(self._peer)
+        return Reply(status, content)
+
+    def _retries(self, method: str) -> urllib3.Retry:
+        # Jitter, so that callers who failed together do not come back together.
+        return _CountedRetry(
+            total=1,
+            redirect=0,
+            status=0,
+            allowed_methods={method},
+            backoff_factor=0.01,
+            backoff_jitter=0.05,
+            metrics=self._metrics,
+            peer=self._peer,
+        )

@@ -1,0 +1,124 @@
+"""Prometheus metrics: one registry an app, RED metrics by route, exemplars that open the trace.
+
+Names and labels are those of OpenTelemetry's stable HTTP and database semantic conventions, in Prometheus' form.
+Label values are bounded: route templates, known methods, status codes, peers; never an id or a client's text.
+"""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from servicekit import tracing
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Buckets for latencies: the shop's requests take 1 to 100 ms, its timeouts end at 10 s."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+
+class Metrics:
+    """The registry of one app, and the metrics that every service has.
+
+    Attributes:
+        registry: Where a service registers its own business metrics.
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._server_duration = Histogram(
+            "http_server_request_duration_seconds",
+            "Duration of requests served.",
+            ["http_request_method", "http_route", "http_response_status_code"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._active = Gauge("http_server_active_requests", "Requests being served now.", registry=self.registry)
+        self._client_duration = Histogram(
+            "http_client_request_duration_seconds",
+            "Duration of calls to other services, retries included; the status is `error` if none came.",
+            ["peer_service", "http_request_method", "http_route", "http_response_status_code"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._client_retries = Counter(
+            "http_client_retries_total",
+            "Calls to other services that were tried again.",
+            ["peer_service"],
+            registry=self.registry,
+        )
+        self._query_duration = Histogram(
+            "db_client_operation_duration_seconds",
+            "Duration of database statements, the wait for a connection not included.",
+            ["db_query_summary", "outcome"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._pool_wait = Histogram(
+            "db_client_connection_wait_time_seconds",
+            "Wait for a connection of the pool.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._pool_timeouts = Counter(
+            "db_client_connection_timeouts_total",
+            "Requests that got no connection within the wait limit.",
+            registry=self.registry,
+        )
+
+    def request_began(self) -> None:
+        """Count a request as active."""
+        self._active.inc()
+
+    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Record a served request; method from `known_method`, route a template such as `/orders/{order_id}`."""
+        self._active.dec()
+        self._server_duration.labels(method, route, str(status)).observe(seconds, exemplar())
+
+    def call_ended(self, peer: str, method: str, route: str, status: int | None, seconds: float) -> None:
+        """Record a call to another service; `status` is None where no answer came."""
+        code = "error" if status is None else str(status)
+        self._client_duration.labels(peer, method, route, code).observe(seconds, exemplar())
+
+    def call_retried(self, peer: str) -> None:
+        """Count a second try of a call."""
+        self._client_retries.labels(peer).inc()
+
+    def query_ended(self, summary: str, *, ok: bool, seconds: float) -> None:
+        """Record a database statement; `summary` is such as `INSERT orders`."""
+        self._query_duration.labels(summary, "ok" if ok else "error").observe(seconds, exemplar())
+
+    def connection_taken(self, seconds: float) -> None:
+        """Record how long a connection was waited for."""
+        self._pool_wait.observe(seconds)
+
+    def connection_missed(self) -> None:
+        """Count a wait for a connection that ended without one."""
+        self._pool_timeouts.inc()
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, in the format that the `Accept` header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+def exemplar() -> dict[str, str] | None:
+    """Return the labels that tie an observation to the trace at hand, or None outside of any trace."""
+    ids = tracing.current_ids()
+    return None if ids is None else {"trace_id": ids[0], "span_id": ids[1]}
+
+
+def known_method(method: str) -> str:
+    """Return the method, or `_OTHER` for what a client made up (as the semantic conventions say)."""
+    return method if method in _METHODS else "_OTHER"

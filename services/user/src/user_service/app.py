@@ -1,0 +1,48 @@
+"""user-service's composition root."""
+
+from flask import Flask
+
+from servicekit import auth
+from servicekit.api import create_api, document_blueprint
+from servicekit.app import create_app as create_service
+from servicekit.config import load
+from servicekit.database import Database
+from servicekit.errors import ErrorTable, Problem
+from servicekit.metrics import Metrics
+from user_service import routes
+from user_service.domain import BadCredentials, UsernameTaken, UserNotFound
+from user_service.passwords import Passwords
+from user_service.settings import UserSettings
+from user_service.signals import Signals
+from user_service.store import Users
+
+SERVICE = "user-service"
+
+ERRORS: ErrorTable = {
+    **auth.ERRORS,
+    UserNotFound: Problem(404, "user-not-found", "No such user"),
+    UsernameTaken: Problem(409, "username-taken", "Username taken"),
+    BadCredentials: Problem(401, "bad-credentials", "Wrong credentials"),
+}
+
+
+def create_app(settings: UserSettings | None = None) -> Flask:
+    """Wire the service.
+
+    Args:
+        settings: Read from the environment if not given.
+    """
+    settings = settings or load(UserSettings)
+    metrics = Metrics()
+    database = Database(settings, SERVICE, metrics)
+    api = create_api("user-service", "Register, and look up users.")
+    blueprint = routes.blueprint(
+        api, Users(database), Passwords(), auth.authenticator(settings, metrics), Signals(metrics)
+    )
+    return create_service(
+        SERVICE,
+        metrics,
+        blueprints=[blueprint, document_blueprint(api, "users")],
+        error_table=ERRORS,
+        ready_checks=[database.ping],
+    )

@@ -1,0 +1,17 @@
+"""user-service's settings."""
+
+from pydantic import Field
+
+from servicekit.config import DatabaseSettings, Settings, TokenSettings
+
+
+class UserSettings(DatabaseSettings, TokenSettings):
+    """All of them."""
+
+
+class SeedSettings(Settings):
+    """Whether and what to seed."""
+
+    seed_demo_admin: bool = Field(
+        default=True, description="Whether the seed step makes the demo login `admin` / `password`."
+    )
