@@ -111,10 +111,11 @@ from local.postgres import initialise
 
 initialise(*map(Path, sys.argv[1:]))
 """
-    child = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=INIT_SQL.parents[2])
-    wait_until((tmp_path / "data.partial" / wait_for).exists, "initdb did not begin")
-    child.kill()
-    child.wait()
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=INIT_SQL.parents[2]) as child:
+        try:
+            wait_until((tmp_path / "data.partial" / wait_for).exists, "initdb did not begin")
+        finally:
+            child.kill()
     assert not server.data.exists()
 
     initialise(server)
@@ -174,15 +175,14 @@ def test_a_killed_server_starts_again_with_its_rows(server):
 
 
 def test_the_lock_of_a_killed_server_whose_pid_is_somebody_elses_now_is_removed(server):
-    other = subprocess.Popen(["sleep", "60"])
-    try:
-        (server.data / "postmaster.pid").write_text(f"{other.pid}\n{server.data}\n")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            (server.data / "postmaster.pid").write_text(f"{other.pid}\n{server.data}\n")
 
-        initialise(server)
-        server.start()
-    finally:
-        other.kill()
-        other.wait()
+            initialise(server)
+            server.start()
+        finally:
+            other.kill()
 
 
 def test_the_lock_of_a_running_server_stays(server):
@@ -194,14 +194,10 @@ def test_the_lock_of_a_running_server_stays(server):
 
 
 def test_the_server_ends_with_its_parent(server, tmp_path):
-    code = (
-        "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
-    )
+    code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(60)"
     command = local_postgres.command(server.data, server.port)
     with (tmp_path / "log").open("wb") as log:
-        parent = subprocess.Popen(
-            [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=log, text=True
-        )
+        parent = subprocess.Popen([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=log, text=True)
     postmaster = psutil.Process(int(parent.stdout.readline()))
     wait_until(lambda: b"ready to accept" in (tmp_path / "log").read_bytes(), "no server")
     connection = server.database.connect()  # a client does not hold it up

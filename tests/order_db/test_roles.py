@@ -24,9 +24,7 @@ def test_a_role_reads_adds_and_changes_its_own_rows(database, role):
     assert len(database.run(f"SELECT * FROM {TABLES[role]} FOR UPDATE SKIP LOCKED", role=role)) == 1
 
 
-@pytest.mark.parametrize(
-    "statement", ["DELETE FROM {}", "TRUNCATE {}", "ALTER TABLE {} ADD x INT", "DROP TABLE {}"]
-)
+@pytest.mark.parametrize("statement", ["DELETE FROM {}", "TRUNCATE {}", "ALTER TABLE {} ADD x INT", "DROP TABLE {}"])
 @pytest.mark.parametrize("role", APP_ROLES)
 def test_a_role_removes_and_alters_nothing(database, role, statement):
     with pytest.raises(errors.InsufficientPrivilege):
@@ -64,17 +62,13 @@ def test_rights_on_the_database_are_for_the_services_roles_only(postgres):
     )
     found = postgres.database.run(rights, [*APP_ROLES, "pg_monitor"])
 
-    assert sorted(found) == sorted(
-        [(role, True, False) for role in APP_ROLES] + [("pg_monitor", False, False)]
-    )
+    assert sorted(found) == sorted([(role, True, False) for role in APP_ROLES] + [("pg_monitor", False, False)])
 
 
 @pytest.mark.parametrize("role", ["orders_user", *APP_ROLES])
 @pytest.mark.parametrize("password", ["", "wrong"])
 def test_nobody_gets_in_without_the_password(database, role, password):
-    with pytest.raises(
-        psycopg2.OperationalError, match=r"no password supplied|password authentication failed"
-    ):
+    with pytest.raises(psycopg2.OperationalError, match=r"no password supplied|password authentication failed"):
         database.connect(role, password=password)
 
 
