@@ -59,7 +59,7 @@ class Settings:
 
         Args:
             run_dir: The stack's folder.
-            environ: What the caller wishes for now.
+            environ: What the caller wishes for now; only the timeout can change while the stack runs.
 
         Raises:
             LocalError: The caller names a port that differs from the running stack's.
@@ -71,6 +71,8 @@ class Settings:
                 raise LocalError(
                     f"The stack is up with {name.upper()}={now}: run `make down` before you make it {wish}."
                 )
+        if wish := environ.get("START_TIMEOUT_SECONDS"):
+            numbers["start_timeout_seconds"] = _number("start_timeout_seconds", wish)
         return cls(run_dir=run_dir, **numbers)
 
     def store(self) -> None:

@@ -1,0 +1,67 @@
+# `make` alone lists the targets. Needed beforehand: Python 3.11 or newer with its venv module, and make.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+COMPOSE ?= docker compose
+
+.DEFAULT_GOAL := help
+.PHONY: help up down reset status logs health test test-slow lint format lock rotate-keys psql
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: $(VENV)/ready-local ## start everything (sets up what is missing) and say where to go
+	@$(PY) -m local up
+
+down: $(VENV)/ready-local ## stop everything
+	@$(PY) -m local down
+
+reset: $(VENV)/ready-local ## stop everything and delete all data
+	@$(PY) -m local reset
+
+status: $(VENV)/ready-local ## show each part: state, pid, port, memory, restarts
+	@$(PY) -m local status
+
+logs: $(VENV)/ready-local ## follow the logs: SERVICE=order-service for one, FOLLOW=0 for the last lines only
+	@$(PY) -m local logs $(SERVICE) $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+health: $(VENV)/ready-dev ## check the running stack from end to end
+	@$(PY) -m local health
+
+psql: $(VENV)/ready-local ## open the order database
+	@$(PY) -m local psql
+
+rotate-keys: $(VENV)/ready-local ## sign new tokens with a new key; the old ones stay valid
+	@$(PY) -m local rotate-keys
+
+test: $(VENV)/ready-dev ## run the tests that take minutes at most
+	$(PY) -m pytest -m "not slow and not health" -n 2 --dist loadgroup
+
+test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/ready-dev ## check style, types, shell scripts and the gateway's configuration
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy services/servicekit services/*/src local
+	$(VENV)/bin/shellcheck .ci/run local/venv.sh
+	@rm -rf $(VENV)/lint-gateway
+	$(PY) -m local render-gateway $(VENV)/lint-gateway
+	$(VENV)/bin/gixy $(VENV)/lint-gateway/nginx.conf
+
+format: $(VENV)/ready-dev ## put the code into shape
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask for
+	for name in services local dev; do \
+	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
+	    --python-version 3.11 --no-header --no-annotate \
+	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \
+	done
+
+# Touched last, so an interrupted installation is done again.
+$(VENV)/ready-%: requirements/%.txt local/venv.sh
+	@PYTHON="$(PYTHON)" sh local/venv.sh "$(VENV)" "$<"
+	@touch "$@"

@@ -1,0 +1,137 @@
+"""A stack of tiny stand-ins, run through the real command line and the real supervisor."""
+
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+FAKE_STACK = Path(__file__).parent / "fake_stack.py"
+PORTS = {
+    "base": "ORDER_DB_PORT",
+    "one": "ORDER_PORT",
+    "two": "USER_PORT",
+    "front": "GATEWAY_PORT",
+    # Not started here, but no two ports of a stack may be the same.
+    "auth": "AUTH_PORT",
+    "product": "PRODUCT_PORT",
+    "payment": "PAYMENT_PORT",
+}
+
+
+def poll(what, seconds=15):
+    """Ask until the answer is true, and give it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := what()):
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.05)
+    return answer
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count):
+    """Below the range from which the kernel takes ports for outgoing connections."""
+    found = set()
+    while len(found) < count:
+        port = random.randint(10_000, 32_000)
+        if is_free(port):
+            found.add(port)
+    return list(found)
+
+
+class FakeStack:
+    def __init__(self, folder):
+        self.folder = folder
+        self.fakes = folder / "fakes"
+        self.fakes.mkdir(parents=True)
+        self.run_dir = folder / "run"
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.endswith("_PORT")},
+            **{PORTS[part]: str(port) for part, port in self.ports.items()},
+            "RUN_DIR": str(self.run_dir),
+            "FAKES": str(self.fakes),
+            "START_TIMEOUT_SECONDS": "20",
+        }
+
+    def begin(self, *arguments, **environment):
+        return subprocess.Popen(
+            [sys.executable, FAKE_STACK, *arguments],
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments, status=0, **environment):
+        """Run a command, check its exit status, give what it said."""
+        with self.begin(*arguments, **environment) as process:
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == status, out + err
+        assert "Traceback" not in out + err
+        return out + err
+
+    def make(self, file):
+        (self.fakes / file).touch()
+
+    def order(self):
+        return (self.fakes / "order").read_text().splitlines()
+
+    def pid(self, part):
+        """The pid that `status` shows."""
+        found = re.search(rf"^{part} +(\d+)", self.status(), re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def status(self):
+        """The table, however the stack is."""
+        with self.begin("status") as process:
+            return process.communicate()[0]
+
+    def supervisor(self):
+        return psutil.Process(int((self.run_dir / "supervisor.pid").read_text()))
+
+    def processes(self):
+        """Every process that belongs to this stack."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            line = process.info["cmdline"] or []
+            mine = any(str(self.folder) in word for word in line)
+            if mine and process.info["status"] != psutil.STATUS_ZOMBIE and "pytest" not in " ".join(line):
+                found.append(process)
+        return found
+
+    def free(self):
+        return all(is_free(port) for port in self.ports.values())
+
+
+@pytest.fixture(params=["plain"])
+def folder_name(request):
+    return request.param
+
+
+@pytest.fixture
+def stack(tmp_path, folder_name):
+    stack = FakeStack(tmp_path / folder_name)
+    yield stack
+    if (stack.run_dir / "made-by-make-up").exists():
+        stack.run("down")
+    left = stack.processes()
+    for process in left:
+        process.kill()
+    assert not left
+    assert stack.free()

@@ -1,0 +1,46 @@
+import stat
+
+import pytest
+
+from local import rundir
+from local.errors import LocalError
+
+
+def test_secrets_are_made_once_differ_and_are_for_the_owner_only(tmp_path):
+    rundir.prepare(tmp_path / "run")
+    rundir.make_secrets(tmp_path / "run", ("first", "second"))
+    files = [tmp_path / "run" / "secrets" / name for name in ("first", "second")]
+    before = [file.read_text() for file in files]
+    assert before[0] != before[1]
+    assert min(map(len, before)) > 30
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    rundir.make_secrets(tmp_path / "run", ("first", "second", "third"))
+    assert [file.read_text() for file in files] == before
+
+
+def test_an_interrupted_secret_is_made_again(tmp_path):
+    rundir.prepare(tmp_path / "run")
+    (tmp_path / "run" / "secrets" / "first.partial").write_text("ha")
+    rundir.make_secrets(tmp_path / "run", ("first",))
+    assert (tmp_path / "run" / "secrets" / "first").read_text() != "ha"
+
+
+def test_the_lock_is_for_one(tmp_path):
+    with (
+        rundir.lock(tmp_path),
+        pytest.raises(LocalError, match=r"is at work here \(pid \d+\)"),
+        rundir.lock(tmp_path),
+    ):
+        pass
+    with rundir.lock(tmp_path):
+        pass
+
+
+def test_delete_does_not_follow_links_out_of_the_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").touch()
+    rundir.prepare(tmp_path / "run")
+    (tmp_path / "run" / "data").symlink_to(tmp_path / "elsewhere")
+    assert rundir.delete(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "elsewhere" / "file").exists()

@@ -1,0 +1,90 @@
+"""The real stack, as it is described before anything is started."""
+
+import stat
+import subprocess
+
+import pytest
+
+from local import rundir, supervision
+from local.parts import Part
+from local.settings import Settings
+from local.stack import build
+
+
+@pytest.fixture
+def settings(tmp_path):
+    settings = Settings.read({"RUN_DIR": str(tmp_path / "run"), "USER_PORT": "6002"})
+    rundir.prepare(settings.run_dir)
+    return settings
+
+
+@pytest.fixture
+def parts(settings):
+    return {part.name: part for part in build(settings).parts}
+
+
+def test_the_parts_have_the_documented_names_and_ports(parts):
+    assert {part.name: part.port for part in parts.values()} == {
+        "order-db": 5433,
+        "auth-service": 5001,
+        "user-service": 6002,
+        "product-service": 5003,
+        "order-service": 5004,
+        "payment-service": 5005,
+        "nginx": 8080,
+    }
+
+
+def test_each_port_can_be_chosen_by_the_variable_that_the_part_names(parts):
+    for part in parts.values():
+        moved = {other.name: other.port for other in build(Settings.read({part.port_setting: "7777"})).parts}
+        assert moved[part.name] == 7777
+
+
+def test_each_step_stands_after_what_it_needs(settings):
+    seen = set()
+    for step in build(settings).steps:
+        assert seen.issuperset(step.needs), step.name
+        seen.add(step.name)
+
+
+def test_the_gateway_stops_first_and_the_database_after_those_who_use_it(settings):
+    stack = build(settings)
+    assert stack.dependents("nginx") == set()
+    assert stack.dependents("order-db") == {"user-service", "order-service", "payment-service", "nginx"}
+
+
+def test_a_service_is_told_where_the_others_are(parts):
+    assert parts["order-service"].environment["USER_URL"] == "http://127.0.0.1:6002"
+
+
+def test_a_service_gets_the_role_and_password_of_its_own_schema_only(parts, settings):
+    for name, role in {"user": "users_app", "order": "orders_app", "payment": "payments_app"}.items():
+        environment = parts[f"{name}-service"].environment
+        assert environment["DATABASE_USER"] == role
+        assert environment["DATABASE_PASSWORD_FILE"] == str(settings.run_dir / "secrets" / role)
+    for name in ("auth", "product"):
+        assert "DATABASE_USER" not in parts[f"{name}-service"].environment
+
+
+def test_a_start_script_hands_any_value_on_unchanged(settings):
+    value = 'it\'s 100% "odd"; $(touch x) `y`\n\\ Ünicode'
+    part = Part(
+        name="odd",
+        port=1,
+        port_setting="X",
+        command=lambda: ["sh", "-c", 'printf %s "$ODD"'],
+        ready=lambda: None,
+        environment={"ODD": value},
+    )
+    supervision.write_script(settings.run_dir, part)
+    script = settings.run_dir / "conf" / "odd.sh"
+    assert subprocess.run(["sh", script], capture_output=True, check=True).stdout.decode() == value
+
+
+def test_no_password_stands_in_a_start_script(settings, parts):
+    rundir.make_secrets(settings.run_dir, ("orders_app",))
+    supervision.write_script(settings.run_dir, parts["order-service"])
+    password = (settings.run_dir / "secrets" / "orders_app").read_text().strip()
+    assert password not in (settings.run_dir / "conf" / "order-service.sh").read_text()
+    assert stat.S_IMODE((settings.run_dir / "conf").stat().st_mode) == 0o700

@@ -1,0 +1,285 @@
+import os
+import pty
+import re
+import signal
+import stat
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.local.conftest import FAKE_STACK, PORTS, poll
+
+
+def test_up_starts_each_part_after_what_it_needs_and_down_stops_it_before(stack):
+    said = stack.run("up")
+    assert "Welcome." in said
+    for part in ("base", "one", "two", "front"):
+        assert re.search(rf"^  {part} +ready on port {stack.ports[part]} +\d+\.\d s$", said, re.MULTILINE)
+    order = stack.order()
+    assert order.index("start base") < order.index("task") < order.index("start one")
+    assert order[-1] == "start front"
+
+    said = stack.run("down")
+    stops = [line for line in stack.order() if line.startswith("stop")]
+    assert stops[0] == "stop front"
+    assert stops.index("stop one") < stops.index("stop base")
+    assert all(re.search(rf"^  {part} +stopped", said, re.MULTILINE) for part in ("base", "one", "two", "front"))
+
+
+def test_down_with_nothing_running_is_no_error(stack):
+    assert "Nothing is running" in stack.run("down")
+
+
+@pytest.mark.parametrize(
+    "folder_name",
+    ['with spaces; "quotes" 100% and Ünicode', "/".join(["long" * 20] * 3)],
+    ids=["odd characters", "longer than the path of a socket may be"],
+    indirect=True,
+)
+def test_any_folder_will_do(stack):
+    stack.run("up")
+    assert "ready" in stack.run("status")
+    assert """GREETING=it's 100% "fine"; isn't it""" in stack.run("logs", "one", "--no-follow")
+
+
+def test_the_folder_is_for_its_owner_only(stack):
+    stack.run("up")
+    assert stat.S_IMODE(stack.run_dir.stat().st_mode) == 0o700
+
+
+def test_second_up_says_it_is_up_and_starts_nothing(stack):
+    stack.run("up")
+    before = stack.order()
+    assert "already up" in stack.run("up")
+    assert stack.order() == before
+
+
+def test_second_up_tells_who_is_not_well(stack):
+    stack.run("up")
+    stack.make("one.slow")
+    said = stack.run("up", status=1, START_TIMEOUT_SECONDS="1")
+    assert "one is not ready" in said
+    assert "answers 503" in said
+
+
+def test_second_up_with_another_port_says_that_the_stack_has_to_go_down_first(stack):
+    stack.run("up")
+    said = stack.run("up", status=1, GATEWAY_PORT="9")
+    assert f"GATEWAY_PORT={stack.ports['front']}: run `make down`" in said
+
+
+def test_later_commands_find_the_stack_without_its_settings(stack):
+    stack.run("up")
+    without = dict.fromkeys(PORTS.values(), "")
+    assert str(stack.ports["one"]) in stack.run("status", **without)
+    assert "already up" in stack.run("up", **without)
+
+
+def test_status_tells_pid_port_and_memory_of_each_part(stack):
+    stack.run("up")
+    said = stack.run("status")
+    for part in ("base", "one", "two", "front"):
+        row = re.search(rf"^{part} +(\d+) +{stack.ports[part]} +\d+ MB +0m\d\ds +0  ready$", said, re.MULTILINE)
+        assert row, said
+        assert psutil.pid_exists(int(row[1]))
+    assert re.search(r"with supervisor +\d+ MB", said)
+
+
+def test_status_has_an_exit_status_for_nothing_running(stack):
+    stack.run("status", status=3)
+
+
+def test_status_has_an_exit_status_for_a_part_that_is_not_ready(stack):
+    stack.run("up")
+    stack.make("two.slow")
+    assert re.search(r"^two .* (starting|running), answers 503$", stack.run("status", status=1), re.MULTILINE)
+
+
+def test_a_killed_part_is_started_again_and_counted(stack):
+    stack.run("up")
+    killed = stack.pid("one")
+    os.kill(killed, signal.SIGKILL)
+    poll(lambda: stack.pid("one") not in (None, killed))
+    poll(lambda: re.search(r"^one .* 1  ready$", stack.status(), re.MULTILINE))
+    assert "exited: one (terminated by SIGKILL; not expected)" in stack.run("logs", "supervisor", "--no-follow")
+
+
+def test_what_a_killed_part_leaves_on_its_port_goes_with_it(stack):
+    stack.make("one.child")
+    stack.run("up")
+    killed = stack.pid("one")
+    (child,) = psutil.Process(killed).children()
+    os.kill(killed, signal.SIGKILL)
+    poll(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    poll(lambda: re.search(r"^one .*  ready$", stack.status(), re.MULTILINE))
+
+
+def test_a_part_that_cannot_start_is_tried_again_with_growing_waits_until_it_can(stack):
+    stack.run("up")
+    stack.make("two.broken")
+    os.kill(stack.pid("two"), signal.SIGKILL)
+    log = stack.run_dir / "logs" / "supervisor.log"
+    poll(lambda: "two ended right after its start: next attempt in 2 s" in log.read_text())
+    assert "two ended right after its start: next attempt in 1 s" in log.read_text()
+    assert re.search(r"^two .* (backoff|starting), does not listen$", stack.run("status", status=1), re.MULTILINE)
+    (stack.fakes / "two.broken").unlink()
+    poll(lambda: re.search(r"^two .*  ready$", stack.status(), re.MULTILINE))
+
+
+def test_a_failed_up_shows_the_log_and_leaves_nothing_behind(stack):
+    stack.make("one.broken")
+    said = stack.run("up", status=1)
+    assert "one: it is broken, and this is why" in said
+    assert str(stack.run_dir / "logs" / "one.log") in said
+    assert "one ended 3 times before it was ready" in said
+    assert stack.processes() == []
+    assert stack.free()
+    (stack.fakes / "one.broken").unlink()
+    stack.run("up")
+
+
+def test_a_part_that_is_never_ready_fails_the_start_in_time(stack):
+    stack.make("front.slow")
+    said = stack.run("up", status=1, START_TIMEOUT_SECONDS="2")
+    assert re.search(r"front is not ready after \d s: it answers 503", said)
+    assert stack.processes() == []
+
+
+def test_a_port_in_use_is_told_with_its_holder_and_another_choice(stack):
+    holder = subprocess.Popen([sys.executable, "-m", "http.server", str(stack.ports["two"]), "--bind", "127.0.0.1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        poll(lambda: not stack.free())
+        said = stack.run("up", status=1)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert f"Port {stack.ports['two']} is in use by pid {holder.pid} (" in said
+    assert re.search(r"or choose another with USER_PORT=\d+ make up\.", said)
+    assert stack.processes() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_up_stops_what_it_started(stack, number):
+    stack.make("front.slow")
+    with stack.begin("up") as process:
+        poll(lambda: (stack.fakes / "order").exists() and "start front" in stack.order())
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert stack.processes() == []
+    assert stack.free()
+
+
+def test_an_up_that_was_killed_is_cleaned_up_by_the_next(stack):
+    stack.make("one.slow")
+    with stack.begin("up") as process:
+        poll(lambda: (stack.fakes / "order").exists() and "start one" in stack.order())
+        process.kill()
+    (stack.fakes / "one.slow").unlink()
+    said = stack.run("up")
+    assert "cut short" in said
+    assert "Welcome." in said
+
+
+def test_two_ups_at_once_do_not_mix(stack):
+    stack.make("front.slow")
+    with stack.begin("up") as first:
+        poll(lambda: (stack.fakes / "order").exists() and "start front" in stack.order())
+        said = stack.run("up", status=1)
+        assert f"is at work here (pid {first.pid})" in said
+        (stack.fakes / "front.slow").unlink()
+        first.communicate(timeout=30)
+    assert first.returncode == 0
+
+
+def test_no_orphan_outlives_a_killed_supervisor_and_the_next_up_works(stack):
+    stack.make("one.child")
+    stack.run("up")
+    stack.supervisor().kill()
+    poll(stack.free, seconds=5)
+    poll(lambda: stack.processes() == [])
+    assert "Nothing is running" in stack.run("status", status=3)
+    assert "Welcome." in stack.run("up")
+
+
+def test_up_right_after_the_supervisor_was_killed_waits_for_the_ports(stack):
+    stack.run("up")
+    stack.supervisor().kill()
+    assert "Welcome." in stack.run("up")
+
+
+def test_a_stopped_supervisor_takes_its_parts_along_in_order(stack):
+    stack.run("up")
+    supervisor = stack.supervisor()
+    supervisor.terminate()
+    poll(lambda: not supervisor.is_running())
+    assert next(line for line in stack.order() if line.startswith("stop")) == "stop front"
+    assert stack.free()
+
+
+def test_the_stack_outlives_the_terminal(stack):
+    leader, follower = pty.openpty()
+    process = subprocess.Popen([sys.executable, FAKE_STACK, "up"], env=stack.environment, stdin=follower,
+        stdout=follower, stderr=follower, start_new_session=True)  # fmt: skip
+    os.close(follower)
+    assert process.wait(timeout=30) == 0
+    os.close(leader)
+    stack.run("status")
+
+
+def test_logs_of_all_parts_carry_their_names(stack):
+    stack.run("up")
+    said = stack.run("logs", "--no-follow")
+    assert re.search(r"^one +\| one says hello", said, re.MULTILINE)
+    assert re.search(r"^base +\| base says hello", said, re.MULTILINE)
+
+
+def test_logs_of_an_unknown_part_list_the_names(stack):
+    stack.run("up")
+    assert "choose one of base, front, one, supervisor, two" in stack.run("logs", "three", status=1)
+
+
+def test_logs_before_the_first_up_say_so(stack):
+    assert "no logs yet" in stack.run("logs", status=1)
+
+
+def test_logs_follow_until_ctrl_c_also_over_a_rotation(stack):
+    stack.run("up")
+    log = stack.run_dir / "logs" / "one.log"
+    with stack.begin("logs", "one") as process:
+        assert "says hello" in process.stdout.readline()
+        log.rename(log.with_suffix(".log.1"))
+        log.write_text("new file\n")
+        while (line := process.stdout.readline()) != "new file\n":
+            assert line
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert err == ""
+
+
+def test_reset_deletes_a_running_stack(stack):
+    stack.run("up")
+    stack.run("reset")
+    assert not stack.run_dir.exists()
+    assert stack.processes() == []
+
+
+def test_reset_refuses_a_folder_that_is_not_ours(stack):
+    stack.run_dir.mkdir()
+    (stack.run_dir / "thesis.txt").touch()
+    assert "was not made by `make up`" in stack.run("reset", status=1)
+    assert (stack.run_dir / "thesis.txt").exists()
+
+
+def test_up_refuses_a_folder_that_is_not_ours(stack):
+    stack.run_dir.mkdir()
+    (stack.run_dir / "thesis.txt").touch()
+    assert "holds something else" in stack.run("up", status=1)
+
+
+def test_tools_for_a_running_stack_say_that_there_is_none(stack):
+    assert "Nothing is running" in stack.run("psql", status=1)
