@@ -1,0 +1,16 @@
+"""Fixtures for all tests, and the rule that CI skips nothing."""
+
+import os
+
+import pytest
+
+pytest_plugins = ["tests.fixtures.database", "tests.fixtures.gateway", "tests.fixtures.services"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """With CI_NO_SKIPS set, a skipped test fails the run: there, everything is there that a test could want."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("tests were skipped, and CI_NO_SKIPS is set", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
