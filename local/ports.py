@@ -66,9 +66,7 @@ def _holder(port: int) -> str:
         pids = {
             connection.pid
             for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN
-            and connection.pid
-            and _port_of(connection.laddr) == port
+            if connection.status == psutil.CONN_LISTEN and connection.pid and _port_of(connection.laddr) == port
         }
         pid = min(pids - {os.getpid()})
         return f" by pid {pid} ({psutil.Process(pid).name()})"

@@ -110,9 +110,7 @@ class Supervisor:
             LocalError: It did not come up, or a tool that it needs is missing.
         """
         if sys.platform != "linux" or not shutil.which("setpriv"):
-            raise LocalError(
-                "Local mode needs Linux with util-linux (`setpriv`): use Docker Compose on this machine."
-            )
+            raise LocalError("Local mode needs Linux with util-linux (`setpriv`): use Docker Compose on this machine.")
         _configure(run_dir, stack)
         log = run_dir / "logs" / "supervisor.log"
         with log.open("ab") as output:
