@@ -92,7 +92,7 @@ class Database:
         started = time.perf_counter()
         ok = False
         try:
-            with closing(connection.cursor()) as cursor:
+            with closing(connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor)) as cursor:
                 cursor.execute(sql, parameters)
                 yield cursor
             ok = True
@@ -127,7 +127,6 @@ class Database:
             password=settings.database_password_file.read_text().strip(),
             application_name=self._service,
             options=f"-c statement_timeout={int(settings.database_timeout_seconds * 1000)}",
-            cursor_factory=psycopg2.extras.RealDictCursor,
         )
         connection.autocommit = True
         return connection
