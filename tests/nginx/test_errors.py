@@ -1,0 +1,184 @@
+"""The gateway's own errors are problem+json; those of the services pass through."""
+
+import socket
+import time
+
+import pytest
+
+from tests.fixtures.gateway import answer, free_port, read_answer, until
+
+H = b"Host: x\r\nConnection: close\r\n\r\n"
+
+REFUSED = {
+    "no such route": (404, b"GET /nowhere HTTP/1.1\r\n" + H),
+    "no HTTP at all": (400, b"garbage\r\n\r\n"),
+    "no Host": (400, b"GET /orders/ HTTP/1.1\r\n\r\n"),
+    "two Hosts": (400, b"GET /orders/ HTTP/1.1\r\nHost: y\r\n" + H),
+    "a length that is no number": (400, b"POST /orders/ HTTP/1.1\r\nContent-Length: x\r\n" + H),
+    "two lengths (smuggling)": (
+        400,
+        b"POST /orders/ HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n" + H + b"0\r\n\r\n",
+    ),
+    "TRACE": (405, b"TRACE /orders/1 HTTP/1.1\r\n" + H),
+    "CONNECT": (405, b"CONNECT /orders/ HTTP/1.1\r\n" + H),
+    "CONNECT as to a proxy": (400, b"CONNECT elsewhere.example:443 HTTP/1.1\r\n" + H),
+    "a body too large, by its length": (413, b"POST /orders/ HTTP/1.1\r\nContent-Length: 65537\r\n" + H),
+    "a body too large, in chunks": (
+        413,
+        b"POST /orders/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+        + H
+        + b"10001\r\n"
+        + b"a" * 65537
+        + b"\r\n0\r\n\r\n",
+    ),
+    "a request line too long": (414, b"GET /orders/?" + b"a" * 8200 + b" HTTP/1.1\r\n" + H),
+    "a header too long": (431, b"GET /orders/ HTTP/1.1\r\nX-Long: " + b"a" * 8200 + b"\r\n" + H),
+    "headers too long together": (
+        431,
+        b"GET /orders/ HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 7000) for i in range(5)) + H,
+    ),
+    "an unknown transfer coding": (501, b"POST /orders/ HTTP/1.1\r\nTransfer-Encoding: gzip\r\n" + H),
+    "an unknown version": (505, b"GET /orders/ HTTP/3.0\r\n" + H),
+}
+
+
+def assert_problem(got, status):
+    assert got.status == status
+    assert got.headers["Content-Type"] == "application/problem+json"
+    problem = got.json()
+    assert set(problem) == {"type", "title", "status", "detail", "trace_id"}
+    assert problem["type"] == "about:blank"
+    assert problem["status"] == status
+    assert problem["title"] not in {"", "Error"}
+    assert problem["detail"]
+    assert problem["trace_id"] == got.trace_id
+    assert got.headers["Cache-Control"] == "no-store"
+    assert got.headers["X-Content-Type-Options"] == "nosniff"
+    assert got.headers["Referrer-Policy"] == "no-referrer"
+    assert got.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert got.headers["Server"] == "nginx"
+    assert got.headers.get_all("traceresponse") == [got.headers["traceresponse"]]
+
+
+@pytest.mark.parametrize(("status", "request_bytes"), REFUSED.values(), ids=REFUSED)
+def test_what_the_gateway_refuses_is_a_problem_and_reaches_no_service(gateway, status, request_bytes):
+    assert_problem(gateway.raw(request_bytes), status)
+    assert gateway.reached() == []
+
+
+def test_a_body_of_the_greatest_size_passes(gateway):
+    assert gateway.request("POST", "/orders/", body=b"a" * 65536).status == 200
+    assert len(gateway.services["order"].requests[0].body) == 65536
+
+
+def test_an_error_of_head_has_no_body(gateway):
+    got = gateway.request("HEAD", "/nowhere")
+    assert (got.status, got.body) == (404, b"")
+
+
+def test_the_error_of_a_service_passes_through_untouched(gateway):
+    body = b'{"type":"about:blank","title":"x","status":503,"detail":"stock","trace_id":"t"}'
+    gateway.services["order"].reply = lambda _: answer("503 Service Unavailable", body, "Retry-After: 7")
+    got = gateway.request("POST", "/orders/", body=b"{}")
+    assert (got.status, got.body, got.headers.get_all("Retry-After")) == (503, body, ["7"])
+    gateway.services["order"].reply = lambda _: answer("404 Not Found", body, "X-Content-Type-Options: nosniff")
+    got = gateway.request("GET", "/orders/1")
+    assert (got.status, got.body, got.headers.get_all("X-Content-Type-Options")) == (404, body, ["nosniff"])
+
+
+def test_a_service_that_is_down_is_a_502_with_retry_after(start_gateway):
+    gateway = start_gateway(PRODUCT_UPSTREAM=f"127.0.0.1:{free_port()}")
+    for _ in range(3):  # nginx does not count the only server out: each request tries
+        got = gateway.request("GET", "/products/")
+        assert_problem(got, 502)
+        assert int(got.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("header", ["no colon here", "X-Long: " + "a" * 9000])
+def test_a_service_that_sends_bad_headers_is_a_502(gateway, header):
+    gateway.services["user"].reply = lambda _: answer("200 OK", b"{}", header)
+    assert_problem(gateway.request("GET", "/users/me"), 502)
+
+
+def test_a_service_that_is_too_slow_is_a_504_with_retry_after(start_gateway):
+    gateway = start_gateway(PROXY_READ_TIMEOUT="300ms")
+    gateway.services["order"].reply = lambda _: time.sleep(1.5)
+    got = gateway.request("POST", "/orders/", body=b"{}")
+    assert_problem(got, 504)
+    assert int(got.headers["Retry-After"]) > 0
+    assert len(gateway.reached()) == 1
+
+
+def test_a_service_that_accepts_no_connection_is_a_504_after_a_second(start_gateway):
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        gateway = start_gateway(ORDER_UPSTREAM=f"127.0.0.1:{full.getsockname()[1]}")
+        waiting = []
+        for _ in range(3):  # the queue is full when the system answers no more
+            client = socket.socket()
+            client.settimeout(0)
+            client.connect_ex(full.getsockname())
+            waiting.append(client)
+        started = time.monotonic()
+        got = gateway.request("GET", "/orders/1")
+        for client in waiting:
+            client.close()
+    assert_problem(got, 504)
+    assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /orders/ HT", b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Le"])
+def test_a_client_that_is_slow_with_its_headers_is_cut_off(start_gateway, sent):
+    gateway = start_gateway(CLIENT_TIMEOUT="300ms")
+    with gateway.connect() as connection:
+        connection.sendall(sent)
+        started = time.monotonic()
+        received = b"".join(iter(lambda: _receive(connection), b""))
+    assert time.monotonic() - started < 5
+    assert b"200" not in received
+    assert gateway.reached() == []
+
+
+def test_a_client_that_is_slow_with_its_body_is_cut_off(start_gateway):
+    gateway = start_gateway(CLIENT_TIMEOUT="300ms")
+    with gateway.connect() as connection:
+        connection.sendall(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123")
+        started = time.monotonic()
+        b"".join(iter(lambda: _receive(connection), b""))
+    assert time.monotonic() - started < 5
+    assert gateway.reached() == []
+    until(lambda: any(line["status"] == 408 for line in gateway.log_lines()))
+
+
+def _receive(connection):
+    try:
+        return connection.recv(4096)
+    except ConnectionResetError:
+        return b""
+
+
+def test_logins_beyond_the_rate_are_a_429_with_retry_after_and_nothing_else_is(start_gateway):
+    gateway = start_gateway(LOGIN_RATE="1r/m")
+    got = [gateway.request("POST", "/auth/login?x=1", body=b"{}") for _ in range(24)]
+    assert [one.status for one in got] == [200] * 21 + [429] * 3  # one, and a burst of 20
+    assert_problem(got[-1], 429)
+    assert int(got[-1].headers["Retry-After"]) > 0
+    for method, target in [("GET", "/auth/login"), ("GET", "/auth/validate"), ("POST", "/orders/")]:
+        assert {gateway.request(method, target).status for _ in range(25)} == {200}
+    assert len(gateway.services["auth"].requests) == 21 + 50
+
+
+def test_a_client_cannot_escape_the_login_limit_with_a_forwarding_header(start_gateway):
+    gateway = start_gateway(LOGIN_RATE="1r/m")
+    statuses = [
+        gateway.request("POST", "/auth/login", f"X-Forwarded-For: 10.0.0.{i}", body=b"{}").status for i in range(22)
+    ]
+    assert statuses[-1] == 429
+
+
+def test_an_answer_after_an_error_on_the_same_connection_is_the_right_one(gateway):
+    with gateway.connect() as connection:
+        for target, status in [("/nowhere", 404), ("/orders/1", 200), ("/nowhere", 404)]:
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert read_answer(connection).status == status
