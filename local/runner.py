@@ -45,11 +45,13 @@ class StepError(LocalError):
     Args:
         message: One clear sentence.
         log: The log, if it has one.
+        since: Where in it this start begins, in bytes.
     """
 
-    def __init__(self, message: str, log: Path | None = None) -> None:
+    def __init__(self, message: str, log: Path | None = None, since: int = 0) -> None:
         super().__init__(message)
         self.log = log
+        self.since = since
 
 
 class Interrupted(BaseException):
@@ -241,7 +243,7 @@ def _start(settings: Settings, stack: Stack) -> None:
         for child in psutil.Process().children():  # of tasks
             child.terminate()
         if isinstance(error, StepError) and error.log:
-            _explain(error.log)
+            _explain(error.log, error.since)
         raise
     print(f"Everything is ready after {time.monotonic() - began:.1f} s.\n{stack.welcome}", flush=True)
 
@@ -275,14 +277,20 @@ def _do(step: Step, supervisor: Supervisor, settings: Settings, cancelled: threa
     if not isinstance(step, Part):
         return step.run()
     write_script(settings.run_dir, step)
+    log = _log(settings, step)
+    since = log.stat().st_size if log.exists() else 0
     if not cancelled.is_set():
         supervisor.start(step.name)
-    _await_ready(step, supervisor, settings, cancelled)
+    try:
+        _await_ready(step, supervisor, settings, cancelled)
+    except StepError as error:
+        error.since = since
+        raise
     return f"ready on port {step.port}"
 
 
 def _await_ready(part: Part, supervisor: Supervisor, settings: Settings, cancelled: threading.Event) -> None:
-    log = settings.run_dir / "logs" / f"{part.name}.log"
+    log = _log(settings, part)
     began = looked = time.monotonic()
     while reason := part.ready():
         if cancelled.wait(0.05):
@@ -294,6 +302,10 @@ def _await_ready(part: Part, supervisor: Supervisor, settings: Settings, cancell
             looked = now
             if supervisor.ended().get(part.name, 0) >= _ATTEMPTS:
                 raise StepError(f"{part.name} ended {_ATTEMPTS} times before it was ready.", log)
+
+
+def _log(settings: Settings, part: Part) -> Path:
+    return settings.run_dir / "logs" / f"{part.name}.log"
 
 
 def _look(supervisor: Supervisor, stack: Stack, settings: Settings) -> int:
@@ -323,9 +335,11 @@ def _stop(run_dir: Path, environ: Mapping[str, str], build: Build) -> None:
     print("Everything is stopped.")
 
 
-def _explain(log: Path) -> None:
+def _explain(log: Path, since: int) -> None:
     print(f"\nThe last lines of {log}:", file=sys.stderr)
     with contextlib.suppress(FileNotFoundError), log.open(encoding="utf-8", errors="replace") as file:
+        if since <= log.stat().st_size:  # else it was rotated
+            file.seek(since)
         for line in deque(file, maxlen=_TAIL_LINES):
             print(f"  {line.rstrip()}", file=sys.stderr)
 

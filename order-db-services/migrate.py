@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     actions = parser.add_subparsers(dest="action", metavar="upgrade | downgrade REVISION (default: upgrade)")
     actions.add_parser("upgrade", help="to the newest revision")
     actions.add_parser("downgrade", help="to an older one").add_argument(
-        "revision", metavar="REVISION", help="'base', a revision like '0002', or '-1' after a '--'"
+        "revision", metavar="REVISION", help="'base', a revision like '0002', or '-1' for one step"
     )
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="migrate: %(message)s")

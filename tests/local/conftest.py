@@ -66,7 +66,7 @@ class FakeStack:
             **{PORTS[part]: str(port) for part, port in self.ports.items()},
             "RUN_DIR": str(self.run_dir),
             "FAKES": str(self.fakes),
-            "START_TIMEOUT_SECONDS": "20",
+            "START_TIMEOUT_SECONDS": "30",
         }
 
     def begin(self, *arguments, **environment):

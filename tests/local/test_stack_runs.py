@@ -136,6 +136,15 @@ def test_a_failed_up_shows_the_log_and_leaves_nothing_behind(stack):
     assert "one ended 3 times before it was ready" in said
     assert stack.processes() == []
     assert stack.free()
+
+
+def test_a_failed_up_shows_nothing_of_earlier_starts(stack):
+    stack.run("up")
+    stack.run("down")
+    stack.make("one.broken")
+    said = stack.run("up", status=1)
+    assert "it is broken" in said
+    assert "says hello" not in said
     (stack.fakes / "one.broken").unlink()
     stack.run("up")
 
