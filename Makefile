@@ -41,6 +41,7 @@ test: $(VENV)/ready-dev ## run the tests that take minutes at most
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
 	$(PY) -m pytest -m slow
 
+# missing_resolver: proxy_pass names our own upstream groups through a variable, so no name is ever resolved.
 lint: $(VENV)/ready-dev ## check style, types, shell scripts and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -48,7 +49,7 @@ lint: $(VENV)/ready-dev ## check style, types, shell scripts and the gateway's c
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh
 	@rm -rf $(VENV)/lint-gateway
 	$(PY) -m local render-gateway $(VENV)/lint-gateway
-	$(VENV)/bin/gixy $(VENV)/lint-gateway/nginx.conf
+	$(VENV)/bin/gixy --skips missing_resolver $(VENV)/lint-gateway/nginx.conf
 
 format: $(VENV)/ready-dev ## put the code into shape
 	$(PY) -m ruff check --fix-only .
