@@ -96,9 +96,8 @@ def test_every_route_of_the_table_is_tested_here():
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("path", [*INTERNAL, "/healthz"])
 def test_what_is_internal_is_not_found_under_any_prefix(gateway, prefix, path):
-    if prefix + path == "/healthz":
-        pytest.skip("the gateway's own")
-    for target in {prefix + path, prefix + path.upper(), prefix + path.title()}:
+    targets = {prefix + path, prefix + path.upper(), prefix + path.title()}
+    for target in targets - {"/healthz"}:  # the gateway's own
         assert gateway.request("GET", target).status == 404, target
     assert gateway.reached() == []
 
