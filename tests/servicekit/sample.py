@@ -1,0 +1,116 @@
+"""A small service made of servicekit alone: what the tests of servicekit send requests to."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from flask import Blueprint, abort, g
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from servicekit.api import MAX_ID, Answer, Body, Headers, Text, answers, create_api, document_blueprint
+from servicekit.app import create_app as create_service
+from servicekit.auth import principal
+from servicekit.metrics import Metrics
+from servicekit.paging import PageQuery
+
+
+class Note(Body):
+    title: Annotated[Text, Field(min_length=1, max_length=20)]
+    count: int = Field(1, ge=1, le=MAX_ID)
+    ratio: float = 0.5
+    flag: bool = False
+
+
+class NoteHeaders(Headers):
+    key: str | None = Field(None, alias="Idempotency-Key", min_length=1, max_length=8)
+
+
+class NoteAnswer(Answer):
+    title: str
+
+
+class PageAnswer(Answer):
+    limit: int
+    before_id: int
+
+
+class Settings(BaseSettings):
+    marks_dir: Path = Path()
+
+
+def sample_app(*, peer=None, auth=None, database=None, error_table=None, metrics=None, **options):
+    """The app; `peer` is a ServiceClient, `auth` an Authenticator, `database` a Database."""
+    api = create_api("sample", "For tests.")
+    routes = Blueprint("sample", __name__)
+
+    @routes.post("/notes/")
+    @api.validate(resp=answers({201: NoteAnswer}, 415, 422))
+    def add_note(json: Note, headers: NoteHeaders):
+        return NoteAnswer(title=headers.key or json.title), 201
+
+    @routes.get("/notes/")
+    @api.validate(resp=answers({200: PageAnswer}, 422))
+    def list_notes(query: PageQuery):
+        return PageAnswer(limit=query.limit, before_id=query.before_id)
+
+    @routes.get(f"/notes/<int(min=1, max={MAX_ID}):note_id>")
+    def read_note(note_id):
+        return {"id": note_id}
+
+    @routes.get("/failures/<kind>")
+    def fail(kind):
+        raise {**ERRORS, "unexpected": RuntimeError("canary-message")}[kind]
+
+    @routes.get("/aborts/<int:status>")
+    def stop_with(status):
+        abort(status)
+
+    if peer is not None:
+
+        @routes.get("/calls/<int:thing_id>")
+        def call(thing_id):
+            return {"status": peer.get("/things/{thing_id}", thing_id=thing_id).status}
+
+    if auth is not None:
+
+        @routes.get("/whoami")
+        @auth.required
+        def whoami():
+            return {"user_id": principal().user_id, "role": principal().role, "expires_at": g.token_expires_at}
+
+    if database is not None:
+        options.setdefault("ready_checks", [database.ping])
+
+        @routes.get("/rows/<seconds>")
+        def rows(seconds):
+            database.fetch_one("SELECT pg_sleep", "SELECT pg_sleep(%(seconds)s)", {"seconds": float(seconds)})
+            return {"pid": database.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid")["pid"]}
+
+    return create_service(
+        "sample",
+        metrics or Metrics(),
+        blueprints=[routes, document_blueprint(api, "notes")],
+        error_table=error_table or {},
+        **options,
+    )
+
+
+ERRORS = {}
+"""Name to exception: what `/failures/<name>` raises."""
+
+
+def create_app():
+    """For gunicorn: a request for /slow says that it has begun, and ends when it is told to."""
+    marks = Settings().marks_dir
+    routes = Blueprint("slow", __name__)
+
+    @routes.get("/slow")
+    def slow():
+        (marks / "begun").touch()
+        deadline = time.monotonic() + 10
+        while not (marks / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return {"finished": True}
+
+    return create_service("sample", Metrics(), blueprints=[routes], error_table={})

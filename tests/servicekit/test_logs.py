@@ -1,0 +1,188 @@
+import datetime
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import logging, sys, warnings
+import psycopg2
+from servicekit import logs, tracing
+
+logs.configure("sample-service", sys.argv[1])
+log = logs.get_logger()
+
+def deep(n, password="canary-local"):
+    if n:
+        return deep(n - 1)
+    raise ValueError("canary-message " + password)
+
+def logged(name, work, **fields):
+    try:
+        work()
+    except Exception as error:
+        log.error(name, exc_info=error, **fields)
+
+log.debug("order.considered")
+log.info("order.created", order_id=7, text="line\\nbreak", strange=object())
+with tracing.new_trace():
+    print("ids", *tracing.current_ids(), file=sys.stderr)
+    log.info("order.traced")
+    logging.getLogger("some.library").warning("disk at %d %%", 91)
+    logged("deep.failed", lambda: deep(40))
+
+def chained():
+    try:
+        deep(0)
+    except ValueError as error:
+        raise LookupError("canary-chained") from error
+
+logged("chain.failed", chained)
+
+def from_database():
+    error = psycopg2.IntegrityError("duplicate key (username)=(canary-row)")
+    raise error
+
+logged("database.failed", from_database)
+try:
+    deep(0)
+except ValueError:
+    log.error("current.failed", exc_info=True)
+    log.exception("exception.failed")
+    logging.getLogger("some.library").exception("library broke")
+logging.getLogger("some.library").info("told")
+logging.getLogger("urllib3.connectionpool").warning("canary-retry of /orders/7")
+logging.getLogger("werkzeug").info("canary-access line")
+warnings.warn("old way", DeprecationWarning, stacklevel=1)
+print(logs.MAX_FRAMES, file=sys.stderr)
+"""
+
+
+def _run(level):
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", SCRIPT, level],
+        env={**os.environ, "PYTHONPATH": "services", "TZ": "America/New_York"},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    return done
+
+
+@pytest.fixture(scope="module")
+def run():
+    return _run("info")
+
+
+@pytest.fixture(scope="module")
+def lines(run):
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def by_event(lines):
+    return {line["event"]: line for line in lines}
+
+
+def test_every_line_is_an_object_with_its_event_level_service_and_time(lines):
+    assert len(lines) > 10
+    for line in lines:
+        assert line["service"] == "sample-service"
+        assert line["event"]
+        assert line["level"] in {"info", "warning", "error"}
+
+
+def test_the_time_is_iso_and_utc_wherever_the_machine_is(lines):
+    now = datetime.datetime.now(datetime.UTC)
+    for line in lines:
+        assert line["timestamp"].endswith("Z")
+        assert abs(now - datetime.datetime.fromisoformat(line["timestamp"])) < datetime.timedelta(minutes=5)
+
+
+def test_values_are_fields_even_those_json_has_no_form_for(by_event):
+    line = by_event["order.created"]
+    assert line["order_id"] == 7
+    assert line["text"] == "line\nbreak"
+    assert line["strange"].startswith("<object")
+
+
+def test_work_in_a_trace_logs_its_ids_and_other_work_none(run, by_event, lines):
+    _, trace_id, span_id = run.stderr.decode().splitlines()[0].split()
+    library = next(line for line in lines if line.get("message") == "disk at 91 %")
+    for line in (by_event["order.traced"], library, by_event["deep.failed"]):
+        assert (line["trace_id"], line["span_id"]) == (trace_id, span_id)
+    assert "trace_id" not in by_event["order.created"]
+
+
+def test_a_librarys_line_has_the_same_form(lines):
+    line = next(line for line in lines if line.get("message") == "disk at 91 %")
+    assert (line["event"], line["logger"], line["level"]) == ("library.logged", "some.library", "warning")
+
+
+def test_python_warnings_are_log_lines(lines):
+    line = next(line for line in lines if line.get("logger") == "py.warnings")
+    assert line["event"] == "library.logged"
+    assert "DeprecationWarning: old way" in line["message"]
+
+
+def test_an_exception_is_logged_with_its_type_and_the_innermost_frames(run, by_event):
+    line = by_event["deep.failed"]
+    assert line["exception_type"] == "builtins.ValueError"
+    assert len(line["exception_frames"]) == int(run.stderr.split()[-1]) == 20
+    assert all(frame.endswith(" deep") for frame in line["exception_frames"])
+
+
+def test_an_exceptions_cause_is_named_by_type(by_event):
+    assert by_event["chain.failed"]["exception_type"] == "builtins.LookupError"
+    assert by_event["chain.failed"]["exception_cause"] == "builtins.ValueError"
+
+
+@pytest.mark.parametrize("event", ["current.failed", "exception.failed"])
+def test_the_exception_at_hand_is_found(by_event, event):
+    assert by_event[event]["exception_type"] == "builtins.ValueError"
+
+
+def test_a_librarys_exception_has_the_same_form(lines):
+    line = next(line for line in lines if line.get("message") == "library broke")
+    assert line["exception_type"] == "builtins.ValueError"
+    assert line["exception_frames"]
+
+
+def test_no_message_no_local_and_no_row_of_an_exception_is_logged(run, by_event):
+    """What an exception says may be a password, an address, a row: the canaries stand for those."""
+    assert by_event["database.failed"]["exception_type"] == "psycopg2.IntegrityError"
+    assert b"canary" not in run.stdout
+
+
+def test_the_level_decides_what_is_written():
+    events = [json.loads(line)["event"] for line in _run("debug").stdout.splitlines()]
+    assert "order.considered" in events
+    lines = [json.loads(line) for line in _run("error").stdout.splitlines()]
+    assert {line["level"] for line in lines} == {"error"}
+
+
+def test_an_error_of_the_database_keeps_its_sqlstate(database):
+    script = """
+import sys, psycopg2
+from servicekit import logs
+logs.configure("sample-service")
+connection = psycopg2.connect(sys.argv[1])
+try:
+    connection.cursor().execute("INSERT INTO users.users (username, password_hash) VALUES ('canary-row', NULL)")
+except psycopg2.Error as error:
+    logs.get_logger().error("insert.failed", exc_info=error)
+"""
+    dsn = database.connect().dsn.replace("xxx", database.password_file().read_text())
+    done = subprocess.run(
+        [sys.executable, "-c", script, dsn],
+        env={**os.environ, "PYTHONPATH": "services"},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    line = json.loads(done.stdout)
+    assert line["exception_type"] == "psycopg2.errors.NotNullViolation"
+    assert line["sqlstate"] == "23502"
+    assert b"canary" not in done.stdout
