@@ -34,14 +34,23 @@ class Periodic:
         self._thread.join(timeout_seconds)
 
     @property
+    def started(self) -> bool:
+        """Whether `start` was called."""
+        return self._thread.ident is not None
+
+    @property
     def stopping(self) -> bool:
         """Whether a long round should end early."""
         return self._stopping.is_set()
 
+    def run_once(self) -> None:
+        """Do one round now, in the caller's thread."""
+        with tracing.new_trace():
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
+                logs.get_logger().error("task.failed", task=self._name, exc_info=error)
+
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):
-            with tracing.new_trace():
-                try:
-                    self._work()
-                except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
-                    logs.get_logger().error("task.failed", task=self._name, exc_info=error)
+            self.run_once()

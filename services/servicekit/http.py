@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from servicekit import tracing
 from servicekit.errors import DependencyUnavailable
@@ -30,7 +30,7 @@ class Reply:
 
 
 class _CountedRetry(urllib3.Retry):
-    """urllib3's retry, which also counts."""
+    """urllib3's retry, which also counts, and leaves it at one try where the answer was merely slow."""
 
     def __init__(self, *args: Any, metrics: Metrics, peer: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,6 +40,9 @@ class _CountedRetry(urllib3.Retry):
         return super().new(metrics=self._metrics, peer=self._peer, **kwargs)
 
     def increment(self, *args: Any, **kwargs: Any) -> "_CountedRetry":
+        error = kwargs.get("error")
+        if isinstance(error, ReadTimeoutError):
+            raise error  # asking a slow service twice makes it slower, and the client wait twice as long
         following = super().increment(*args, **kwargs)  # raises when there is no try left
         self._metrics.call_retried(self._peer)
         return following

@@ -1,0 +1,108 @@
+"""The reconciler: what a request could not finish is finished, once."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from order_service.app import create_app
+from tests.fixtures.services import eventually
+
+
+@pytest.fixture
+def pending(orders, token, payments):
+    """Place orders while payment is down: `pending(3)` gives their ids."""
+
+    def place(count):
+        payments.status = 503
+        ids = [orders.post("/orders/", {"product_id": 1}, token).json()["id"] for _ in range(count)]
+        payments.status = None
+        payments.tries = 0
+        return ids
+
+    return place
+
+
+def test_pending_orders_are_settled_when_payment_is_back(orders, token, pending, reconcile):
+    ids = pending(3)
+    reconcile()
+    assert [orders.get(f"/orders/{order_id}", token).json()["status"] for order_id in ids] == ["PAID"] * 3
+    assert orders.metric("orders_reconciled_total") == 3
+
+
+def test_it_runs_by_itself_in_the_background(app, orders, token, pending, database):
+    (order_id,) = pending(1)
+    (task,) = app.extensions["tasks"]
+    task.start()
+    database.run("UPDATE orders.orders SET charge_after = now()")
+    eventually(lambda: orders.get(f"/orders/{order_id}", token).json()["status"] == "PAID")
+
+
+def test_an_order_that_a_request_is_working_on_is_left_alone(app, pending, payments, rows):
+    pending(1)
+    (task,) = app.extensions["tasks"]
+    task.run_once()
+    assert payments.tries == 0
+    assert [status for _, status, *_ in rows()] == ["PENDING"]
+
+
+def test_an_order_whose_charge_was_made_is_paid_without_a_second_charge(
+    orders, token, database, payments, reconcile, rows
+):
+    order_id = orders.post("/orders/", {"product_id": 1}, token).json()["id"]
+    charges = dict(payments.charges)
+    # As if the process had died between charge and UPDATE:
+    database.run("UPDATE orders.orders SET status = 'PENDING', payment_id = NULL")
+    reconcile()
+    assert payments.charges == charges
+    assert rows() == [(order_id, "PAID", 1, 7)]
+
+
+def test_declined_is_an_end_too(orders, token, pending, payments, reconcile):
+    (order_id,) = pending(1)
+    payments.outcome = "DECLINED"
+    reconcile()
+    assert orders.get(f"/orders/{order_id}", token).json()["status"] == "DECLINED"
+
+
+def test_while_payment_is_down_it_knocks_once_a_round(pending, payments, reconcile, rows):
+    pending(5)
+    payments.status = 503
+    reconcile()
+    assert payments.tries == 1
+    assert [status for _, status, *_ in rows()] == ["PENDING"] * 5
+
+
+def test_a_broken_order_does_not_keep_the_others_waiting(database, pending, reconcile, rows):
+    database.run("INSERT INTO orders.orders (product, status, user_id) VALUES ('{}', 'PENDING', 7)")
+    pending(2)
+    reconcile()
+    assert [status for _, status, *_ in rows()] == ["PENDING", "PAID", "PAID"]
+
+
+def test_more_than_a_batch_is_settled_in_one_round(pending, reconcile, rows):
+    pending(45)
+    reconcile()
+    assert {status for _, status, *_ in rows()} == {"PAID"}
+
+
+def test_replicas_share_the_work(settings, database, pending, payments, rows):
+    pending(30)
+    database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s'")
+    replicas = [create_app(settings).extensions["tasks"][0] for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda task: task.run_once(), replicas))
+    assert {status for _, status, *_ in rows()} == {"PAID"}
+    assert payments.tries == 30
+
+
+def test_the_backlog_and_its_age_are_measured(orders, database, pending, payments, reconcile):
+    pending(2)
+    database.run("UPDATE orders.orders SET created_at = now() AT TIME ZONE 'UTC' - interval '90 s' WHERE id = 1")
+    payments.status = 503
+    reconcile()
+    assert orders.metric("orders_pending") == 2
+    assert 89 < orders.metric("orders_pending_oldest_age_seconds") < 120
+    payments.status = None
+    reconcile()
+    assert orders.metric("orders_pending") == 0
+    assert orders.metric("orders_pending_oldest_age_seconds") == 0
