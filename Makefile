@@ -6,6 +6,10 @@ PY := $(VENV)/bin/python
 COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
+
+# An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
+$(shell test -x $(PY) || rm -f $(VENV)/ready-*)
+
 .PHONY: help up down reset status logs health test test-slow lint format lock rotate-keys psql
 
 help: ## show this list

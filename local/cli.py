@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,8 @@ def main(argv: Sequence[str], build: Build) -> int:
 
 
 def _run(arguments: argparse.Namespace, build: Build) -> int:
+    if sys.platform != "linux" or not shutil.which("setpriv"):
+        raise LocalError("Local mode needs Linux with util-linux (`setpriv`): use Docker Compose on this machine.")
     run_dir = Settings.read(runner.without_ports(os.environ)).run_dir
     command = arguments.command
     if command == "up":

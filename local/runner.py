@@ -34,7 +34,7 @@ EXIT_NOT_RUNNING = 3
 
 _ATTEMPTS = 3
 """How often a part may end before it is ready until the start counts as failed."""
-_PATIENCE_SECONDS = 20
+_PATIENCE_SECONDS = 25
 """How long the processes of a killed supervisor may take to end: longer than any part's graceful stop."""
 _TAIL_LINES = 20
 
@@ -291,6 +291,7 @@ def _do(step: Step, supervisor: Supervisor, settings: Settings, cancelled: threa
 
 def _await_ready(part: Part, supervisor: Supervisor, settings: Settings, cancelled: threading.Event) -> None:
     log = _log(settings, part)
+    ended_before = supervisor.ended().get(part.name, 0)
     began = looked = time.monotonic()
     while reason := part.ready():
         if cancelled.wait(0.05):
@@ -300,7 +301,7 @@ def _await_ready(part: Part, supervisor: Supervisor, settings: Settings, cancell
             raise StepError(f"{part.name} is not ready after {now - began:.0f} s: it {reason}.", log)
         if now - looked > 0.25:  # noqa: PLR2004 - often enough, and the supervisor has better things to do
             looked = now
-            if supervisor.ended().get(part.name, 0) >= _ATTEMPTS:
+            if supervisor.ended().get(part.name, 0) - ended_before >= _ATTEMPTS:
                 raise StepError(f"{part.name} ended {_ATTEMPTS} times before it was ready.", log)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -38,6 +37,7 @@ ALIVE = frozenset({"STARTING", "RUNNING"})
 _START_SECONDS = 10
 _CALL_SECONDS = 10
 _NO_WAIT = False
+_USER = "owner"
 _NEVER_GIVE_UP = 1_000_000  # supervise.py keeps the count of attempts in a row at its longest wait
 
 _CONFIGURATION = """\
@@ -45,14 +45,17 @@ _CONFIGURATION = """\
 [supervisord]
 nodaemon=true
 silent=true
-{user}logfile=logs/supervisor.log
+{as_root}logfile=logs/supervisor.log
 logfile_maxbytes=2MB
 logfile_backups=1
 pidfile={pid_file}
 ; Through /proc, because the path of a socket may have 107 bytes only and this folder's may be longer.
 [unix_http_server]
 file=/proc/self/cwd/{socket}
+; Only the owner reaches the socket. The name and password keep supervisor from warning in its log.
 chmod=0700
+username={user}
+password={user}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 [rpcinterface:local]
@@ -107,10 +110,8 @@ class Supervisor:
         It has a session of its own, so neither Ctrl-C nor the end of the terminal reaches it.
 
         Raises:
-            LocalError: It did not come up, or a tool that it needs is missing.
+            LocalError: It did not come up.
         """
-        if sys.platform != "linux" or not shutil.which("setpriv"):
-            raise LocalError("Local mode needs Linux with util-linux (`setpriv`): use Docker Compose on this machine.")
         _configure(run_dir, stack)
         log = run_dir / "logs" / "supervisor.log"
         with log.open("ab") as output:
@@ -197,7 +198,7 @@ class _Transport(SupervisorTransport):  # type: ignore[misc] # supervisor has no
     """The package's transport with what it lacks: a time limit."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(serverurl=f"unix://{path}")
+        super().__init__(username=_USER, password=_USER, serverurl=f"unix://{path}")
         self._get_connection = lambda: _Connection(path)
 
 
@@ -235,7 +236,8 @@ def _configure(run_dir: Path, stack: Stack) -> None:
     text = _CONFIGURATION.format(
         socket=SOCKET,
         pid_file=PID_FILE,
-        user="user=root\n" if os.geteuid() == 0 else "",  # else it warns that it keeps root's rights
+        user=_USER,
+        as_root="user=root\n" if os.geteuid() == 0 else "",  # else it warns that it keeps root's rights
     )
     for priority, part in enumerate(stack.parts, start=1):
         text += _PROGRAM.format(
