@@ -10,7 +10,7 @@ from spectree import Response, SecurityScheme, SpecTree
 from spectree.models import SecureType, SecuritySchemeData
 from spectree.plugins.base import Context
 from spectree.plugins.flask_plugin import FlaskPlugin
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from servicekit.errors import InvalidRequest, ProblemDetails
 
@@ -29,7 +29,8 @@ _ALWAYS_POSSIBLE = (400, 413, 414, 429, 431, 500, 502, 503, 504)  # the gateway'
 class Body(BaseModel):
     """The base of request bodies: no unknown fields, and a JSON type is that type (`true` is no integer)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # NaN and Infinity are no JSON (RFC 8259), though Pydantic reads them.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Query(BaseModel):
@@ -93,8 +94,11 @@ def _validated(location: str, model: type[_M], values: dict[str, Any]) -> _M:
 def _validated_json(model: type[_M], request: Request) -> _M:
     if not request.is_json:
         raise UnsupportedMediaType
+    body = request.get_data(cache=False)
+    if request.content_length is None and len(body) == request.max_content_length:
+        raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit, and half a body is no request
     try:
-        return model.model_validate_json(request.get_data(cache=False))
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest("body", error) from None
 

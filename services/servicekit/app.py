@@ -42,7 +42,7 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     app = Flask(service, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
-    app.url_map.merge_slashes = False  # a path has one spelling: `//orders/1` is not found, not redirected
+    app.url_map.merge_slashes = False  # a path has one spelling: `/orders//1` is not found, not redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
     app.extensions["tasks"] = list(tasks)

@@ -114,7 +114,11 @@ class JwksClient:
         reply = self._client.get("/auth/.well-known/jwks.json")
         if reply.status != HTTPStatus.OK:
             raise DependencyUnavailable("auth-service")
-        return {key.key_id: key.key for key in jwt.PyJWKSet.from_dict(reply.body).keys if key.key_id}
+        try:
+            published = jwt.PyJWKSet.from_dict(reply.body).keys
+        except jwt.PyJWTError as error:  # no usable key at all: that is no fault of the token
+            raise DependencyUnavailable("auth-service") from error
+        return {key.key_id: key.key for key in published if key.key_id}
 
 
 class Authenticator:

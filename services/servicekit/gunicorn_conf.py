@@ -25,6 +25,14 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         self.error_log.propagate = True
         self._access_log_enabled = False  # servicekit.app writes the access line: it knows route and trace
 
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log a warning, of an invalid request without its text: what was sent may hold a token."""
+        super().warning(msg.partition(" from ip=")[0], *args, **kwargs)
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log an exception, without the arguments, which are the request's method and URI."""
+        super().exception("Error handling request" if args else msg, **kwargs)
+
 
 _settings = load(ServerSettings)
 

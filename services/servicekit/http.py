@@ -65,6 +65,7 @@ class ServiceClient:
         self._peer = peer
         self._base_url = base_url
         self._metrics = metrics
+        metrics.peer_known(peer)
         self._pool_wait = timeout_seconds
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
         self._pool = urllib3.connection_from_url(

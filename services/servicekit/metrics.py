@@ -91,6 +91,10 @@ class Metrics:
         code = "error" if status is None else str(status)
         self._client_duration.labels(peer, method, route, code).observe(seconds, exemplar())
 
+    def peer_known(self, peer: str) -> None:
+        """Start the peer's retries at 0: the rate of a counter that appears at 1 misses the first."""
+        self._client_retries.labels(peer)
+
     def call_retried(self, peer: str) -> None:
         """Count a second try of a call."""
         self._client_retries.labels(peer).inc()
