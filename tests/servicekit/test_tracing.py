@@ -26,9 +26,7 @@ def things(peer):
 @pytest.fixture
 def client(serve, things):
     metrics = Metrics()
-    return serve(
-        sample_app(metrics=metrics, peer=ServiceClient("things", things.root, metrics, timeout_seconds=2.0))
-    )
+    return serve(sample_app(metrics=metrics, peer=ServiceClient("things", things.root, metrics, timeout_seconds=2.0)))
 
 
 @pytest.mark.parametrize("flags", ["00", "01", "03"])

@@ -1,0 +1,188 @@
+import base64
+import hashlib
+import hmac
+import json
+import time
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from servicekit import auth
+from servicekit.auth import Authenticator, JwksClient
+from servicekit.config import TokenSettings
+from servicekit.http import ServiceClient
+from servicekit.metrics import Metrics
+from tests.fixtures.services import Signer
+from tests.servicekit.sample import sample_app
+
+OTHERS_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def client_of(serve, clock):
+    """A service that takes tokens which the auth-service at this root signed."""
+
+    def start(root):
+        metrics = Metrics()
+        keys = JwksClient(ServiceClient("auth-service", root, metrics, timeout_seconds=0.3), clock)
+        app = sample_app(metrics=metrics, auth=Authenticator(keys, TokenSettings()), error_table=auth.ERRORS)
+        return serve(app)
+
+    return start
+
+
+@pytest.fixture
+def client(client_of, auth_peer):
+    return client_of(auth_peer.root)
+
+
+def _b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _signed_with_the_public_key(signer):
+    """The classic confusion: the public key, which everybody has, used as an HMAC secret."""
+    secret = signer.key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    _, payload, _ = signer.token().split(".")
+    text = f"{_b64(json.dumps({'alg': 'HS256', 'typ': 'JWT', 'kid': signer.kid}).encode())}.{payload}"
+    return f"{text}.{_b64(hmac.digest(secret, text.encode(), hashlib.sha256))}"
+
+
+def _header(signer, **members):
+    _, payload, signature = signer.token().split(".")
+    return f"{_b64(json.dumps({'alg': 'RS256', 'kid': signer.kid, **members}).encode())}.{payload}.{signature}"
+
+
+def _nested(signer):
+    _, payload, signature = signer.token().split(".")
+    return f"{_b64(b'[' * 2500)}.{payload}.{signature}"
+
+
+BAD = {
+    "garbage": lambda _: "garbage",
+    "dots": lambda _: "..",
+    "three parts of garbage": lambda _: "a.b.c",
+    "no ASCII": lambda s: s.token() + "\xe4",
+    "expired": lambda s: s.token(exp=int(time.time()) - 1),
+    "not yet valid": lambda s: s.token(nbf=int(time.time()) + 600),
+    "issued tomorrow": lambda s: s.token(iat=int(time.time()) + 86400),
+    "expiry is text": lambda s: s.token(exp="tomorrow"),
+    "alg none": lambda s: _header(s, alg="none").rpartition(".")[0] + ".",
+    "alg None with a signature": lambda s: _header(s, alg="None"),
+    "alg RS512": lambda s: s.token(algorithm="RS512"),
+    "HS256 with the public key": _signed_with_the_public_key,
+    "another key": lambda s: s.token(key=OTHERS_KEY),
+    "own key in the header": lambda s: _header(s, jwk={"kty": "RSA"}, jku="http://127.0.0.1:1/keys"),
+    "changed payload": lambda s: ".".join([s.token().split(".")[0], _b64(b'{"sub": "1"}'), s.token().split(".")[2]]),
+    "signature cut off": lambda s: s.token().rpartition(".")[0] + ".",
+    "wrong audience": lambda s: s.token(aud="bank"),
+    "wrong issuer": lambda s: s.token(iss="bank"),
+    "no sub": lambda s: s.token(sub=None),
+    "sub is no number": lambda s: s.token(sub="ada"),
+    "no exp": lambda s: s.token(exp=None),
+    "unknown kid": lambda s: s.token(kid="unknown"),
+    "kid is a list": lambda s: _header(s, kid=["test-key"]),
+    "kid is null": lambda s: _header(s, kid=None),
+    "header is deeply nested": _nested,
+    "header is a list": lambda s: _b64(b"[]") + s.token()[s.token().index(".") :],
+    "huge": lambda s: s.token(padding="x" * 5000),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_token_is_401_the_same_for_all(client, signer, kind):
+    nothing = client.get("/whoami")
+    response = client.get("/whoami", headers={"Authorization": f"Bearer {BAD[kind](signer)}".encode("latin-1")})
+    assert response.status_code == nothing.status_code == 401
+    assert response.headers["WWW-Authenticate"] == nothing.headers["WWW-Authenticate"] == 'Bearer realm="shop"'
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert {**response.json(), "trace_id": ""} == {**nothing.json(), "trace_id": ""}
+
+
+@pytest.mark.parametrize("prefix", ["", "Bearer", "Bearer ", "Basic ", "Token ", "Bearer Bearer "])
+def test_what_is_no_bearer_token_is_401(client, signer, prefix):
+    token = signer.token() if prefix not in {"", "Bearer", "Bearer "} else ""
+    assert client.get("/whoami", headers={"Authorization": prefix + token}).status_code == 401
+
+
+def test_a_valid_token_says_who_asks(client, signer):
+    expiry = int(time.time()) + 60
+    answer = client.get("/whoami", signer.token(7, "admin", exp=expiry))
+    assert answer.json() == {"user_id": 7, "role": "admin", "expires_at": expiry}
+
+
+def test_the_scheme_is_taken_in_any_case(client, signer):
+    assert client.get("/whoami", headers={"Authorization": f"bearer {signer.token()}"}).status_code == 200
+
+
+def test_keys_are_fetched_once(client, signer, auth_peer):
+    assert [client.get("/whoami", signer.token(n)).status_code for n in range(1, 6)] == [200] * 5
+    assert len(auth_peer.log) == 1
+
+
+def test_unknown_keys_are_asked_for_at_most_every_10_seconds(client, signer, auth_peer, clock):
+    client.get("/whoami", signer.token())
+    for n in range(20):
+        assert client.get("/whoami", signer.token(kid=f"guess-{n}")).status_code == 401
+    clock.now += 9.9
+    client.get("/whoami", signer.token(kid="guess"))
+    assert len(auth_peer.log) == 1
+    clock.now += 0.2
+    client.get("/whoami", signer.token(kid="guess"))
+    client.get("/whoami", signer.token(kid="guess"))
+    assert len(auth_peer.log) == 2
+
+
+def test_a_token_of_a_new_key_is_valid_when_the_key_is_published(client, signer, auth_peer, clock):
+    client.get("/whoami", signer.token())
+    new = Signer()
+    new.kid = "new-key"
+    auth_peer.clear()
+    auth_peer.expect_request("/auth/.well-known/jwks.json").respond_with_json(
+        {"keys": [*signer.jwks["keys"], *new.jwks["keys"]]}
+    )
+    clock.now += 10
+    assert client.get("/whoami", new.token()).status_code == 200
+    assert client.get("/whoami", signer.token()).status_code == 200
+
+
+def test_known_keys_go_on_working_while_auth_is_down(client, signer, auth_peer, clock):
+    client.get("/whoami", signer.token())
+    auth_peer.stop()
+    clock.now += 60
+    assert client.get("/whoami", signer.token(kid="unknown")).status_code == 401
+    assert client.get("/whoami", signer.token()).status_code == 200
+
+
+def test_without_any_key_and_without_auth_it_is_503_until_auth_is_there(client, signer, auth_peer):
+    port = auth_peer.port
+    auth_peer.stop()
+    response = client.get("/whoami", signer.token())
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert "auth-service" in response.json()["detail"]
+    assert client.get("/whoami").status_code == 401  # nothing to verify
+    auth_peer.port = port
+    auth_peer.start()
+    assert client.get("/whoami", signer.token()).status_code == 200
+
+
+@pytest.mark.parametrize("jwks", [{}, {"keys": []}, {"keys": [{"kty": "RSA"}]}, {"keys": [{"kty": "new", "kid": "a"}]}])
+def test_a_jwks_without_a_usable_key_is_503_and_no_fault_of_the_token(client_of, peer, signer, jwks):
+    server = peer()
+    server.expect_request("/auth/.well-known/jwks.json").respond_with_json(jwks)
+    assert client_of(server.root).get("/whoami", signer.token()).status_code == 503

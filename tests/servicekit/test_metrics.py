@@ -1,0 +1,119 @@
+import random
+import re
+import string
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from servicekit.http import ServiceClient
+from servicekit.metrics import Metrics
+from tests.fixtures.services import eventually
+from tests.servicekit.sample import sample_app
+
+COUNT = "http_server_request_duration_seconds_count"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+@pytest.fixture
+def client(serve):
+    return serve(sample_app())
+
+
+def _series(client):
+    families = parse_text(client.get("/metrics").text)
+    return {(s.name, *sorted(s.labels.items())) for family in families for s in family.samples}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status"),
+    [
+        ("GET", "/notes/7", "/notes/{note_id}", "200"),
+        ("GET", "/notes/?limit=0", "/notes/", "422"),
+        ("POST", "/notes/", "/notes/", "415"),
+        ("GET", "/failures/unexpected", "/failures/{kind}", "500"),
+        ("GET", "/notes/nobody", "unmatched", "404"),
+        ("DELETE", "/notes/7", "unmatched", "405"),
+        ("BREW", "/notes/7", "unmatched", "405"),
+        ("GET", "/healthz", "/healthz", "200"),
+    ],
+)
+def test_requests_are_counted_by_method_route_and_status(client, method, path, route, status):
+    client(method, path)
+    labels = {
+        "http_request_method": "_OTHER" if method == "BREW" else method,
+        "http_route": route,
+        "http_response_status_code": status,
+    }
+    assert client.metric(COUNT, **labels) == 1
+
+
+def test_a_scan_of_random_paths_and_methods_adds_no_series(client):
+    rng = random.Random(7)
+
+    def scan(rounds):
+        for _ in range(rounds):
+            word = "".join(rng.choices(string.ascii_letters, k=8))
+            for method, path in [
+                ("GET", f"/{word}"),
+                ("GET", f"/notes/{rng.randrange(1, 10**6)}"),
+                ("GET", f"/notes/{word}?{word}={word}"),
+                (word.upper(), "/notes/7"),
+                (word.upper(), f"/{word}"),
+            ]:
+                client(method, path, headers={"traceparent": word})
+
+    scan(1)
+    _series(client)  # itself a request
+    before = _series(client)
+    scan(10)
+    assert _series(client) == before
+
+
+def test_the_format_is_negotiated(client):
+    plain = client.get("/metrics", headers={"Accept": "text/plain"})
+    assert plain.headers["Content-Type"].startswith("text/plain")
+    rich = client.get("/metrics", headers={"Accept": OPENMETRICS})
+    assert rich.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert list(parse_openmetrics(rich.text))
+
+
+def test_an_exemplars_trace_id_is_the_responses(client):
+    response = client.get("/notes/7")
+    _, trace_id, span_id, _ = response.headers["traceresponse"].split("-")
+    families = parse_openmetrics(client.get("/metrics", headers={"Accept": OPENMETRICS}).text)
+    exemplars = [
+        sample.exemplar.labels
+        for family in families
+        for sample in family.samples
+        if sample.exemplar and sample.labels.get("http_route") == "/notes/{note_id}"
+    ]
+    assert exemplars == [{"trace_id": trace_id, "span_id": span_id}]
+
+
+def test_what_is_served_now_is_counted_and_goes_back(client):
+    client.get("/failures/unexpected")
+    client.get("/nowhere")
+    assert eventually(lambda: client.metric("http_server_active_requests") == 1)  # the question itself
+
+
+def test_counters_are_there_at_0_from_the_start(serve, peer):
+    metrics = Metrics()
+    client = serve(sample_app(metrics=metrics, peer=ServiceClient("things", peer().root, metrics, timeout_seconds=1.0)))
+    text = client.get("/metrics").text
+    assert re.search(r'^http_client_retries_total\{peer_service="things"\} 0\.0$', text, re.MULTILINE)
+    assert re.search(r"^db_client_connection_timeouts_total 0\.0$", text, re.MULTILINE)
+
+
+def test_runtime_metrics_are_there_and_created_series_are_not(client):
+    text = client.get("/metrics").text
+    assert "process_resident_memory_bytes" in text
+    assert "python_gc_objects_collected_total" in text
+    assert "_created" not in text
+
+
+def test_two_apps_in_one_process_count_apart(serve):
+    first, second = serve(sample_app()), serve(sample_app())
+    first.get("/notes/7")
+    assert first.metric(COUNT, http_route="/notes/{note_id}") == 1
+    assert second.metric(COUNT, http_route="/notes/{note_id}") == 0
