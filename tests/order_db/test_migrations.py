@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from psycopg2.extras import Json
 
 from local import postgres as local_postgres
-from tests.fixtures.database import APP_ROLES, MAIN, MIGRATE, Database, Server, _as_administrator
+from tests.fixtures.database import APP_ROLES, MAIN, MIGRATE, Database, Server, as_administrator
 
 REVISIONS = [
     script.revision
@@ -32,11 +32,11 @@ def server(tmp_path_factory):
 def baseline(server):
     """The database as the init SQL leaves it, and the cluster without the services' roles."""
     fresh = Database(server, "baseline")
-    _as_administrator(server, f"CREATE DATABASE {fresh.name} TEMPLATE {MAIN}")
+    as_administrator(server, f"CREATE DATABASE {fresh.name} TEMPLATE {MAIN}")
     yield fresh
-    _as_administrator(server, f"DROP DATABASE {fresh.name} WITH (FORCE)")
+    as_administrator(server, f"DROP DATABASE {fresh.name} WITH (FORCE)")
     for role in APP_ROLES:
-        _as_administrator(server, f"DROP ROLE IF EXISTS {role}")
+        as_administrator(server, f"DROP ROLE IF EXISTS {role}")
 
 
 def dump(database):
@@ -155,7 +155,7 @@ def test_a_role_that_is_already_there_is_taken_over(baseline):
 def test_a_role_that_another_database_needs_outlives_the_downgrade(baseline):
     succeed(baseline.migrate())
     other = Database(baseline.server, "other")
-    _as_administrator(baseline.server, f"CREATE DATABASE {other.name} TEMPLATE {baseline.name}")
+    as_administrator(baseline.server, f"CREATE DATABASE {other.name} TEMPLATE {baseline.name}")
     try:
         succeed(other.migrate())
 
@@ -167,7 +167,7 @@ def test_a_role_that_another_database_needs_outlives_the_downgrade(baseline):
         succeed(other.migrate("downgrade", "base"))
         assert other.run("SELECT 1 FROM pg_roles WHERE rolname = ANY(%s)", list(APP_ROLES)) == []
     finally:
-        _as_administrator(baseline.server, f"DROP DATABASE {other.name} WITH (FORCE)")
+        as_administrator(baseline.server, f"DROP DATABASE {other.name} WITH (FORCE)")
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(baseline):
