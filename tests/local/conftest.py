@@ -111,7 +111,7 @@ class FakeStack:
         for process in psutil.process_iter(["cmdline", "status"]):
             line = process.info["cmdline"] or []
             mine = any(str(self.folder) in word for word in line)
-            if mine and process.info["status"] != psutil.STATUS_ZOMBIE and "pytest" not in " ".join(line):
+            if mine and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process)
         return found
 
@@ -128,10 +128,12 @@ def folder_name(request):
 def stack(tmp_path, folder_name):
     stack = FakeStack(tmp_path / folder_name)
     yield stack
-    if (stack.run_dir / "made-by-make-up").exists():
-        stack.run("down")
-    left = stack.processes()
-    for process in left:
-        process.kill()
+    try:
+        if (stack.run_dir / "made-by-make-up").exists():
+            stack.run("down")
+    finally:
+        left = stack.processes()
+        for process in left:
+            process.kill()
     assert not left
     assert stack.free()

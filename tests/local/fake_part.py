@@ -1,12 +1,14 @@
 """A tiny stand-in for a part: answers 200 on its port. `python -I fake_part.py NAME PORT FOLDER`.
 
-Files in FOLDER change it: `NAME.broken` (ends at once), `NAME.slow` (never ready), `NAME.child` (as nginx:
+Files in FOLDER change it: `NAME.broken` (ends at once), `NAME.slow` (never ready), `NAME.lingering` (takes its time
+to stop), `NAME.child` (as nginx:
 a child of it serves, and outlives it).
 """
 
 import os
 import signal
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -31,6 +33,8 @@ def note(text):
 
 def stop(*_args):
     note("stop")
+    if (folder / f"{name}.lingering").exists():
+        time.sleep(1.5)
     if child:
         os.kill(child, signal.SIGKILL)
     os._exit(0)

@@ -215,6 +215,7 @@ def test_no_orphan_outlives_a_killed_supervisor_and_the_next_up_works(stack):
 
 
 def test_up_right_after_the_supervisor_was_killed_waits_for_the_ports(stack):
+    stack.make("base.lingering")
     stack.run("up")
     stack.supervisor().kill()
     assert "Welcome." in stack.run("up")
@@ -231,8 +232,8 @@ def test_a_stopped_supervisor_takes_its_parts_along_in_order(stack):
 
 def test_the_stack_outlives_the_terminal(stack):
     leader, follower = pty.openpty()
-    process = subprocess.Popen([sys.executable, FAKE_STACK, "up"], env=stack.environment, stdin=follower,
-        stdout=follower, stderr=follower, start_new_session=True)  # fmt: skip
+    command = ["setsid", "--ctty", sys.executable, FAKE_STACK, "up"]  # its end hangs the terminal up
+    process = subprocess.Popen(command, env=stack.environment, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     assert process.wait(timeout=30) == 0
     os.close(leader)
