@@ -39,8 +39,8 @@ class Settings(BaseSettings):
     marks_dir: Path = Path()
 
 
-def sample_app(*, peer=None, auth=None, database=None, error_table=None, metrics=None, **options):
-    """The app; `peer` is a ServiceClient, `auth` an Authenticator, `database` a Database."""
+def sample_app(*, peer=None, auth=None, database=None, error_table=None, metrics=None, extra=(), **options):  # noqa: C901
+    """The app; `peer` is a ServiceClient, `auth` an Authenticator, `database` a Database, `extra` blueprints."""
     api = create_api("sample", "For tests.")
     routes = Blueprint("sample", __name__)
 
@@ -90,7 +90,7 @@ def sample_app(*, peer=None, auth=None, database=None, error_table=None, metrics
     return create_service(
         "sample",
         metrics or Metrics(),
-        blueprints=[routes, document_blueprint(api, "notes")],
+        blueprints=[routes, document_blueprint(api, "notes"), *extra],
         error_table=error_table or {},
         **options,
     )
@@ -113,4 +113,4 @@ def create_app():
             time.sleep(0.01)
         return {"finished": True}
 
-    return create_service("sample", Metrics(), blueprints=[routes], error_table={})
+    return sample_app(extra=[routes])

@@ -15,7 +15,7 @@ from tests.servicekit.sample import sample_app
 MEMBERS = {"type", "title", "status", "detail", "trace_id"}
 
 
-class Own(Exception):
+class OwnError(Exception):
     pass
 
 
@@ -24,12 +24,12 @@ sample.ERRORS.update(
         "dependency": DependencyUnavailable("order-db"),
         "unauthenticated": auth.Unauthenticated(),
         "forbidden": auth.Forbidden(),
-        "own": Own("the kettle is empty"),
+        "own": OwnError("the kettle is empty"),
     }
 )
 TABLE = {
     **auth.ERRORS,
-    Own: Problem(
+    OwnError: Problem(
         409, "own", "Own", headers=lambda _: {"X-Own": "yes"}, extensions=lambda error: {"what": error.args[0]}
     ),
 }

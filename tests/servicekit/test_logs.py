@@ -1,4 +1,4 @@
-import datetime
+import datetime as dt
 import json
 import os
 import subprocess
@@ -61,14 +61,13 @@ print(logs.MAX_FRAMES, file=sys.stderr)
 
 
 def _run(level):
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-W", "always", "-c", SCRIPT, level],
         env={**os.environ, "PYTHONPATH": "services", "TZ": "America/New_York"},
         capture_output=True,
         check=True,
         timeout=30,
     )
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +94,10 @@ def test_every_line_is_an_object_with_its_event_level_service_and_time(lines):
 
 
 def test_the_time_is_iso_and_utc_wherever_the_machine_is(lines):
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     for line in lines:
         assert line["timestamp"].endswith("Z")
-        assert abs(now - datetime.datetime.fromisoformat(line["timestamp"])) < datetime.timedelta(minutes=5)
+        assert abs(now - dt.datetime.fromisoformat(line["timestamp"])) < dt.timedelta(minutes=5)
 
 
 def test_values_are_fields_even_those_json_has_no_form_for(by_event):

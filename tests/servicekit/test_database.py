@@ -1,0 +1,184 @@
+import concurrent.futures
+import time
+
+import psycopg2
+import pytest
+from structlog.testing import capture_logs
+
+from servicekit.config import DatabaseSettings
+from servicekit.database import Database
+from servicekit.metrics import Metrics
+from tests.fixtures.services import eventually
+from tests.servicekit.sample import sample_app
+
+MISSED = "db_client_connection_timeouts_total"
+STATEMENTS = "db_client_operation_duration_seconds_count"
+
+
+@pytest.fixture
+def connect():
+    """A Database of servicekit on a database of the fixtures: `connect(database)`."""
+    pools = []
+
+    def make(where, metrics=None, **settings):
+        env = {name.lower(): value for name, value in where.env("users_app").items()}
+        pools.append(Database(DatabaseSettings(**{**env, **settings}), "sample", metrics or Metrics()))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+@pytest.fixture
+def start(serve, connect):
+    """A service that asks its database: `start(database)` gives a client of it."""
+
+    def client_of(where, **settings):
+        metrics = Metrics()
+        return serve(sample_app(metrics=metrics, database=connect(where, metrics, **settings)))
+
+    return client_of
+
+
+def _timed(call):
+    started = time.monotonic()
+    return call(), time.monotonic() - started
+
+
+def _assert_database_unavailable(response):
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.json()["type"] == "urn:shop:problem:dependency-unavailable"
+    assert "order-db" in response.json()["detail"]
+
+
+def test_rows_are_read_by_name(connect, database):
+    db = connect(database)
+    assert db.fetch_one("SELECT n", "SELECT %(n)s AS n", {"n": 7}) == {"n": 7}
+    assert db.fetch_one("SELECT none", "SELECT 1 WHERE false") is None
+    assert db.fetch_all("SELECT n", "SELECT n FROM generate_series(1, 3) AS n") == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_a_connection_says_whose_it_is_and_knows_the_deadline(connect, database):
+    row = connect(database, database_timeout_seconds=2.5).fetch_one(
+        "SELECT settings",
+        "SELECT current_setting('application_name') AS name, current_setting('statement_timeout') AS timeout",
+    )
+    assert row == {"name": "sample", "timeout": "2500ms"}
+
+
+def test_a_refused_statement_is_the_callers_error_and_the_connection_lives(connect, database):
+    db = connect(database, database_pool_size=1)
+    before = db.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        db.fetch_one("SELECT 1/0", "SELECT 1/0")
+    assert db.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid") == before
+
+
+def test_statements_are_measured_by_summary_and_outcome(start, database):
+    client = start(database, database_timeout_seconds=0.2)
+    client.get("/rows/0")
+    client.get("/rows/2")
+    assert client.metric(STATEMENTS, db_query_summary="SELECT pg_sleep", outcome="ok") == 1
+    assert client.metric(STATEMENTS, db_query_summary="SELECT pg_sleep", outcome="error") == 1
+    assert client.metric("db_client_connection_wait_time_seconds_count") >= 2
+    assert client.metric("db_client_connection_max") == 10
+
+
+def test_a_slow_statement_is_503_at_its_deadline_and_ends_on_the_server_too(start, database):
+    response, seconds = _timed(lambda: start(database, database_timeout_seconds=0.3).get("/rows/8"))
+    _assert_database_unavailable(response)
+    assert seconds < 2
+    running = "SELECT 1 FROM pg_stat_activity WHERE usename = 'users_app' AND state = 'active' AND datname = %s"
+    assert eventually(lambda: not database.run(running, database.name))
+
+
+def test_an_exhausted_pool_is_503_within_the_wait_limit_and_counted(start, database):
+    client = start(database, database_pool_size=2, database_pool_wait_seconds=0.3)
+    assert client.metric(MISSED) == 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(client.get, "/rows/1.5") for _ in range(2)]
+        eventually(lambda: client.metric("db_client_connection_count", db_client_connection_state="used") == 2)
+        response, seconds = _timed(lambda: client.get("/rows/0"))
+        assert client.get("/healthz").status_code == 200
+        assert [one.result().status_code for one in slow] == [200, 200]
+    _assert_database_unavailable(response)
+    assert 0.25 < seconds < 1
+    assert client.metric(MISSED) == 1
+    assert client.metric("db_client_connection_count", db_client_connection_state="used") == 0
+    assert client.get("/rows/0").status_code == 200
+
+
+def test_the_pool_is_bounded_under_load(start, database):
+    client = start(database, database_pool_size=3, database_pool_wait_seconds=10)
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: client.get("/rows/0.01"), range(60)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["pid"] for answer in answers}) <= 3
+
+
+def test_a_connection_that_was_killed_while_idle_costs_no_request_an_error(start, database):
+    client = start(database)
+    pid = client.get("/rows/0").json()["pid"]
+    assert database.run("SELECT pg_terminate_backend(%s)", pid) == [(True,)]
+    eventually(lambda: not database.run("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid))
+    answer = client.get("/rows/0")
+    assert answer.status_code == 200
+    assert answer.json()["pid"] != pid
+
+
+def test_a_connection_that_is_killed_in_use_costs_its_request_a_503_and_no_other_anything(start, database):
+    client = start(database, database_pool_size=1)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.get, "/rows/2.5")
+        sleeping = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query LIKE 'SELECT pg_sleep%%'"
+        ((pid,),) = eventually(lambda: database.run(sleeping, database.name))
+        database.run("SELECT pg_terminate_backend(%s)", pid)
+        _assert_database_unavailable(slow.result())
+    assert client.get("/rows/0").status_code == 200
+
+
+def test_a_stopped_server_is_503_quickly_and_comes_back_by_itself(start, own_postgres):
+    client = start(own_postgres.database)
+    assert client.get("/rows/0").status_code == client.get("/readyz").status_code == 200
+    own_postgres.stop()
+    with capture_logs() as events:
+        for _ in range(3):
+            response, seconds = _timed(lambda: client.get("/rows/0"))
+            _assert_database_unavailable(response)
+            assert seconds < 0.5
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+    assert not [event for event in events if event["event"] == "request.failed"]
+    own_postgres.start()
+    assert client.get("/rows/0").status_code == client.get("/readyz").status_code == 200
+
+
+def test_a_frozen_server_is_503_within_the_deadline_and_comes_back_by_itself(start, own_postgres):
+    """libpq has no read timeout: without one of our own, a thread a request would be lost for good."""
+    client = start(own_postgres.database, database_timeout_seconds=0.4)
+    assert client.get("/rows/0").status_code == 200
+    own_postgres.pause()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda path: _timed(lambda: client.get(path)), ["/rows/0"] * 7 + ["/readyz"]))
+    own_postgres.resume()
+    # An idle connection is checked, then a new one is tried: twice the deadline of 0.4 s and its grace of 0.5 s.
+    assert max(seconds for _, seconds in answers) < 2 * 0.9 + 1
+    assert {response.status_code for response, _ in answers} == {503}
+    assert eventually(lambda: client.get("/rows/0").status_code == 200)
+    assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("change", [{"database_user": "nobody"}, {"database_name": "nowhere"}])
+def test_a_database_that_lets_nobody_in_is_503(start, database, change):
+    _assert_database_unavailable(start(database, **change).get("/rows/0"))
+
+
+def test_a_changed_password_counts_from_the_next_connection_on(start, database, tmp_path):
+    password = tmp_path / "password"
+    password.write_text("wrong")
+    client = start(database, database_password_file=password)
+    _assert_database_unavailable(client.get("/rows/0"))
+    password.write_text(database.password_file("users_app").read_text() + "\n")
+    assert client.get("/rows/0").status_code == 200

@@ -1,0 +1,164 @@
+"""The real server: what it logs, how it ends, and what it says when it cannot start."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from tests.fixtures.database import PROJECT, free_port
+from tests.fixtures.services import Client, eventually
+
+PRODUCT = "product_service.app:create_app()"
+SAMPLE = "tests.servicekit.sample:create_app()"
+
+
+class Server:
+    def __init__(self, app, log, **env):
+        self.log = log
+        paths = (PROJECT, PROJECT / "services", PROJECT / "services/product/src")
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf", app],
+                cwd=PROJECT,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **env},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self):
+        return self.log.read_text()
+
+    @property
+    def events(self):
+        return [json.loads(line) for line in self.output.splitlines()]
+
+    def is_up(self):
+        assert self.process.poll() is None, self.output
+        try:
+            return requests.get(f"{self.client.root}/healthz", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start(tmp_path):
+    servers = []
+
+    def run(app, **env):
+        port = free_port()
+        server = Server(app, tmp_path / f"{len(servers)}.log", **{"PORT": str(port), **env})
+        server.client = Client(f"http://127.0.0.1:{port}")
+        servers.append(server)
+        return server
+
+    yield run
+    for server in servers:
+        server.client.session.close()
+        server.stop()
+
+
+def test_every_line_of_its_log_is_an_object_of_this_service(start):
+    server = start(PRODUCT)
+    eventually(server.is_up, 20)
+    server.client.get("/products/1")
+    server.client.get("/nowhere")
+    assert server.stop() == 0
+    events = server.events
+    assert {event["service"] for event in events} == {"product-service"}
+    assert all(event["timestamp"].endswith("Z") for event in events)
+    requests_logged = [(e["http_route"], e["status"]) for e in events if e["event"] == "request.completed"]
+    assert requests_logged == [("/products/{product_id}", 200), ("unmatched", 404)]
+    assert any(e.get("logger") == "gunicorn.error" and "Listening" in e["message"] for e in events)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /canary HTTP/9.9\r\n\r\n",
+        b"GET /canary\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"canary\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\ncanary header: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Token: can\x00ary\r\n\r\n",
+        b"GET /?canary=" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Token: canary" + b"x" * 10_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: canary\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\ncanary",
+    ],
+)
+def test_what_is_no_http_is_refused_and_not_quoted_in_the_log(sample, request_bytes):
+    host, port = sample.client.root.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request_bytes)
+        answer = connection.recv(4096)
+    assert answer.split()[1][:1] == b"4"
+    assert eventually(sample.is_up)
+    assert "canary" not in sample.output.lower()
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    port = free_port()
+    server = Server(SAMPLE, tmp_path_factory.mktemp("sample") / "log", PORT=str(port), LOG_LEVEL="debug")
+    server.client = Client(f"http://127.0.0.1:{port}")
+    eventually(server.is_up, 20)
+    yield server
+    server.stop()
+
+
+def test_a_chunked_body_over_the_limit_is_413_here_too(sample):
+    """Gunicorn and the tests' server read chunks differently."""
+    body = iter([b'{"title": "a"}', *[b" " * 16384] * 4])
+    answer = sample.client.post("/notes/", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+
+
+def test_sigterm_finishes_the_request_in_flight_and_ends(start, tmp_path):
+    server = start(SAMPLE, MARKS_DIR=str(tmp_path))
+    eventually(server.is_up, 20)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.client.get, "/slow")
+        eventually((tmp_path / "begun").exists)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "Handling signal: term" in server.output)
+        (tmp_path / "go").touch()
+        assert answer.result().json() == {"finished": True}
+    assert server.process.wait(10) == 0
+
+
+def test_a_request_that_does_not_finish_holds_the_end_up_no_longer_than_the_limit(start, tmp_path):
+    server = start(SAMPLE, MARKS_DIR=str(tmp_path), GRACEFUL_TIMEOUT_SECONDS="1")
+    eventually(server.is_up, 20)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.client.get, "/slow")
+        eventually((tmp_path / "begun").exists)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(6)
+        assert isinstance(answer.exception(), requests.ConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("app", "env", "variable"),
+    [
+        (PRODUCT, {"PORT": "eighty"}, "PORT"),
+        (PRODUCT, {"PORT": ""}, "PORT"),
+        (PRODUCT, {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+        (PRODUCT, {"CATALOGUE_FILE": "/nowhere/catalogue.json"}, "/nowhere/catalogue.json"),
+    ],
+)
+def test_what_it_cannot_start_with_is_named_and_it_ends(start, app, env, variable):
+    server = start(app, **env)
+    assert server.process.wait(20) not in {0, None}
+    assert variable in server.output
+    assert server.output.count("Booting worker") <= 1
