@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.gateway", "tests.fixtures.services"]
+pytest_plugins = ["tests.fixtures.database", "tests.fixtures.gateway", "tests.fixtures.services", "tests.fixtures.stack"]
 
 
 @pytest.hookimpl(trylast=True)
