@@ -1,0 +1,34 @@
+"""A payment-service with real PostgreSQL behind it."""
+
+import pytest
+
+from payment_service.app import create_app
+from payment_service.settings import PaymentSettings
+from tests.fixtures.services import database_settings
+
+
+@pytest.fixture
+def start(serve, database, auth_peer):
+    """`start(payment_outage=True)`: a client of a payment-service with these settings."""
+
+    def run(**settings):
+        where = database_settings(database, "payments_app")
+        return serve(create_app(PaymentSettings(**where, auth_url=auth_peer.root, **settings)))
+
+    return run
+
+
+@pytest.fixture
+def client(start):
+    return start()
+
+
+@pytest.fixture
+def charge():
+    """Ask for a charge: `charge(client, "order-7", amount_minor=5)`."""
+
+    def ask(client, key="order-7", **members):
+        body = {"order_id": 7, "user_id": 1, "amount_minor": 1450, "currency": "EUR", **members}
+        return client.post("/internal/charges", body, headers={} if key is None else {"Idempotency-Key": key})
+
+    return ask

@@ -1,0 +1,185 @@
+import concurrent.futures
+import time
+
+import pytest
+from structlog.testing import capture_logs
+
+from payment_service.settings import ProcessorSettings
+from servicekit.config import ConfigError, load
+
+ROWS = "SELECT order_id, user_id, amount_minor, currency, outcome FROM payments.payments"
+
+
+def test_a_charge_is_paid_and_recorded(client, charge, database):
+    answer = charge(client)
+    assert answer.status_code == 201
+    body = answer.json()
+    assert body.pop("created_at")
+    assert body == {
+        "id": body["id"],
+        "order_id": 7,
+        "outcome": "PAID",
+        "decline_reason": None,
+        "amount_minor": 1450,
+        "currency": "EUR",
+    }
+    assert database.run(ROWS) == [(7, 1, 1450, "EUR", "PAID")]
+
+
+@pytest.mark.parametrize(
+    ("amount", "outcome", "reason"),
+    [
+        (0, "PAID", None),
+        (1, "PAID", None),
+        (100_000, "PAID", None),
+        (100_001, "DECLINED", "amount_over_limit"),
+        (10**12, "DECLINED", "amount_over_limit"),
+    ],
+)
+def test_the_limit_decides(client, charge, amount, outcome, reason):
+    answer = charge(client, amount_minor=amount)
+    assert answer.status_code == 201
+    assert (answer.json()["outcome"], answer.json()["decline_reason"]) == (outcome, reason)
+
+
+def test_the_limit_is_a_setting(start, charge):
+    assert charge(start(payment_limit_minor=10), amount_minor=11).json()["outcome"] == "DECLINED"
+
+
+def test_the_same_key_again_gives_the_same_payment(client, charge, database):
+    first, second = charge(client), charge(client)
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    assert len(database.run(ROWS)) == 1
+
+
+def test_a_declined_charge_stays_declined_when_it_is_asked_for_again(start, charge):
+    """The books decide, not the settings of the day."""
+    first = charge(start(payment_limit_minor=10), amount_minor=11)
+    second = charge(start(), amount_minor=11)
+    assert (second.status_code, second.json()) == (200, first.json())
+
+
+@pytest.mark.parametrize("change", [{"amount_minor": 1}, {"order_id": 8}, {"user_id": 2}, {"currency": "USD"}])
+def test_a_key_that_stands_for_another_charge_is_422(client, charge, database, change):
+    charge(client)
+    answer = charge(client, **change)
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:shop:problem:idempotency-key-reused"
+    assert len(database.run(ROWS)) == 1
+
+
+def test_20_at_once_with_one_key_are_one_charge(client, charge, database):
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: charge(client), range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(database.run(ROWS)) == 1
+    assert client.metric("payments_total", outcome="PAID") == 1
+
+
+def test_an_outage_is_503_and_records_nothing(start, charge, database):
+    client = start(payment_outage=True)
+    answer = charge(client)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "payment-processor" in answer.json()["detail"]
+    assert database.run(ROWS) == []
+    assert client.metric("payments_total", outcome="UNAVAILABLE") == 1
+    assert client.get("/readyz").status_code == 200  # the fault is the processor's, not this service's
+
+
+def test_latency_makes_the_processor_think(start, charge):
+    client = start(payment_latency_ms=200)
+    started = time.monotonic()
+    assert charge(client).json()["outcome"] == "PAID"
+    assert time.monotonic() - started >= 0.2
+
+
+def test_a_share_of_charges_is_declined_the_same_ones_each_time(start, charge):
+    client = start(payment_decline_share=0.3)
+    first = [charge(client, f"order-{n}").json() for n in range(60)]
+    declined = [payment for payment in first if payment["outcome"] == "DECLINED"]
+    assert 6 <= len(declined) <= 30
+    assert {payment["decline_reason"] for payment in declined} == {"declined_by_bank"}
+    assert [charge(client, f"order-{n}").json() for n in range(60)] == first
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "PAID"), (1.0, "DECLINED")])
+def test_a_share_of_0_declines_none_and_of_1_all(start, charge, share, outcome):
+    client = start(payment_decline_share=share)
+    assert {charge(client, f"order-{n}").json()["outcome"] for n in range(20)} == {outcome}
+
+
+def test_charges_are_counted_and_logged_with_ids_and_amounts_only(client, charge):
+    assert client.metric("payments_total", outcome="DECLINED") == 0
+    assert 'payments_total{outcome="UNAVAILABLE"} 0.0' in client.get("/metrics").text
+    with capture_logs() as events:
+        payment = charge(client, amount_minor=100_001).json()
+        charge(client, amount_minor=100_001)
+    decided = next(event for event in events if event["event"] == "charge.decided")
+    assert decided["payment_id"] == payment["id"]
+    assert decided["outcome"] == "DECLINED"
+    assert decided["amount_minor"] == 100_001
+    assert next(event for event in events if event["event"] == "charge.repeated")["payment_id"] == payment["id"]
+    assert client.metric("payments_total", outcome="DECLINED") == 1
+
+
+@pytest.mark.parametrize("key", [None, "", "a b", "x" * 65, "\x7f", "\xe4"])
+def test_a_charge_without_a_proper_key_is_refused(client, charge, key, database):
+    answer = charge(client, key if key is None else key.encode("latin-1"))
+    assert answer.status_code == 422
+    assert [(error["location"], error["field"]) for error in answer.json()["errors"]] == [("header", "Idempotency-Key")]
+    assert database.run(ROWS) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("order_id", 0),
+        ("order_id", True),
+        ("order_id", 2**31),
+        ("order_id", "7"),
+        ("user_id", None),
+        ("user_id", -1),
+        ("amount_minor", -1),
+        ("amount_minor", 1.5),
+        ("amount_minor", 10**12 + 1),
+        ("amount_minor", "1450"),
+        ("currency", "eur"),
+        ("currency", "EURO"),
+        ("currency", "EUR\n"),
+        ("currency", ""),
+        ("tip", 1),
+    ],
+)
+def test_a_bad_charge_is_422_and_names_the_field(client, charge, field, value):
+    answer = charge(client, **{field: value})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAYMENT_LIMIT_MINOR", "-1"),
+        ("PAYMENT_LIMIT_MINOR", "1000.50"),
+        ("PAYMENT_LATENCY_MS", "-1"),
+        ("PAYMENT_LATENCY_MS", "60001"),
+        ("PAYMENT_DECLINE_SHARE", "1.1"),
+        ("PAYMENT_DECLINE_SHARE", "-0.1"),
+        ("PAYMENT_DECLINE_SHARE", "nan"),
+        ("PAYMENT_DECLINE_SHARE", "30%"),
+        ("PAYMENT_OUTAGE", "perhaps"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=name):
+        load(ProcessorSettings)
+
+
+def test_all_faults_are_off_by_default(monkeypatch):
+    for name in ("LATENCY_MS", "DECLINE_SHARE", "OUTAGE", "LIMIT_MINOR"):
+        monkeypatch.delenv(f"PAYMENT_{name}", raising=False)
+    settings = load(ProcessorSettings)
+    assert (settings.payment_latency_ms, settings.payment_decline_share, settings.payment_outage) == (0, 0.0, False)
