@@ -89,12 +89,12 @@ def test_good_health_is_not_logged(gateway):
 
 
 def test_nothing_that_a_client_sends_reaches_any_log(start_gateway):
-    nobody_may_connect = "255.255.255.255:9"  # which nginx finds critical
+    no_socket = "unix:/nowhere"  # nginx finds this critical, and would say so with the request line
     gateway = start_gateway(
         LOGIN_RATE="1r/m",
         PROXY_READ_TIMEOUT="200ms",
         CLIENT_TIMEOUT="300ms",
-        PAYMENT_UPSTREAM=nobody_may_connect,
+        PAYMENT_UPSTREAM=no_socket,
     )
     gateway.services["user"].reply = lambda _: None
     gateway.services["product"].reply = lambda _: time.sleep(0.6)
