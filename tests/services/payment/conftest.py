@@ -12,7 +12,8 @@ def start(serve, database, auth_peer):
     """`start(payment_outage=True)`: a client of a payment-service with these settings."""
 
     def run(**settings):
-        where = database_settings(database, "payments_app")
+        # The wait is long because the machine may be busy: what a short one does is tested in servicekit.
+        where = {**database_settings(database, "payments_app"), "database_pool_wait_seconds": 10}
         return serve(create_app(PaymentSettings(**where, auth_url=auth_peer.root, **settings)))
 
     return run
