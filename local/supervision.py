@@ -34,7 +34,7 @@ SOCKET = "supervisor.sock"
 PID_FILE = "supervisor.pid"
 ALIVE = frozenset({"STARTING", "RUNNING"})
 
-_START_SECONDS = 10
+_START_SECONDS = 30
 _CALL_SECONDS = 10
 _NO_WAIT = False
 _USER = "owner"

@@ -25,7 +25,7 @@ PORTS = {
 }
 
 
-def poll(what, seconds=15):
+def poll(what, seconds=30):
     """Ask until the answer is true, and give it."""
     deadline = time.monotonic() + seconds
     while not (answer := what()):

@@ -151,7 +151,7 @@ def test_a_failed_up_shows_nothing_of_earlier_starts(stack):
 
 def test_a_part_that_is_never_ready_fails_the_start_in_time(stack):
     stack.make("front.slow")
-    said = stack.run("up", status=1, START_TIMEOUT_SECONDS="2")
+    said = stack.run("up", status=1, START_TIMEOUT_SECONDS="6")
     assert re.search(r"front is not ready after \d s: it answers 503", said)
     assert stack.processes() == []
 
@@ -208,7 +208,7 @@ def test_no_orphan_outlives_a_killed_supervisor_and_the_next_up_works(stack):
     stack.make("one.child")
     stack.run("up")
     stack.supervisor().kill()
-    poll(stack.free, seconds=5)
+    poll(stack.free)
     poll(lambda: stack.processes() == [])
     assert "Nothing is running" in stack.run("status", status=3)
     assert "Welcome." in stack.run("up")
