@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow lint format lock rotate-keys psql
+.PHONY: help up down reset status logs health test test-slow lint format lock docs rotate-keys psql
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 	    --python-version 3.11 --no-header --no-annotate \
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \
 	done
+
+docs: $(VENV)/ready-local ## write the table of settings in the README from the code
+	$(PY) docs/configuration.py
 
 # Touched last, so an interrupted installation is done again.
 $(VENV)/ready-%: requirements/%.txt local/venv.sh

@@ -1,0 +1,34 @@
+"""The README says what is."""
+
+import dataclasses
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from local.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+README = (PROJECT / "README.md").read_text()
+MAKEFILE = (PROJECT / "Makefile").read_text()
+
+
+def test_its_table_of_settings_is_the_codes():
+    configuration = runpy.run_path(str(PROJECT / "docs" / "configuration.py"))
+    assert configuration["updated"](README) == README, "run `make docs`"
+
+
+def test_it_names_every_setting_of_the_stack():
+    for field in dataclasses.fields(Settings):
+        assert f"`{field.name.upper()}`" in README
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z][a-z-]*)", README))))
+def test_every_make_target_it_mentions_exists(target):
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_every_file_it_links_to_exists(link):
+    assert (PROJECT / link).exists()
