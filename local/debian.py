@@ -74,9 +74,7 @@ def _cache() -> Path:
         release = platform.freedesktop_os_release()
     except OSError:
         release = {}
-    system = "-".join(
-        (release.get("ID", "unknown"), release.get("VERSION_ID", "rolling"), platform.machine())
-    )
+    system = "-".join((release.get("ID", "unknown"), release.get("VERSION_ID", "rolling"), platform.machine()))
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).absolute() / CACHE_NAME / system
 
@@ -84,9 +82,7 @@ def _cache() -> Path:
 def _unpack(package: str, executable: str, root: Path) -> None:
     """Fill `root` in one step: somebody else sees all of it or nothing."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=root.parent, prefix=".fetch-", ignore_cleanup_errors=True
-    ) as scratch:
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".fetch-", ignore_cleanup_errors=True) as scratch:
         work = Path(scratch)
         try:
             archive = _download(package, work)
@@ -129,9 +125,7 @@ def _own_lists(work: Path) -> dict[str, str]:
     for folder in ("lists/partial", "cache/archives/partial"):
         (work / folder).mkdir(parents=True)
     dump = _run(["apt-config", "dump"], work).stdout
-    lines = [
-        line for line in dump.splitlines() if "-Invoke" not in line and not line.startswith("Dir::Cache")
-    ]
+    lines = [line for line in dump.splitlines() if "-Invoke" not in line and not line.startswith("Dir::Cache")]
     lines += [
         f'Dir::State::lists "{work}/lists";',
         f'Dir::Cache "{work}/cache";',

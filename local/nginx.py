@@ -92,9 +92,7 @@ def _refuse_unfit(program: Path) -> None:
     oldest = ".".join(map(str, OLDEST))
     found = version(program)
     if not found:
-        raise LocalError(
-            f"{program} does not run as nginx: set NGINX to the path of an nginx {oldest} or newer."
-        )
+        raise LocalError(f"{program} does not run as nginx: set NGINX to the path of an nginx {oldest} or newer.")
     if found < OLDEST:
         raise LocalError(
             f"{program} is nginx {'.'.join(map(str, found))}:"
@@ -129,9 +127,7 @@ def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
     for folder in ("gateway", "tracing"):
         shutil.copytree(SOURCE / folder, conf_dir / folder, dirs_exist_ok=True)
     for template in (SOURCE / "templates/gateway.conf.template", SOURCE / "local/upstreams.conf.template"):
-        text = re.sub(
-            r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template.read_text(encoding="utf-8")
-        )
+        text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
         (conf_dir / template.stem).write_text(text, encoding="utf-8")
     return Path(shutil.copyfile(SOURCE / "local/nginx.conf", conf_dir / "nginx.conf"))
 

@@ -57,9 +57,7 @@ def binaries() -> Path:
         found = Path(folder) / "pginstall" / "bin"
         if (found / "postgres").is_file():
             return found
-    raise LocalError(
-        "PostgreSQL's binaries are missing: run `.venv/bin/pip install -r requirements/local.txt`."
-    )
+    raise LocalError("PostgreSQL's binaries are missing: run `.venv/bin/pip install -r requirements/local.txt`.")
 
 
 def initialise(data_dir: Path, password_file: Path, init_sql: Path) -> None:
@@ -192,10 +190,7 @@ def _guard(parent_death_signal: str) -> tuple[str, ...]:
     if os.geteuid() == 0:
         # PostgreSQL refuses root. In a user namespace root appears as user 1000; its files stay its own.
         guard = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-        if (
-            not shutil.which("unshare")
-            or subprocess.run([*guard, "true"], capture_output=True, check=False).returncode
-        ):
+        if not shutil.which("unshare") or subprocess.run([*guard, "true"], capture_output=True, check=False).returncode:
             raise LocalError(
                 "PostgreSQL refuses to run as root, and this machine forbids root a user namespace "
                 "(`unshare --user`): run it as an ordinary user who owns this folder."

@@ -92,9 +92,7 @@ def migrate(downgrade_to: str | None, wait: float) -> tuple[str, str]:
     config = Config(Path(__file__).with_name("alembic.ini"))
     settings = connection_settings()
     passwords = {} if downgrade_to else role_passwords()
-    engine = create_engine(
-        "postgresql+psycopg2://", creator=lambda: connect(settings, wait), poolclass=NullPool
-    )
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: connect(settings, wait), poolclass=NullPool)
     with engine.begin() as connection:
         # Two migrators at once: the second waits until the first has committed, then finds nothing to do.
         # The number is arbitrary; it only has to stay the same.

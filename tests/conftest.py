@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.gateway", "tests.fixtures.services", "tests.fixtures.stack"]
+pytest_plugins = [f"tests.fixtures.{name}" for name in ("database", "gateway", "services", "stack")]
 
 
 @pytest.hookimpl(trylast=True)

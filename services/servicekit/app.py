@@ -59,7 +59,9 @@ def _instrument(app: Flask, metrics: Metrics) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.context_token = tracing.begin({name.lower(): value for name, value in request.headers})
+        g.context_token = tracing.begin(
+            {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
+        )
         g.started = time.perf_counter()
         metrics.request_began()
 

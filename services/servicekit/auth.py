@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import jwt
 from flask import g, request
 
+from servicekit import logs
 from servicekit.config import TokenSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable, Problem
 from servicekit.http import ServiceClient
@@ -20,6 +21,7 @@ ALGORITHM = "RS256"
 """The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""
 
 _REFETCH_SECONDS = 10.0  # an unknown `kid` is a rotation, or somebody's guess: guesses must not become load on auth
+_RETRY_SECONDS = 1.0  # without any key; requests must not queue up, each to wait for an auth-service that hangs
 _MAX_TOKEN = 4096
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -100,14 +102,16 @@ class JwksClient:
         if found is not None:
             return found
         with self._lock:
-            # Without any key a valid token cannot be told from a bad one, so each request tries again.
-            if kid not in self._keys and (not self._keys or self._clock() - self._asked_at >= _REFETCH_SECONDS):
-                self._asked_at = self._clock()
+            pause = _REFETCH_SECONDS if self._keys else _RETRY_SECONDS
+            if kid not in self._keys and self._clock() - self._asked_at >= pause:
                 try:
                     self._keys = self._fetch()
                 except DependencyUnavailable:
-                    if not self._keys:
-                        raise
+                    logs.get_logger().warning("jwks.unavailable")  # keys that are known stay good
+                finally:
+                    self._asked_at = self._clock()
+            if not self._keys:  # a valid token cannot be told from a bad one
+                raise DependencyUnavailable("auth-service")
             return self._keys.get(kid)
 
     def _fetch(self) -> Mapping[str, Any]:

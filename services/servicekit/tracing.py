@@ -15,17 +15,21 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 _propagator = TraceContextTextMapPropagator()
 
 
+HEADERS = ("traceparent", "tracestate")
+"""The headers that carry the context, as `begin` takes them and `inject` writes them."""
+
+
 def begin(headers: Mapping[str, str]) -> Token[context.Context]:
     """Make the span context of the work that starts now the current one.
 
     Args:
-        headers: The request's headers, by lower-case name. A valid `traceparent` is continued; without one, or
-            with an invalid one, a new trace begins.
+        headers: Those of HEADERS that the request has. A valid `traceparent` is continued; without one, or with an
+            invalid one, a new trace begins.
 
     Returns:
         What `end` takes to restore the context that was current before.
     """
-    parent_context = _propagator.extract(dict(headers), context=context.Context())
+    parent_context = _propagator.extract(headers, context=context.Context())
     parent = trace.get_current_span(parent_context).get_span_context()
     own = trace.SpanContext(
         trace_id=parent.trace_id if parent.is_valid else _random_id(128),
