@@ -63,7 +63,9 @@ class KeyRing:
 
     def signing_key(self) -> SigningKey:
         """Return the key that signs now: the newest one that has been published for long enough."""
-        return self._published()[self._signing_index()]
+        keys = self._published()
+        ripe = self._clock() - PREPUBLISH_SECONDS
+        return next((key for key in reversed(keys) if key.created_at <= ripe), keys[0])
 
     def jwks(self) -> dict[str, Any]:
         """Return the published keys as a JWK Set (RFC 7517)."""
@@ -104,11 +106,6 @@ class KeyRing:
             for key, successor in zip(keys, [*keys[1:], None], strict=True)
             if successor is None or now < successor.created_at + PREPUBLISH_SECONDS + self._retention
         ]
-
-    def _signing_index(self) -> int:
-        ripe = self._clock() - PREPUBLISH_SECONDS
-        keys = self._published()
-        return max((index for index, key in enumerate(keys) if key.created_at <= ripe), default=0)
 
     def _keys(self) -> list[SigningKey]:
         names = self._names()
