@@ -1,0 +1,57 @@
+"""An auth-service, with a stand-in for user-service that knows ada, and keys in a folder of the test's own."""
+
+import pytest
+
+from auth_service.app import create_app
+from auth_service.keys import KeyRing
+from auth_service.settings import AuthSettings
+
+ADA = {"username": "ada", "password": "correct horse"}
+
+
+class Clock:
+    """Seconds since the epoch, which pass when the test says so."""
+
+    now = 1_800_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def ring(folder, clock):
+    made = KeyRing(folder, 3600, clock)
+    made.ensure()
+    return made
+
+
+@pytest.fixture
+def users(peer):
+    """Knows ada; everybody else is unknown."""
+    server = peer()
+    server.expect_request("/internal/credentials", method="POST", json=ADA).respond_with_json(
+        {"user_id": 7, "role": "customer"}
+    )
+    server.expect_request("/internal/credentials", method="POST").respond_with_json({}, status=401)
+    return server
+
+
+@pytest.fixture
+def start(serve, users, folder):
+    """`start()`: a client of an auth-service on the test's folder of keys; a second one is a replica."""
+    return lambda: serve(create_app(AuthSettings(auth_keys_dir=folder, user_url=users.root)))
+
+
+@pytest.fixture
+def client(start):
+    return start()
