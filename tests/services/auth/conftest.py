@@ -1,6 +1,7 @@
 """An auth-service, with a stand-in for user-service that knows ada, and keys in a folder of the test's own."""
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from auth_service.app import create_app
 from auth_service.keys import KeyRing
@@ -29,7 +30,13 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def ring(folder, clock):
+def quick_keys(monkeypatch):
+    """Keys too short to sign with, which take a tenth of the time to make."""
+    monkeypatch.setattr("auth_service.keys._KEY_BITS", 1024)
+
+
+@pytest.fixture
+def ring(folder, clock, quick_keys):
     made = KeyRing(folder, 3600, clock)
     made.ensure()
     return made
@@ -47,8 +54,11 @@ def users(peer):
 
 
 @pytest.fixture
-def start(serve, users, folder):
+def start(serve, users, folder, signer):
     """`start()`: a client of an auth-service on the test's folder of keys; a second one is a replica."""
+    folder.mkdir(mode=0o700)
+    pem = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "1700000000000.pem").write_bytes(pem)
     return lambda: serve(create_app(AuthSettings(auth_keys_dir=folder, user_url=users.root)))
 
 

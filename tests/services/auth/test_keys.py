@@ -31,7 +31,7 @@ def test_ensuring_again_changes_nothing(ring, folder):
     assert (_kids(ring), _files(folder)) == before
 
 
-def test_replicas_that_start_together_make_one_key_between_them(folder, clock):
+def test_replicas_that_start_together_make_one_key_between_them(folder, clock, quick_keys):
     rings = [KeyRing(folder, TTL, clock) for _ in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(KeyRing.ensure, rings))
@@ -135,7 +135,7 @@ def test_keys_outlive_the_process(ring, folder, clock):
     assert KeyRing(folder, TTL, clock).signing_key().kid == ring.signing_key().kid
 
 
-def test_two_rotations_at_once_are_two_keys(folder):
+def test_two_rotations_at_once_are_two_keys(folder, quick_keys):
     ring, other = KeyRing(folder, TTL), KeyRing(folder, TTL)
     ring.ensure()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

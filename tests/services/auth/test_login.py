@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 from werkzeug import Response
 
-from tests.fixtures.services import assert_is_a_service
+from tests.fixtures.services import Signer, assert_is_a_service
 
 ADA = {"username": "ada", "password": "correct horse"}
 
@@ -148,7 +148,10 @@ def test_what_is_no_token_is_401(client, token):
 
 
 def test_a_token_of_other_keys_is_401(client, signer):
-    assert client.get("/auth/validate", signer.token()).status_code == 401
+    assert client.get("/auth/validate", signer.token(kid="unknown")).status_code == 401
+    key = client.get("/auth/.well-known/jwks.json").json()["keys"][0]["kid"]
+    assert client.get("/auth/validate", signer.token(kid=key)).status_code == 200
+    assert client.get("/auth/validate", signer.token(kid=key, key=Signer().key)).status_code == 401
 
 
 def test_only_public_members_of_keys_are_published(client):
