@@ -1,19 +1,22 @@
 import base64
+import concurrent.futures
 import hashlib
 import hmac
 import json
+import threading
 import time
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from werkzeug import Response
 
 from servicekit import auth
 from servicekit.auth import Authenticator, JwksClient
 from servicekit.config import TokenSettings
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
-from tests.fixtures.services import Signer
+from tests.fixtures.services import Signer, eventually
 from tests.servicekit.sample import sample_app
 
 OTHERS_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -181,6 +184,22 @@ def test_without_any_key_and_without_auth_it_is_503_until_auth_is_there(client, 
     assert client.get("/whoami", signer.token()).status_code == 503  # at once: no queue before an auth that hangs
     clock.now += 1
     assert client.get("/whoami", signer.token()).status_code == 200
+
+
+def test_requests_do_not_queue_up_for_an_auth_service_that_hangs(client_of, peer, signer):
+    release = threading.Event()
+    server = peer()
+    server.expect_request("/auth/.well-known/jwks.json").respond_with_handler(lambda _: release.wait(5) and Response())
+    client = client_of(server.root)
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.get("/whoami", signer.token()), range(8)))
+    seconds = time.monotonic() - started
+    release.set()
+    assert {answer.status_code for answer in answers} == {503}
+    assert seconds < 8 * 0.3  # one waited for its timeout of 0.3 s, the others learned from it
+    assert client.get("/whoami", signer.token()).status_code == 503  # nobody is asked within a second
+    eventually(lambda: len(server.log) == 1)
 
 
 @pytest.mark.parametrize("jwks", [{}, {"keys": []}, {"keys": [{"kty": "RSA"}]}, {"keys": [{"kty": "new", "kid": "a"}]}])

@@ -1,4 +1,5 @@
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import socket
@@ -51,7 +52,7 @@ class RawPeer:
             self._run(self._serve, connection)
 
     def _serve(self, connection):
-        with connection, connection.makefile("rb") as reader:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:  # the caller may give up
             while head := b"".join(iter(reader.readline, b"\r\n")) if reader.peek(1) else b"":
                 length = next(
                     (int(line[15:]) for line in head.splitlines() if line.lower().startswith(b"content-length")), 0
@@ -73,6 +74,7 @@ class RawPeer:
         self.released.set()
         host, port = self._listener.getsockname()
         socket.create_connection((host, port)).close()  # wakes accept
+        self._threads[0].join(5)
         self._listener.close()
 
 
