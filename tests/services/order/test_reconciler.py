@@ -96,8 +96,9 @@ def test_replicas_share_the_work(settings, database, pending, payments, rows):
 
 
 def test_the_backlog_and_its_age_are_measured(orders, database, pending, payments, reconcile):
-    pending(2)
-    database.run("UPDATE orders.orders SET created_at = now() AT TIME ZONE 'UTC' - interval '90 s' WHERE id = 1")
+    oldest, _ = pending(2)
+    aged = "UPDATE orders.orders SET created_at = now() AT TIME ZONE 'UTC' - interval '90 s' WHERE id = %s"
+    database.run(aged, oldest)
     payments.status = 503
     reconcile()
     assert orders.metric("orders_pending") == 2
