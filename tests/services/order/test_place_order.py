@@ -206,6 +206,7 @@ def test_twenty_at_once_with_one_key_make_one_order(orders, token, rows, payment
     assert {answer.status_code for answer in answers} <= {200, 201}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(rows()) == len(payments.charges) == 1
+    assert orders.metric("orders_total", status="PAID") == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä"])
