@@ -111,7 +111,7 @@ class Database:
         except sqlalchemy.exc.TimeoutError as error:
             self._metrics.connection_missed()
             raise DependencyUnavailable("order-db") from error
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        except (psycopg2.OperationalError, psycopg2.InterfaceError, OSError) as error:  # OSError: no password file
             raise DependencyUnavailable("order-db") from error
         self._metrics.connection_taken(time.perf_counter() - started)
         return connection

@@ -81,16 +81,6 @@ ErrorTable = Mapping[type[Exception], Problem]
 
 RETRY_AFTER = {"Retry-After": "1"}
 
-SHARED_ERRORS: ErrorTable = {
-    DependencyUnavailable: Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "dependency-unavailable",
-        "A part of the shop is unavailable",
-        headers=lambda _error: RETRY_AFTER,
-    ),
-}
-
-
 def problem_response(  # noqa: PLR0913  # the members of RFC 9457
     status: int,
     kind: str,
@@ -132,10 +122,11 @@ def register(app: Flask, table: ErrorTable) -> None:
 
     Args:
         app: The service's app.
-        table: The service's own errors; the shared ones are added.
+        table: The service's own errors.
     """
-    for kind, row in {**SHARED_ERRORS, **table}.items():
+    for kind, row in table.items():
         app.register_error_handler(kind, _handler_of(row))
+    app.register_error_handler(DependencyUnavailable, _dependency_unavailable)
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)
@@ -153,6 +144,19 @@ def _handler_of(row: Problem) -> Callable[[Any], Response]:
         )
 
     return handle
+
+
+def _dependency_unavailable(error: DependencyUnavailable) -> Response:
+    # The client is told what, the log also why: refused, too slow, no connection free.
+    cause = type(error.__cause__).__name__ if error.__cause__ is not None else None
+    logs.get_logger().warning("dependency.unavailable", dependency=error.dependency, cause=cause)
+    return problem_response(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "dependency-unavailable",
+        "A part of the shop is unavailable",
+        str(error),
+        headers=RETRY_AFTER,
+    )
 
 
 def _invalid_request(error: InvalidRequest) -> Response:
