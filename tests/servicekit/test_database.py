@@ -177,8 +177,11 @@ def test_a_database_that_lets_nobody_in_is_503(start, database, change):
 
 def test_a_changed_password_counts_from_the_next_connection_on(start, database, tmp_path):
     password = tmp_path / "password"
-    password.write_text("wrong")
     client = start(database, database_password_file=password)
+    with capture_logs() as events:
+        _assert_database_unavailable(client.get("/rows/0"))
+    assert {"event": "dependency.unavailable", "cause": "FileNotFoundError"}.items() <= events[0].items()
+    password.write_text("wrong")
     _assert_database_unavailable(client.get("/rows/0"))
     password.write_text(database.password_file("users_app").read_text() + "\n")
     assert client.get("/rows/0").status_code == 200
