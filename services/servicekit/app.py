@@ -79,7 +79,7 @@ def _instrument(app: Flask, metrics: Metrics) -> None:
                 method=method,
                 http_route=route,
                 status=response.status_code,
-                duration_ms=round(seconds * 1000, 3),
+                duration_s=round(seconds, 6),
             )
         return response
 

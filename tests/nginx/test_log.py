@@ -11,7 +11,7 @@ from local.nginx import SOURCE
 from tests.fixtures.gateway import until
 
 FIELDS = {
-    "time": str,
+    "timestamp": str,
     "level": str,
     "service": str,
     "event": str,
@@ -38,8 +38,8 @@ def test_a_line_has_exactly_the_documented_fields(gateway):
     assert (line["level"], line["service"], line["event"]) == ("info", "nginx", "request.completed")
     assert (line["method"], line["http_route"], line["status"]) == ("GET", "/orders/{order_id}", 200)
     assert line["upstream"] == "order-service"
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(line["time"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"])
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(line["timestamp"])
     assert abs(age.total_seconds()) < 30
 
 
