@@ -2,11 +2,15 @@
 
 One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
 comes from more replicas, which is what Compose and Kubernetes scale.
+
+Without the application's name on the command line, as in the images, `SERVICE=order` names it.
 """
 
+import os
 from typing import Any
 
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from servicekit import logs
 from servicekit.config import ServerSettings, load
@@ -17,7 +21,8 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def setup(self, cfg: Any) -> None:
         """Configure logging for master and workers; gunicorn calls this first of all."""
-        package = cfg.default_proc_name.partition(".")[0]  # `order_service.app:create_app()`
+        name = cfg.default_proc_name  # the application, if the command line named it
+        package = (name if ":" in name else cfg.wsgi_app or "").partition(".")[0]  # `order_service.app:create_app()`
         logs.configure(package.replace("_", "-"), cfg.loglevel)
         self.cfg = cfg
         self.loglevel = self.LOG_LEVELS[cfg.loglevel]
@@ -34,13 +39,38 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         super().exception("Error handling request" if args else msg, **kwargs)
 
 
+class DrainingWorker(ThreadWorker):  # type: ignore[misc]
+    """A worker that, told to stop, refuses new connections at once and serves all that it has.
+
+    gunicorn's own leaves its socket open until it ends. Connections that came meanwhile would be accepted by the
+    kernel, never served, and reset: for a gateway in front that is a request that may have had an effect, so it can
+    send it to no other replica. A refused connection it can.
+    """
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  # the signature is gunicorn's
+        """Start or stop accepting connections; when stopping for good, take in the queue and close it."""
+        super().set_accept_enabled(enabled)
+        if self.alive:
+            return
+        for listener in self.sockets:
+            waiting = self.nr_conns - 1
+            while self.nr_conns != waiting:
+                waiting = self.nr_conns
+                self.accept(listener)
+            listener.close()
+
+
 _settings = load(ServerSettings)
+
+if "SERVICE" in os.environ:
+    wsgi_app = f"{os.environ['SERVICE']}_service.app:create_app()"
 
 bind = f"{_settings.host}:{_settings.port}"
 backlog = 128  # connections that wait for a thread; more is refused, and soon, rather than served too late
 workers = 1
-worker_class = "gthread"
-threads = _settings.threads
+worker_class = DrainingWorker
+# A thread for each request that works or waits for its turn (servicekit.app decides which), and some for the probes.
+threads = _settings.threads + _settings.queue_length + 4
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
 control_socket_disable = True  # it would be written under $HOME
 keepalive = 75  # longer than the callers' idle connections live, so that they close first
