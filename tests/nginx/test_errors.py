@@ -92,11 +92,11 @@ def test_the_error_of_a_service_passes_through_untouched(gateway):
     assert (got.status, got.body, got.headers.get_all("X-Content-Type-Options")) == (404, body, ["nosniff"])
 
 
-def test_a_service_that_is_down_is_a_502_with_retry_after(start_gateway):
+def test_a_service_that_is_down_is_a_503_with_retry_after(start_gateway):
     gateway = start_gateway(PRODUCT_UPSTREAM=f"127.0.0.1:{free_port()}")
     for _ in range(3):  # nginx does not count the only server out: each request tries
         got = gateway.request("GET", "/products/")
-        assert_problem(got, 502)
+        assert_problem(got, 503)
         assert int(got.headers["Retry-After"]) > 0
 
 
@@ -115,7 +115,7 @@ def test_a_service_that_is_too_slow_is_a_504_with_retry_after(start_gateway):
     assert len(gateway.reached()) == 1
 
 
-def test_a_service_that_accepts_no_connection_is_a_504_after_a_second(start_gateway):
+def test_a_service_that_accepts_no_connection_is_a_503_after_a_second(start_gateway):
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -130,7 +130,7 @@ def test_a_service_that_accepts_no_connection_is_a_504_after_a_second(start_gate
         got = gateway.request("GET", "/orders/1")
         for client in waiting:
             client.close()
-    assert_problem(got, 504)
+    assert_problem(got, 503)
     assert time.monotonic() - started < 4
 
 

@@ -79,6 +79,22 @@ def test_only_an_idempotent_request_is_sent_again_when_a_kept_connection_breaks(
     assert len(stub.requests) == times
 
 
+@pytest.mark.parametrize(("target", "times"), [("/orders/", 2), ("/users/", 1)])
+def test_an_order_with_an_idempotency_key_is_sent_again_and_nothing_else_is(gateway, target, times):
+    stub = gateway.services[target.strip("/")[:-1]]
+    with gateway.connect() as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert read_answer(connection).status == 200
+        stub.reply = lambda _: None
+        stub.requests.clear()
+        connection.sendall(
+            f"POST {target}?a=%20b HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+        )
+        assert read_answer(connection).status == 502
+    assert len(stub.requests) == times
+    assert {(got.line, got.body) for got in stub.requests} == {(f"POST {target}?a=%20b HTTP/1.1", b"{}")}
+
+
 def test_the_gateway_adds_its_security_headers_to_a_services_answer(gateway):
     gateway.services["order"].reply = lambda _: answer(
         "201 Created", b"{}", "Location: /orders/1", "Server: gunicorn", "ETag: x", "Cache-Control: no-store"
