@@ -27,7 +27,8 @@ def main() -> None:
     for role, uid in PASSWORDS.items():
         make_password(passwords / role, given / role, uid)
     # auth-service makes its first key itself, where none was given.
-    give(keys, AUTH_UID, AUTH_UID, 0o700)
+    if keys.stat().st_uid != AUTH_UID:
+        give(keys, AUTH_UID, AUTH_UID, 0o700)
     add_signing_key(keys, given / "signing_key.pem")
 
 
