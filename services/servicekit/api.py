@@ -156,16 +156,19 @@ def document_blueprint(api: SpecTree, prefix: str) -> Blueprint:
         prefix: The service's public prefix, such as `orders`.
     """
     blueprint = Blueprint("openapi", __name__)
+    published: dict[str, Any] = {}  # made once, when it is first asked for: the routes are all there then
 
     @blueprint.get(f"/{prefix}/openapi.json")
     def openapi_document() -> FlaskResponse:
-        return jsonify(_published(api.spec))
+        if not published:
+            published.update(_published(api.spec))
+        return jsonify(published)
 
     return blueprint
 
 
 def _published(spec: dict[str, Any]) -> dict[str, Any]:
-    """Leave out internal routes, and say that errors are problem+json and what each path parameter may be."""
+    """Leave out internal routes, and say that errors are problem+json."""
     spec = copy.deepcopy(spec)
     spec["paths"] = {path: item for path, item in spec["paths"].items() if not path.startswith("/internal/")}
     for item in spec["paths"].values():

@@ -1,6 +1,7 @@
 """What makes a plain Flask app a service: context, access log, RED metrics, health, errors."""
 
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from flask.json.provider import DefaultJSONProvider
 
 from servicekit import errors, logs, tracing
 from servicekit.background import Periodic
+from servicekit.config import ServiceSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable
 from servicekit.metrics import Metrics, known_method
 
@@ -19,6 +21,7 @@ _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 def create_app(  # noqa: PLR0913  # what makes a service, by name
     service: str,
+    settings: ServiceSettings,
     metrics: Metrics,
     *,
     blueprints: Sequence[Blueprint],
@@ -30,6 +33,7 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
 
     Args:
         service: Its name, such as `order-service`.
+        settings: Its settings; here, how much it takes on at once.
         metrics: Its metrics.
         blueprints: Its routes.
         error_table: Its errors and their statuses.
@@ -41,12 +45,11 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     """
     app = Flask(service, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
     app.url_map.merge_slashes = False  # a path has one spelling: `/orders//1` is not found, not redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
     app.extensions["tasks"] = list(tasks)
-    _instrument(app, metrics)
+    _instrument(app, metrics, _Admission(settings))
     errors.register(app, error_table)
     app.register_blueprint(_operations(metrics, ready_checks))
     for blueprint in blueprints:
@@ -54,16 +57,56 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     return app
 
 
-def _instrument(app: Flask, metrics: Metrics) -> None:
+class _Admission:
+    """Lets so many requests work at once and so many wait, for so long; refuses the rest while refusing is cheap.
+
+    Probes are let through: a service whose threads all wait for the database is alive, and has to be seen to be.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._working = threading.BoundedSemaphore(settings.threads)
+        self._waiting = threading.BoundedSemaphore(settings.queue_length) if settings.queue_length else None
+        self._wait_seconds = settings.queue_wait_seconds
+
+    def enter(self) -> bool:
+        """Say whether the request may work now, after waiting for its turn if there is room to wait."""
+        if self._working.acquire(blocking=False):
+            return True
+        if self._waiting is None or not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._working.acquire(timeout=self._wait_seconds)
+        finally:
+            self._waiting.release()
+
+    def leave(self) -> None:
+        """Make room for the next one."""
+        self._working.release()
+
+
+def _instrument(app: Flask, metrics: Metrics, admission: _Admission) -> None:
     log = logs.get_logger()
 
     @app.before_request
-    def begin() -> None:
+    def begin() -> Response | None:
         g.context_token = tracing.begin(
             {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
         )
         g.started = time.perf_counter()
         metrics.request_began()
+        if route_template(app) in _PROBES:
+            return None
+        g.admitted = admission.enter()
+        if g.admitted:
+            return None
+        metrics.request_rejected()
+        return errors.problem_response(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Too many requests",
+            f"{app.name} has more to do than it can. Try again in a moment.",
+            headers=errors.RETRY_AFTER,
+        )
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -85,7 +128,10 @@ def _instrument(app: Flask, metrics: Metrics) -> None:
 
     @app.teardown_request
     def leave(_error: BaseException | None) -> None:
+        if g.pop("admitted", False):
+            admission.leave()
         if (token := g.pop("context_token", None)) is not None:
+            metrics.request_left()
             tracing.end(token)
 
 

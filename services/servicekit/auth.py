@@ -21,7 +21,7 @@ ALGORITHM = "RS256"
 """The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""
 
 _REFETCH_SECONDS = 10.0  # an unknown `kid` is a rotation, or somebody's guess: guesses must not become load on auth
-_RETRY_SECONDS = 1.0  # without any key; requests must not queue up, each to wait for an auth-service that hangs
+_RETRY_SECONDS = 1.0  # after a failure; requests must not queue up, each to wait for an auth-service that hangs
 _MAX_TOKEN = 4096
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -46,7 +46,7 @@ ERRORS: ErrorTable = {
         HTTPStatus.UNAUTHORIZED,
         "unauthenticated",
         "No valid token",
-        headers=lambda _error: {"WWW-Authenticate": 'Bearer realm="shop"'},
+        headers={"WWW-Authenticate": 'Bearer realm="shop"'},
     ),
     Forbidden: Problem(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
 }
@@ -95,6 +95,7 @@ class JwksClient:
         self._lock = threading.Lock()
         self._keys: Mapping[str, Any] = {}
         self._asked_at = float("-inf")
+        self._failed = False
 
     def key(self, kid: str) -> Any | None:
         """Return the public key with this id; see `KeySource`."""
@@ -102,15 +103,17 @@ class JwksClient:
         if found is not None:
             return found
         with self._lock:
-            pause = _REFETCH_SECONDS if self._keys else _RETRY_SECONDS
+            pause = _RETRY_SECONDS if self._failed else _REFETCH_SECONDS
             if kid not in self._keys and self._clock() - self._asked_at >= pause:
                 try:
                     self._keys = self._fetch()
+                    self._failed = False
                 except DependencyUnavailable:
-                    logs.get_logger().warning("jwks.unavailable")  # keys that are known stay good
+                    logs.get_logger().warning("jwks.unavailable")
+                    self._failed = True
                 finally:
                     self._asked_at = self._clock()
-            if not self._keys:  # a valid token cannot be told from a bad one
+            if kid not in self._keys and self._failed:  # a new key's token cannot be told from a bad one
                 raise DependencyUnavailable("auth-service")
             return self._keys.get(kid)
 

@@ -3,21 +3,22 @@
 import threading
 from collections.abc import Callable
 
-from servicekit import logs, tracing
+from servicekit import logs
 
 
 class Periodic:
-    """Calls a function with pauses between, each time in a trace of its own.
+    """Calls a function with pauses between.
 
     A round that fails is logged and the next one comes all the same.
 
     Args:
         name: The thread's name, and the field `task` of its log lines.
         interval_seconds: Pause between two rounds.
-        work: A round.
+        work: A round. It is given a function that says whether the process is about to end, so that a long round can
+            end early.
     """
 
-    def __init__(self, name: str, interval_seconds: float, work: Callable[[], None]) -> None:
+    def __init__(self, name: str, interval_seconds: float, work: Callable[[Callable[[], bool]], None]) -> None:
         self._name = name
         self._interval = interval_seconds
         self._work = work
@@ -38,18 +39,12 @@ class Periodic:
         """Whether `start` was called."""
         return self._thread.ident is not None
 
-    @property
-    def stopping(self) -> bool:
-        """Whether a long round should end early."""
-        return self._stopping.is_set()
-
     def run_once(self) -> None:
         """Do one round now, in the caller's thread."""
-        with tracing.new_trace():
-            try:
-                self._work()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
-                logs.get_logger().error("task.failed", task=self._name, exc_info=error)
+        try:
+            self._work(self._stopping.is_set)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
+            logs.get_logger().error("task.failed", task=self._name, exc_info=error)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):

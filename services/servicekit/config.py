@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -25,16 +25,27 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
 
-class ServerSettings(Settings):
+class ServiceSettings(Settings):
+    """How much a replica takes on at once. Every service's settings have these."""
+
+    threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
+    queue_length: int = Field(
+        100, ge=0, le=1000, description="Requests that wait for their turn; one more gets 503 at once."
+    )
+    queue_wait_seconds: float = Field(
+        2.0, ge=0, le=10, description="How long a request waits for its turn before it gets 503."
+    )
+
+
+class ServerSettings(ServiceSettings):
     """How a service's process listens and logs."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(ge=1, le=65535, description="Port to listen on.")
-    threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
     graceful_timeout_seconds: int = Field(
         15, ge=1, le=300, description="How long requests in flight may take to finish after SIGTERM."
     )
-    log_level: str = Field(
+    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
         "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
     )
 

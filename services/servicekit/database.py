@@ -5,9 +5,10 @@ statements to stand or fall together, a `transaction()` belongs here.
 """
 
 import select
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import psycopg2
@@ -23,6 +24,7 @@ from servicekit.metrics import Metrics
 
 Row = Mapping[str, Any]
 
+_OTHERS_SECONDS = 30.0  # for connections in this process that are not a Database's
 _GRACE_SECONDS = 0.5  # the server's statement_timeout should win over the client's deadline: it frees the server too
 
 
@@ -39,7 +41,7 @@ class Database:
         self._settings = settings
         self._service = service
         self._metrics = metrics
-        _set_deadline(settings.database_timeout_seconds + _GRACE_SECONDS)
+        psycopg2.extensions.set_wait_callback(_wait)
         # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. `pool_pre_ping`
         # costs a round trip and spares a request the error of a connection that died while it was idle.
         self._engine = sqlalchemy.create_engine(
@@ -65,14 +67,12 @@ class Database:
             DependencyUnavailable: The database did not answer in time, or no connection was free.
             psycopg2.Error: It refused the statement.
         """
-        with self._statement(summary, sql, parameters) as cursor:
-            row: Row | None = cursor.fetchone()
-            return row
+        rows = self._execute(summary, sql, parameters)
+        return rows[0] if rows else None
 
     def fetch_all(self, summary: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Run a statement and return its rows. Parameters and errors as for `fetch_one`."""
-        with self._statement(summary, sql, parameters) as cursor:
-            return list(cursor.fetchall())
+        return self._execute(summary, sql, parameters)
 
     def ping(self) -> None:
         """Ask the database for a sign of life.
@@ -86,15 +86,34 @@ class Database:
         """Close the pool's connections."""
         self._engine.dispose()
 
-    @contextmanager
-    def _statement(self, summary: str, sql: str, parameters: Mapping[str, Any] | None) -> Iterator[Any]:
-        connection = self._take()
+    def _execute(self, summary: str, sql: str, parameters: Mapping[str, Any] | None) -> list[Row]:
+        # One deadline for all that the call needs: checking an idle connection, making a new one, the statement. The
+        # pool's wait, which has a limit of its own, comes before.
+        settings = self._settings
+        allowed = settings.database_pool_wait_seconds + settings.database_timeout_seconds + _GRACE_SECONDS
+        _deadline.at = time.monotonic() + allowed
+        try:
+            connection = self._take()
+            try:
+                return self._run(connection, summary, sql, parameters)
+            finally:
+                connection.close()
+        finally:
+            _deadline.at = None
+
+    def _run(
+        self,
+        connection: sqlalchemy.PoolProxiedConnection,
+        summary: str,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+    ) -> list[Row]:
         started = time.perf_counter()
         ok = False
         try:
             with closing(connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor)) as cursor:
                 cursor.execute(sql, parameters)
-                yield cursor
+                rows = list(cursor.fetchall())
             ok = True
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             # Lost, too slow, or shutting down: whatever state the connection is in, the next one starts afresh.
@@ -102,7 +121,7 @@ class Database:
             raise DependencyUnavailable("order-db") from error
         finally:
             self._metrics.query_ended(summary, ok=ok, seconds=time.perf_counter() - started)
-            connection.close()
+        return rows
 
     def _take(self) -> sqlalchemy.PoolProxiedConnection:
         started = time.perf_counter()
@@ -126,30 +145,30 @@ class Database:
             user=settings.database_user,
             password=settings.database_password_file.read_text().strip(),
             application_name=self._service,
-            options=f"-c statement_timeout={int(settings.database_timeout_seconds * 1000)}",
+            options=f"-c timezone=UTC -c statement_timeout={int(settings.database_timeout_seconds * 1000)}",
         )
         connection.autocommit = True
         return connection
 
 
-def _set_deadline(seconds: float) -> None:
-    """Give every wait for the server an end, in this process.
+_deadline = threading.local()
+
+
+def _wait(connection: psycopg2.extensions.connection) -> None:
+    """Wait for the server, but not beyond the deadline of the call at hand.
 
     libpq has no read timeout: a server that is frozen, or a network that swallows packets, would hold a thread for
-    good. psycopg2 lets a callback do the waiting; an error in it closes the connection.
+    good. psycopg2 lets a callback do the waiting, of all connections in the process; an error in it closes the
+    connection.
     """
-
-    def wait(connection: psycopg2.extensions.connection) -> None:
-        deadline = time.monotonic() + seconds
-        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-            poll = select.poll()
-            writing = state == psycopg2.extensions.POLL_WRITE
-            poll.register(connection.fileno(), select.POLLOUT if writing else select.POLLIN)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not poll.poll(remaining * 1000):
-                raise psycopg2.OperationalError(f"no answer from PostgreSQL within {seconds} s")
-
-    psycopg2.extensions.set_wait_callback(wait)
+    end = getattr(_deadline, "at", None) or time.monotonic() + _OTHERS_SECONDS
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        poll = select.poll()
+        writing = state == psycopg2.extensions.POLL_WRITE
+        poll.register(connection.fileno(), select.POLLOUT if writing else select.POLLIN)
+        remaining = end - time.monotonic()
+        if remaining <= 0 or not poll.poll(remaining * 1000):
+            raise psycopg2.OperationalError("no answer from PostgreSQL in time")
 
 
 class _PoolCollector(Collector):

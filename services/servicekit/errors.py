@@ -66,20 +66,19 @@ class Problem:
         status: The response's status.
         kind: The last part of the type URI, such as `product-not-found`.
         title: The kind of problem in words.
-        headers: Makes further headers from the exception.
-        extensions: Makes further members of the body from the exception.
+        headers: Further headers.
     """
 
     status: int
     kind: str
     title: str
-    headers: Callable[[Any], Mapping[str, str]] = field(default=lambda _error: {})
-    extensions: Callable[[Any], Mapping[str, Any]] = field(default=lambda _error: {})
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 ErrorTable = Mapping[type[Exception], Problem]
 
 RETRY_AFTER = {"Retry-After": "1"}
+
 
 def problem_response(  # noqa: PLR0913  # the members of RFC 9457
     status: int,
@@ -139,8 +138,7 @@ def _handler_of(row: Problem) -> Callable[[Any], Response]:
             row.kind,
             row.title,
             str(error),
-            headers=row.headers(error),
-            extensions=row.extensions(error),
+            headers=row.headers,
         )
 
     return handle

@@ -14,6 +14,7 @@ from servicekit.errors import DependencyUnavailable
 from servicekit.metrics import Metrics
 
 _CONNECT_SECONDS = 0.5
+_POOL_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,6 @@ class ServiceClient:
         self._base_url = base_url
         self._metrics = metrics
         metrics.peer_known(peer)
-        self._pool_wait = timeout_seconds
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
         self._pool = urllib3.connection_from_url(
             base_url, maxsize=connections, block=True, timeout=timeout, retries=False
@@ -131,7 +131,7 @@ class ServiceClient:
                 headers=headers,
                 retries=self._retries(method) if retry else False,
                 redirect=False,
-                pool_timeout=self._pool_wait,  # type: ignore[arg-type]  # seconds; a float does as well
+                pool_timeout=_POOL_WAIT_SECONDS,  # type: ignore[arg-type]  # seconds; a float does as well
             )
             status = response.status
             content = orjson.loads(response.data) if response.data else None

@@ -45,6 +45,11 @@ class Metrics:
             registry=self.registry,
         )
         self._active = Gauge("http_server_active_requests", "Requests being served now.", registry=self.registry)
+        self._rejected = Counter(
+            "http_server_requests_rejected_total",
+            "Requests refused because too many were waiting, or waited too long, for their turn.",
+            registry=self.registry,
+        )
         self._client_duration = Histogram(
             "http_client_request_duration_seconds",
             "Duration of calls to other services, retries included; the status is `error` if none came.",
@@ -81,9 +86,16 @@ class Metrics:
         """Count a request as active."""
         self._active.inc()
 
+    def request_left(self) -> None:
+        """Count a request as active no more."""
+        self._active.dec()
+
+    def request_rejected(self) -> None:
+        """Count a request that did not get its turn."""
+        self._rejected.inc()
+
     def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a served request; method from `known_method`, route a template such as `/orders/{order_id}`."""
-        self._active.dec()
         self._server_duration.labels(method, route, str(status)).observe(seconds, exemplar())
 
     def call_ended(self, peer: str, method: str, route: str, status: int | None, seconds: float) -> None:

@@ -24,10 +24,21 @@ def untouched(postgres):
 
 
 @pytest.mark.parametrize("role", APP_ROLES)
-def test_a_role_reads_adds_and_changes_its_own_rows(database, role):
+def test_a_role_reads_and_adds_its_own_rows(database, role):
     database.run(INSERTS[role], role=role)
-    database.run(f"UPDATE {TABLES[role]} SET created_at = now()", role=role)
-    assert len(database.run(f"SELECT * FROM {TABLES[role]} FOR UPDATE SKIP LOCKED", role=role)) == 1
+    assert len(database.run(f"SELECT * FROM {TABLES[role]}", role=role)) == 1
+
+
+def test_orders_change_and_are_locked_while_they_do(database):
+    database.run(INSERTS["orders_app"], role="orders_app")
+    database.run("UPDATE orders.orders SET status = 'PAID'", role="orders_app")
+    assert len(database.run("SELECT * FROM orders.orders FOR UPDATE SKIP LOCKED", role="orders_app")) == 1
+
+
+@pytest.mark.parametrize("role", ["users_app", "payments_app"])
+def test_users_and_payments_never_change(untouched, role):
+    with pytest.raises(errors.InsufficientPrivilege):
+        untouched.run(f"UPDATE {TABLES[role]} SET created_at = now()", role=role)
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "TRUNCATE {}", "ALTER TABLE {} ADD x INT", "DROP TABLE {}"])

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from flask import Blueprint, abort, g
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
 from servicekit.api import MAX_ID, Answer, Body, Headers, Text, answers, create_api, document_blueprint
 from servicekit.app import create_app as create_service
 from servicekit.auth import principal
+from servicekit.config import ServiceSettings, load
+from servicekit.config import Settings as BaseSettings
 from servicekit.metrics import Metrics
 from servicekit.paging import PageQuery
 
@@ -39,7 +40,9 @@ class Settings(BaseSettings):
     marks_dir: Path = Path()
 
 
-def sample_app(*, peer=None, auth=None, database=None, error_table=None, metrics=None, extra=(), **options):  # noqa: C901
+def sample_app(  # noqa: C901
+    *, peer=None, auth=None, database=None, error_table=None, metrics=None, settings=None, extra=(), **options
+):
     """The app; `peer` is a ServiceClient, `auth` an Authenticator, `database` a Database, `extra` blueprints."""
     api = create_api("sample", "For tests.")
     routes = Blueprint("sample", __name__)
@@ -89,6 +92,7 @@ def sample_app(*, peer=None, auth=None, database=None, error_table=None, metrics
 
     return create_service(
         "sample",
+        settings or ServiceSettings(),
         metrics or Metrics(),
         blueprints=[routes, document_blueprint(api, "notes"), *extra],
         error_table=error_table or {},
@@ -113,4 +117,4 @@ def create_app():
             time.sleep(0.01)
         return {"finished": True}
 
-    return sample_app(extra=[routes])
+    return sample_app(extra=[routes], settings=load(ServiceSettings))

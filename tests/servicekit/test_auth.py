@@ -168,7 +168,8 @@ def test_known_keys_go_on_working_while_auth_is_down(client, signer, auth_peer, 
     client.get("/whoami", signer.token())
     auth_peer.stop()
     clock.now += 60
-    assert client.get("/whoami", signer.token(kid="unknown")).status_code == 401
+    unknown = client.get("/whoami", signer.token(kid="unknown"))
+    assert unknown.status_code == 503  # it may be a new key's: who can tell, with auth down?
     assert client.get("/whoami", signer.token()).status_code == 200
 
 

@@ -55,7 +55,7 @@ def test_settings_do_not_change_after_they_are_read(monkeypatch):
         (ServerSettings, "PORT", "65536"),
         (ServerSettings, "PORT", "http"),
         (ServerSettings, "THREADS", "0"),
-        (ServerSettings, "LOG_LEVEL", "INFO"),
+        (ServerSettings, "LOG_LEVEL", "loud"),
         (DatabaseSettings, "DATABASE_USER", None),
         (DatabaseSettings, "DATABASE_PASSWORD_FILE", None),
         (DatabaseSettings, "DATABASE_POOL_SIZE", "0"),

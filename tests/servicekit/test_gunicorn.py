@@ -162,3 +162,25 @@ def test_what_it_cannot_start_with_is_named_and_it_ends(start, app, env, variabl
     assert server.process.wait(20) not in {0, None}
     assert variable in server.output
     assert server.output.count("Booting worker") <= 1
+
+
+def test_what_it_cannot_take_on_is_refused_at_once_and_probes_are_answered_all_the_same(start, tmp_path):
+    server = start(SAMPLE, MARKS_DIR=str(tmp_path), THREADS="1", QUEUE_LENGTH="1", QUEUE_WAIT_SECONDS="2")
+    eventually(server.is_up, 20)
+    root = server.client.root
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        working = pool.submit(requests.get, f"{root}/slow", timeout=20)
+        eventually((tmp_path / "begun").exists)
+        others = [pool.submit(requests.get, f"{root}/notes/", timeout=20) for _ in range(2)]
+        # One of the two finds the queue full, the other waits its 2 s.
+        done, waiting = concurrent.futures.wait(others, timeout=1)
+        assert [other.result().status_code for other in done] == [503]
+        assert server.client.get("/healthz").elapsed.total_seconds() < 0.5
+        assert [other.result().status_code for other in waiting] == [503]
+        (tmp_path / "go").touch()
+        assert working.result().status_code == 200
+    refused = done.pop().result()
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["type"] == "urn:shop:problem:overloaded"
+    assert server.client.metric("http_server_requests_rejected_total") == 2
+    assert server.client.get("/notes/").status_code == 200

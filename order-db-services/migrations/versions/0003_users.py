@@ -20,7 +20,7 @@ def upgrade() -> None:
     """)
     op.execute("CREATE UNIQUE INDEX users_username_key ON users.users (lower(username))")
     op.execute("GRANT USAGE ON SCHEMA users TO users_app")
-    op.execute("GRANT SELECT, INSERT, UPDATE ON users.users TO users_app")
+    op.execute("GRANT SELECT, INSERT ON users.users TO users_app")
 
 
 def downgrade() -> None:

@@ -23,7 +23,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("GRANT USAGE ON SCHEMA payments TO payments_app")
-    op.execute("GRANT SELECT, INSERT, UPDATE ON payments.payments TO payments_app")
+    op.execute("GRANT SELECT, INSERT ON payments.payments TO payments_app")
 
 
 def downgrade() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -28,6 +29,8 @@ class FakePayments:
 
     outcome: str = "PAID"
     status: int | None = None
+    broken: set = field(default_factory=set)
+    delay: float = 0
     gate: threading.Event | None = None
     tries: int = 0
     charges: dict = field(default_factory=dict)
@@ -42,11 +45,14 @@ class FakePayments:
             if self.status is not None:
                 return Response(status=self.status)
             key = request.headers["Idempotency-Key"]
+            if key in self.broken:
+                return Response(status=500)
             is_new = key not in self.charges
             if is_new:
                 self.charges[key] = {**request.get_json(), "id": next(self._ids), "outcome": self.outcome}
         if self.gate is not None:
             self.gate.wait(10)
+        time.sleep(self.delay)
         body = json.dumps(self.charges[key])
         return Response(body, 201 if is_new else 200, mimetype="application/json")
 

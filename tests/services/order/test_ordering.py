@@ -69,7 +69,7 @@ class FakeSignals:
         self.told = []
 
     def __getattr__(self, name):
-        return lambda *_: self.told.append(name)
+        return lambda *_, **__: self.told.append(name)
 
 
 class Shop:

@@ -100,10 +100,12 @@ def test_an_order_stays_pending_when_payment_is_too_slow_and_is_asked_once_only(
     assert answer.elapsed.total_seconds() < 3
 
 
-def test_a_refused_charge_is_our_bug_and_keeps_the_order(orders, token, payments, rows):
+def test_a_refused_charge_keeps_the_order_and_is_counted(orders, token, payments, rows):
     payments.status = 422
-    assert orders.post("/orders/", {"product_id": 1}, token).status_code == 500
-    assert [status for _, status, *_ in rows()] == ["PENDING"]
+    answer = orders.post("/orders/", {"product_id": 1}, token)
+    assert answer.status_code == 202
+    assert rows() == [(answer.json()["id"], "PENDING", 1, 7)]
+    assert orders.metric("charges_refused_total") == 1
 
 
 BAD_BODIES = {

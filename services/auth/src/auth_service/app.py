@@ -24,7 +24,7 @@ ERRORS: ErrorTable = {
         401,
         "bad-credentials",
         "Wrong credentials",
-        headers=lambda _error: {"WWW-Authenticate": 'Bearer realm="shop"'},
+        headers={"WWW-Authenticate": 'Bearer realm="shop"'},
     ),
 }
 
@@ -42,4 +42,11 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     users = Users(ServiceClient("user-service", settings.user_url, metrics, timeout_seconds=5.0))
     api = create_api("auth-service", "Log in, and verify what logging in gave.")
     blueprint = routes.blueprint(api, settings, users, ring, auth.Authenticator(ring, settings), Signals(metrics))
-    return create_service(SERVICE, metrics, blueprints=[blueprint, document_blueprint(api, "auth")], error_table=ERRORS)
+    return create_service(
+        SERVICE,
+        settings,
+        metrics,
+        blueprints=[blueprint, document_blueprint(api, "auth")],
+        error_table=ERRORS,
+        ready_checks=[ring.check],
+    )

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from auth_service.settings import KeySettings
-from servicekit.config import load
+from servicekit.config import ConfigError, load
+from servicekit.errors import DependencyUnavailable
 
 PREPUBLISH_SECONDS = 15
 """A new key signs after this time. Services ask again for an unknown key every 10 s at most."""
@@ -78,8 +79,18 @@ class KeyRing:
                 return key.private.public_key()
         return None
 
+    def check(self) -> None:
+        """See whether there is a key to sign with.
+
+        Raises:
+            DependencyUnavailable: There is none.
+        """
+        self.signing_key()
+
     def ensure(self) -> None:
         """Make the first key, if there is none. Replicas that start together make one between them."""
+        if self._folder.is_dir() and self._names():
+            return  # nothing to write: the folder may be mounted read-only
         with self._lock():
             if not self._names():
                 self._add()
@@ -91,7 +102,7 @@ class KeyRing:
             The new key's id.
         """
         with self._lock():
-            kept = {key.name for key in self._published()}
+            kept = {key.name for key in self._published()} if self._names() else set()
             for name in self._names():
                 if name not in kept:
                     (self._folder / name).unlink()
@@ -108,11 +119,14 @@ class KeyRing:
         ]
 
     def _keys(self) -> list[SigningKey]:
-        names = self._names()
-        if not names:
-            raise FileNotFoundError(f"no signing key in {self._folder}: run `python -m auth_service.keys ensure`")
-        self._loaded = {name: self._loaded.get(name) or _read(self._folder / name) for name in names}
-        return list(self._loaded.values())
+        try:
+            loaded = {name: self._loaded.get(name) or _read(self._folder / name) for name in self._names()}
+        except OSError as error:
+            raise DependencyUnavailable("signing-keys") from error
+        if not loaded:
+            raise DependencyUnavailable("signing-keys")
+        self._loaded = loaded
+        return list(loaded.values())
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir() if _FILE_NAME.match(path.name))
@@ -124,7 +138,9 @@ class KeyRing:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        path = self._folder / f"{int(self._clock() * 1000):013d}.pem"
+        newest = max((int(name.removesuffix(".pem")) for name in self._names()), default=0)
+        stamp = max(int(self._clock() * 1000), newest + 1)  # the clock may have gone back; the newest key has to sign
+        path = self._folder / f"{stamp:013d}.pem"
         temporary = path.with_suffix(".new")  # a reader sees a whole key or none
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(pem)
@@ -167,7 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{PREPUBLISH_SECONDS} s on",
     )
     action = parser.parse_args(arguments).action
-    settings = load(KeySettings)
+    try:
+        settings = load(KeySettings)
+    except ConfigError as error:
+        parser.error(str(error))
     ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
     if action == "ensure":
         ring.ensure()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from servicekit.config import Settings, TokenSettings, Url
+from servicekit.config import ServiceSettings, Settings, TokenSettings, Url
 
 
 class KeySettings(Settings):
@@ -14,7 +14,7 @@ class KeySettings(Settings):
     token_ttl_seconds: int = Field(3600, ge=60, le=86400, description="Lifetime of a token.")
 
 
-class AuthSettings(KeySettings, TokenSettings):
+class AuthSettings(KeySettings, TokenSettings, ServiceSettings):
     """All of them."""
 
     user_url: Url = Field("http://127.0.0.1:5002", description="user-service, which checks credentials.")

@@ -39,7 +39,7 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
     metrics = Metrics()
     signals = Signals(metrics)
     database = Database(settings, SERVICE, metrics)
-    orders = Orders(database)
+    orders = Orders(database, settings.lease_seconds)
     products = ServiceClient(
         "product-service", settings.product_url, metrics, timeout_seconds=settings.product_timeout_seconds
     )
@@ -47,15 +47,15 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         "payment-service", settings.payment_url, metrics, timeout_seconds=settings.payment_timeout_seconds
     )
     ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
-    reconciler = Reconciler(orders, ordering, signals, lambda: task.stopping)
-    task = Periodic("reconciler", INTERVAL_SECONDS, reconciler.run_once)
+    reconciler = Reconciler(orders, ordering, signals)
     api = create_api("order-service", "Place orders, and look them up.")
     blueprint = routes.blueprint(api, ordering, auth.authenticator(settings, metrics))
     return create_service(
         SERVICE,
+        settings,
         metrics,
         blueprints=[blueprint, document_blueprint(api, "orders")],
         error_table=ERRORS,
         ready_checks=[database.ping],
-        tasks=[task],
+        tasks=[Periodic("reconciler", INTERVAL_SECONDS, reconciler.run)],
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from order_service.domain import Order, ProductNotFound, Settlement, Status
+from order_service.domain import ChargeRefused, Order, ProductNotFound, Settlement, Status
 from servicekit.errors import DependencyUnavailable
 from servicekit.http import ServiceClient
 
@@ -51,6 +51,7 @@ class Payments:
 
         Raises:
             DependencyUnavailable: No answer; the charge may have been made all the same.
+            ChargeRefused: An answer that says neither paid nor declined.
         """
         reply = self._client.post(
             "/internal/charges",
@@ -64,5 +65,8 @@ class Payments:
             retry=True,
         )
         if reply.status not in (HTTPStatus.OK, HTTPStatus.CREATED):
-            raise RuntimeError(f"payment-service refused a charge with {reply.status}")
-        return Settlement(Status(reply.body["outcome"]), reply.body["id"])
+            raise ChargeRefused(f"payment-service answered {reply.status}")
+        try:
+            return Settlement(Status(reply.body["outcome"]), int(reply.body["id"]))
+        except (KeyError, TypeError, ValueError):
+            raise ChargeRefused("payment-service's answer is no payment") from None

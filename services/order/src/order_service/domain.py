@@ -35,6 +35,10 @@ class KeyReused(Exception):  # noqa: N818
         super().__init__("Idempotency-Key: it was used for an order with another body.")
 
 
+class ChargeRefused(Exception):  # noqa: N818
+    """Payment did not take the charge as it was asked for, or the order has nothing to charge: somebody's mistake."""
+
+
 @dataclass(frozen=True)
 class Order:
     """An order.
@@ -59,13 +63,23 @@ class Order:
 
     @property
     def amount_minor(self) -> int:
-        """What it costs, in the currency's minor unit."""
-        return int(self.product["unit_price_minor"]) * self.quantity
+        """What it costs, in the currency's minor unit.
+
+        Raises:
+            ChargeRefused: A row that somebody wrote by hand may have no price.
+        """
+        return int(self._of_product("unit_price_minor")) * self.quantity
 
     @property
     def currency(self) -> str:
-        """ISO 4217."""
-        return str(self.product["currency"])
+        """ISO 4217. Raises as `amount_minor`."""
+        return str(self._of_product("currency"))
+
+    def _of_product(self, name: str) -> Any:
+        try:
+            return self.product[name]
+        except (KeyError, IndexError, TypeError):
+            raise ChargeRefused(f"order {self.id} has no {name}") from None
 
     @property
     def payment_key(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from order_service.domain import KeyReused, Order, OrderNotFound, Settlement, Status
+from order_service.domain import ChargeRefused, KeyReused, Order, OrderNotFound, Settlement, Status
 from order_service.signals import Signals
 from servicekit.errors import DependencyUnavailable
 
@@ -87,8 +87,12 @@ class Ordering:
             raise KeyReused
         return self.settle(earlier), False
 
-    def settle(self, order: Order) -> Order:
+    def settle(self, order: Order, *, late: bool = False) -> Order:
         """Have a PENDING order paid.
+
+        Args:
+            order: The order.
+            late: Whether the request that placed it is over: the reconciler is at work.
 
         Returns:
             The order: PAID or DECLINED, or still PENDING if payment or database did not answer; then it is the
@@ -101,8 +105,11 @@ class Ordering:
         except DependencyUnavailable as error:
             self._signals.order_left_pending(order, error.dependency)
             return order
+        except ChargeRefused as error:
+            self._signals.charge_refused(order, error)
+            return order
         if was_pending:
-            self._signals.order_settled(settled)
+            self._signals.order_settled(settled, late=late)
         return settled
 
     def read(self, order_id: int, *, user_id: int, is_admin: bool) -> Order:

@@ -1,15 +1,15 @@
 """Finishes what a request could not: orders that are PENDING because payment did not answer or a process died."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from order_service.domain import Order, Status
+from order_service.domain import Status
 from order_service.ordering import Ordering
 from order_service.signals import Signals
 from order_service.store import Orders
-from servicekit import logs
+from servicekit import tracing
 
 INTERVAL_SECONDS = 1.0
-_BATCH = 20
+_MISSES = 3  # in a row: payment is down, and knocking for each of the others would only take time
 
 
 class Reconciler:
@@ -19,31 +19,28 @@ class Reconciler:
         orders: Where the orders are.
         ordering: Settles them.
         signals: Tells the outside.
-        stopping: Whether the process is about to end.
     """
 
-    def __init__(self, orders: Orders, ordering: Ordering, signals: Signals, stopping: Callable[[], bool]) -> None:
+    def __init__(self, orders: Orders, ordering: Ordering, signals: Signals) -> None:
         self._orders = orders
         self._ordering = ordering
         self._signals = signals
-        self._stopping = stopping
 
-    def run_once(self) -> None:
-        """Settle all that is due, until there is no more or payment does not answer."""
-        while not self._stopping():
-            leased = self._orders.lease_pending(_BATCH)
-            if not self._settle_all(leased) or len(leased) < _BATCH:
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Settle all that is due, until there is no more or payment does not answer.
+
+        What cannot be settled has its lease to sit out, and so comes after all that waits already: one order that
+        payment chokes on keeps no other waiting.
+
+        Args:
+            stopping: Whether the process is about to end.
+        """
+        misses = 0
+        while misses < _MISSES and not stopping():
+            order = self._orders.lease_pending()
+            if order is None:
                 break
+            with tracing.new_trace():
+                settled = self._ordering.settle(order, late=True)
+            misses = misses + 1 if settled.status == Status.PENDING else 0
         self._signals.backlog_measured(self._orders.backlog())
-
-    def _settle_all(self, leased: Sequence[Order]) -> bool:
-        for order in leased:
-            try:
-                settled = self._ordering.settle(order)
-            except Exception as error:  # noqa: BLE001  # one broken order must not keep the others waiting
-                logs.get_logger().error("order.reconcile_failed", order_id=order.id, exc_info=error)
-                continue
-            if settled.status == Status.PENDING:
-                return False  # payment is down: knocking for each of the others would only take time
-            self._signals.order_reconciled(settled)
-        return True

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, TokenSettings, Url
+from servicekit.config import DatabaseSettings, ServiceSettings, TokenSettings, Url
 
 
-class OrderSettings(DatabaseSettings, TokenSettings):
+class OrderSettings(DatabaseSettings, TokenSettings, ServiceSettings):
     """All of them."""
 
     product_url: Url = Field("http://127.0.0.1:5003", description="product-service.")
@@ -14,3 +14,12 @@ class OrderSettings(DatabaseSettings, TokenSettings):
     payment_timeout_seconds: float = Field(
         3.0, gt=0, le=5, description="How long payment-service may take; after that the client gets 202."
     )
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a PENDING order is left to whoever works on it: a charge's two tries, each with its connecting.
+
+        A slow database can make the work longer than that. Then two may work on one order, which the payment's
+        idempotency key makes a waste and no harm.
+        """
+        return 2 * (self.payment_timeout_seconds + 1) + 2

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-from order_service.domain import Order, Status
+from order_service.domain import ChargeRefused, Order, Status
 from order_service.store import Backlog
 from servicekit import logs
 from servicekit.metrics import Metrics
@@ -25,29 +25,40 @@ class Signals:
         self._left_pending = Counter(
             "orders_left_pending_total", "Tries to settle an order that got no answer.", registry=registry
         )
+        self._refused = Counter(
+            "charges_refused_total", "Tries to settle an order that payment did not take.", registry=registry
+        )
         self._reconciled = Counter("orders_reconciled_total", "Orders settled by the reconciler.", registry=registry)
-        self._pending = Gauge("orders_pending", "Orders that are PENDING now.", registry=registry)
-        self._oldest = Gauge("orders_pending_oldest_age_seconds", "Age of the oldest PENDING order.", registry=registry)
+        self._pending = Gauge(
+            "orders_pending",
+            "Orders that are PENDING now; every replica says the same, so take the max.",
+            registry=registry,
+        )
+        self._oldest = Gauge(
+            "orders_pending_oldest_age_seconds", "Age of the oldest PENDING order; take the max.", registry=registry
+        )
 
     def order_created(self, order: Order) -> None:
         """An order was placed, and is in the database."""
         self._orders.labels(Status.PENDING).inc()
         self._log.info("order.created", order_id=order.id, amount_minor=order.amount_minor, currency=order.currency)
 
-    def order_settled(self, order: Order) -> None:
-        """An order was paid or declined."""
+    def order_settled(self, order: Order, *, late: bool) -> None:
+        """An order was paid or declined: by its request, or late, by the reconciler."""
         self._orders.labels(order.status).inc()
-        self._log.info("order.settled", order_id=order.id, status=order.status, payment_id=order.payment_id)
+        if late:
+            self._reconciled.inc()
+        self._log.info("order.settled", order_id=order.id, status=order.status, payment_id=order.payment_id, late=late)
 
     def order_left_pending(self, order: Order, dependency: str) -> None:
         """Payment, or the database after it, did not answer: the reconciler will ask again."""
         self._left_pending.inc()
         self._log.warning("order.left_pending", order_id=order.id, dependency=dependency)
 
-    def order_reconciled(self, order: Order) -> None:
-        """The reconciler found an order settled in the end."""
-        self._reconciled.inc()
-        self._log.info("order.reconciled", order_id=order.id, status=order.status)
+    def charge_refused(self, order: Order, error: ChargeRefused) -> None:
+        """Payment did not take a charge: the order waits for somebody who looks into it."""
+        self._refused.inc()
+        self._log.error("charge.refused", order_id=order.id, reason=str(error))
 
     def backlog_measured(self, backlog: Backlog) -> None:
         """So many orders wait for payment."""

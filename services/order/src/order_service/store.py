@@ -12,9 +12,6 @@ from servicekit.database import Database, Row
 # The baseline column `created_at` has no time zone; it is written, and so read, in UTC.
 _COLUMNS = "id, user_id, product, quantity, status, payment_id, created_at AT TIME ZONE 'UTC' AS created_at"
 
-LEASE_SECONDS = 10
-"""How long an order belongs to whoever took it, request or reconciler: longer than a charge takes with its retry."""
-
 
 @dataclass(frozen=True)
 class Backlog:
@@ -34,10 +31,12 @@ class Orders:
 
     Args:
         database: The service's database.
+        lease_seconds: How long a PENDING order belongs to whoever works on it, request or reconciler.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lease_seconds: float) -> None:
         self._database = database
+        self._lease = lease_seconds
 
     def add(self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None) -> Order | None:
         """Keep a new PENDING order.
@@ -62,7 +61,7 @@ class Orders:
                 "product": orjson.dumps(product).decode(),
                 "quantity": quantity,
                 "key": key,
-                "lease": LEASE_SECONDS,
+                "lease": self._lease,
             },
         )
         return None if row is None else _order(row)
@@ -115,27 +114,27 @@ class Orders:
         assert order is not None, "orders are never deleted"  # noqa: S101
         return order, False
 
-    def lease_pending(self, count: int) -> Sequence[Order]:
-        """Take up to `count` PENDING orders that nobody is working on, for LEASE_SECONDS.
+    def lease_pending(self) -> Order | None:
+        """Take the PENDING order that has waited longest for somebody to work on it, if there is one.
 
-        SKIP LOCKED and the lease keep replicas out of each other's way without holding a lock during a charge. An
-        order without an owner was written by hand: there is nobody to charge.
+        SKIP LOCKED and the lease keep replicas out of each other's way without a lock that lasts as long as a charge.
+        An order without an owner was written by hand: there is nobody to charge.
         """
-        rows = self._database.fetch_all(
-            "LEASE orders",
+        row = self._database.fetch_one(
+            "UPDATE orders",
             "UPDATE orders.orders SET charge_after = now() + make_interval(secs => %(lease)s)"  # noqa: S608
-            " WHERE id IN (SELECT id FROM orders.orders"
+            " WHERE id = (SELECT id FROM orders.orders"
             " WHERE status = 'PENDING' AND charge_after <= now() AND user_id IS NOT NULL"
-            " ORDER BY charge_after LIMIT %(count)s FOR UPDATE SKIP LOCKED)"
+            " ORDER BY charge_after LIMIT 1 FOR UPDATE SKIP LOCKED)"
             f" RETURNING {_COLUMNS}",
-            {"count": count, "lease": LEASE_SECONDS},
+            {"lease": self._lease},
         )
-        return [_order(row) for row in rows]
+        return None if row is None else _order(row)
 
     def backlog(self) -> Backlog:
         """Return how many orders are PENDING, and for how long."""
         row = self._database.fetch_one(
-            "SELECT backlog",
+            "SELECT orders",
             "SELECT count(*) AS orders, coalesce(extract(epoch FROM"
             " now() - min(created_at AT TIME ZONE 'UTC')), 0)::float AS oldest"
             " FROM orders.orders WHERE status = 'PENDING' AND user_id IS NOT NULL",

@@ -40,6 +40,7 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
     )
     return create_service(
         SERVICE,
+        settings,
         metrics,
         blueprints=[blueprint, document_blueprint(api, "payments")],
         error_table=ERRORS,

@@ -66,6 +66,9 @@ def blueprint(
         try:
             outcome, reason = processor.decide(headers.idempotency_key, wanted)
         except ProcessorDown:
+            recorded = payments.recorded(headers.idempotency_key, wanted)
+            if recorded is not None:  # it was charged before the processor went down
+                return _answer(recorded), 200
             signals.processor_unavailable(wanted.order_id)
             raise DependencyUnavailable("payment-processor") from None
         payment, is_new = payments.record(headers.idempotency_key, wanted, outcome, reason)

@@ -54,16 +54,27 @@ class Payments:
         )
         if row is not None:
             return _payment(row), True
+        recorded = self.recorded(key, charge)
+        assert recorded is not None, "payments are never deleted"  # noqa: S101
+        return recorded, False
+
+    def recorded(self, key: str, charge: Charge) -> Payment | None:
+        """Return the payment that is recorded under a key, None if there is none.
+
+        Raises:
+            KeyReused: The key stands for another charge.
+        """
         row = self._database.fetch_one(
             "SELECT payments",
             f"SELECT {_COLUMNS} FROM payments.payments WHERE idempotency_key = %(key)s",  # noqa: S608
             {"key": key},
         )
-        assert row is not None, "payments are never deleted"  # noqa: S101
-        recorded = _payment(row)
-        if recorded.charge != charge:
+        if row is None:
+            return None
+        payment = _payment(row)
+        if payment.charge != charge:
             raise KeyReused
-        return recorded, False
+        return payment
 
 
 def _payment(row: Row) -> Payment:

@@ -27,5 +27,5 @@ def create_app(settings: ProductSettings | None = None) -> Flask:
     api = create_api("product-service", "What there is to buy.")
     blueprint = routes.blueprint(api, read_catalogue(settings.catalogue_file))
     return create_service(
-        SERVICE, Metrics(), blueprints=[blueprint, document_blueprint(api, "products")], error_table=ERRORS
+        SERVICE, settings, Metrics(), blueprints=[blueprint, document_blueprint(api, "products")], error_table=ERRORS
     )

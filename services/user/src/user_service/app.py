@@ -41,6 +41,7 @@ def create_app(settings: UserSettings | None = None) -> Flask:
     )
     return create_service(
         SERVICE,
+        settings,
         metrics,
         blueprints=[blueprint, document_blueprint(api, "users")],
         error_table=ERRORS,

@@ -3,7 +3,7 @@
 import argparse
 
 from servicekit import logs
-from servicekit.config import load
+from servicekit.config import ConfigError, load
 from servicekit.database import Database
 from servicekit.metrics import Metrics
 from user_service.domain import UsernameTaken
@@ -16,17 +16,22 @@ _DEMO = ("admin", "password")  # the documented demo login: the one password tha
 
 def main() -> None:
     """Make the demo admin unless it exists or `SEED_DEMO_ADMIN` is false."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m user_service.seed",
         description="Make the demo login admin / password, once. SEED_DEMO_ADMIN=false: make nothing.",
-    ).parse_args()
+    )
+    parser.parse_args()
     logs.configure("user-service")
     log = logs.get_logger()
-    if not load(SeedSettings).seed_demo_admin:
+    try:
+        seed, settings = load(SeedSettings), load(UserSettings)
+    except ConfigError as error:
+        parser.error(str(error))
+    if not seed.seed_demo_admin:
         log.info("seed.skipped")
         return
     username, password = _DEMO
-    users = Users(Database(load(UserSettings), "user-service-seed", Metrics()))
+    users = Users(Database(settings, "user-service-seed", Metrics()))
     try:
         user = users.add(username, Passwords().hash(password), role="admin")
     except UsernameTaken:

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, Settings, TokenSettings
+from servicekit.config import DatabaseSettings, ServiceSettings, Settings, TokenSettings
 
 
-class UserSettings(DatabaseSettings, TokenSettings):
+class UserSettings(DatabaseSettings, TokenSettings, ServiceSettings):
     """All of them."""
 
 

@@ -1,7 +1,5 @@
 """The schema `users`."""
 
-from typing import Any
-
 import psycopg2.errors
 
 from servicekit.database import Database, Row
@@ -35,6 +33,7 @@ class Users:
             )
         except psycopg2.errors.UniqueViolation:
             raise UsernameTaken from None
+        assert row is not None  # noqa: S101  # RETURNING gives one
         return _user(row)
 
     def by_id(self, user_id: int) -> User | None:
@@ -67,5 +66,5 @@ class Users:
         return [_user(row) for row in rows]
 
 
-def _user(row: Row | Any) -> User:
+def _user(row: Row) -> User:
     return User(row["id"], row["username"], row["role"], row["created_at"])
