@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow lint format lock docs rotate-keys psql
+.PHONY: help up down reset status logs health test test-slow lint format lock docs rotate-keys psql rollout health-compose
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,15 @@ psql: $(VENV)/ready-local ## open the order database
 
 rotate-keys: $(VENV)/ready-local ## sign new tokens with a new key; the old ones stay valid
 	@$(PY) -m local rotate-keys
+
+# Compose itself stops all replicas of a service before it starts the new ones. Here the new ones come first.
+rollout: ## in Docker Compose: rebuild and replace SERVICE=order-service without a failed request
+	@set -eu; old=$$($(COMPOSE) ps -q $(SERVICE)); set -- $$old; \
+	$(COMPOSE) up -d --build --no-deps --no-recreate --wait --scale $(SERVICE)=$$(($$# * 2)) $(SERVICE); \
+	docker stop $$old; docker rm $$old
+
+health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose from end to end
+	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q -m health tests/health
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
 	$(PY) -m pytest -m "not slow and not health" -n 2 --dist loadgroup
