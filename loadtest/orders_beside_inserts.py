@@ -20,8 +20,8 @@ import urllib3
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from local import postgres, runner  # noqa: E402  # the path above comes first
-from local.settings import Settings  # noqa: E402
+from local import postgres  # noqa: E402  # the path above comes first
+from local.settings import Settings, run_dir  # noqa: E402
 
 # What order-service's INSERT does, without the service.
 INSERT = """INSERT INTO orders.orders (user_id, product, quantity, status, charge_after)
@@ -86,8 +86,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="seconds a turn (5)")
     parser.add_argument("--turns", type=int, default=3, help="turns of each, one after the other (3)")
     arguments = parser.parse_args()
-    run_dir = Settings.read(runner.without_ports(os.environ)).run_dir
-    settings = Settings.of_running(run_dir, os.environ)
+    settings = Settings.of_running(run_dir(os.environ))
     gateway = f"http://127.0.0.1:{settings.gateway_port}"
     orders, inserts = [], []
     for turn in range(1, arguments.turns + 1):

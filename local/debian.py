@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from local.errors import LocalError
@@ -26,29 +25,22 @@ _APT_OPTIONS = (
     "-o", "APT::Sandbox::User=root",  # as root, apt would else change to a user who cannot enter our folder
 )  # fmt: skip
 
-Say = Callable[[str], None]
 
-
-def silent(_line: str) -> None:
-    """Say nothing."""
-
-
-def fetch(package: str, executable: str, say: Say = silent) -> Path:
+def fetch(package: str, executable: str) -> Path:
     """Make a program of a Debian or Ubuntu package available in the user's cache.
 
-    The first call needs the network and takes a few seconds; later ones find what is there. Several processes
-    at once do not disturb each other.
+    The first call needs the network, takes a few seconds and says so; later ones find what is there, and never
+    look for a newer one: who wants that deletes the cache. Several processes at once do not disturb each other.
 
     Args:
         package: Name of the binary package, for example `nginx`.
         executable: The program's path inside the package, for example `usr/sbin/nginx`.
-        say: Gets a line for the person who waits, when there is something to wait for.
 
     Returns:
         The program's path. Other files of the package stand beside it, as in the package.
 
     Raises:
-        LocalError: No apt here, no network, no such package, or a shared library that the system lacks.
+        LocalError: No apt here, no network, or no such package.
     """
     root = _cache() / package
     program = root / executable
@@ -56,15 +48,10 @@ def fetch(package: str, executable: str, say: Say = silent) -> Path:
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
             raise LocalError(
                 f"{program.name} is not installed: install it with your package manager"
-                f" (for example `brew install {package}` or `dnf install {package}`)."
+                f" (for example `dnf install {package}`)."
             )
-        say(f"fetching {package} of the distribution into {root}")
+        print(f"  fetching {package} of the distribution into {root}", flush=True)
         _unpack(package, executable, root)
-    if missing := _missing_libraries(program):
-        raise LocalError(
-            f"{program.name} needs {', '.join(missing)}, which this system lacks:"
-            f" install it with `apt-get install {package}`."
-        )
     return program
 
 
@@ -156,11 +143,3 @@ def _reason(error: subprocess.SubprocessError | OSError) -> str:
     """Take the last thing that the failed program said, which is the most telling."""
     lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
     return lines[-1].removeprefix("E: ").rstrip(".") if lines else "no reason given"
-
-
-def _missing_libraries(program: Path) -> list[str]:
-    """Name the shared libraries that the loader does not find; none for a program that needs none."""
-    if not shutil.which("ldd"):
-        return []
-    found = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False, timeout=10)
-    return [line.split()[0] for line in found.stdout.splitlines() if "=> not found" in line]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from local import debian
 from local.errors import LocalError
+from local.parts import ending_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,9 @@ OLDEST = (1, 18)
 
 STOP_SIGNAL = "QUIT"
 """Stop gracefully: requests in flight are finished. TERM cuts them off."""
+
+STOP_SECONDS = 25
+"""How long that may take: longer than the configuration's `worker_shutdown_timeout`."""
 
 DEFAULTS = {
     "GATEWAY_LISTEN": "127.0.0.1:8080",
@@ -42,62 +46,55 @@ DEFAULTS = {
 
 # A value becomes a part of the configuration, where `;` or a space would begin something new.
 _VALUE = re.compile(r"[A-Za-z0-9_.:/\[\]-]+")
-_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")  # not on every user's PATH
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")  # not on every user's PATH
 
 
-def find(say: debian.Say = debian.silent) -> Path:
+def find() -> Path:
     """Find an nginx: the one that NGINX names, the system's, or one fetched from the distribution.
-
-    Args:
-        say: Gets a line for the person who waits, when nginx has to be fetched.
 
     Returns:
         The program's path.
 
     Raises:
-        LocalError: There is none and none can be fetched, or the one that NGINX names will not do.
+        LocalError: There is none and none can be fetched, or the one that was found will not do.
     """
-    if named := os.environ.get("NGINX"):
-        program = Path(named).absolute()
-        _refuse_unfit(program)
-        return program
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
-    if on_path := shutil.which("nginx", path=path):
-        program = Path(on_path)
-        _refuse_unfit(program)
-        return program
-    try:
-        program = debian.fetch("nginx", "usr/sbin/nginx", say)
-    except LocalError as error:
-        try:
-            # Until Debian 11 and Ubuntu 22.04 `nginx` is an empty package that depends on this one.
-            program = debian.fetch("nginx-core", "usr/sbin/nginx", say)
-        except LocalError:
-            raise error from None
-    _refuse_unfit(program)
+    if found := os.environ.get("NGINX") or shutil.which("nginx", path=path):
+        program = Path(found).absolute()
+    else:
+        program = _fetch()
+    version(program)
     return program
 
 
-def version(program: Path) -> tuple[int, ...]:
-    """Ask a program for its version; `()` when it is no nginx that runs here."""
+def _fetch() -> Path:
     try:
-        answer = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", answer.stderr)
-    return tuple(map(int, found.groups())) if found else ()
+        return debian.fetch("nginx", "usr/sbin/nginx")
+    except LocalError as error:
+        try:
+            # Until Debian 11 and Ubuntu 22.04 `nginx` is an empty package that depends on this one.
+            return debian.fetch("nginx-core", "usr/sbin/nginx")
+        except LocalError:
+            raise error from None
 
 
-def _refuse_unfit(program: Path) -> None:
-    oldest = ".".join(map(str, OLDEST))
-    found = version(program)
-    if not found:
-        raise LocalError(f"{program} does not run as nginx: set NGINX to the path of an nginx {oldest} or newer.")
-    if found < OLDEST:
+def version(program: Path) -> tuple[int, ...]:
+    """Ask a program for its version.
+
+    Raises:
+        LocalError: It is no nginx that runs here, or too old; the sentence tells what it said.
+    """
+    try:
+        answer = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=10).stderr
+    except (OSError, subprocess.SubprocessError) as error:
+        answer = str(error)
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", answer)
+    if not found or tuple(map(int, found.groups())) < OLDEST:
         raise LocalError(
-            f"{program} is nginx {'.'.join(map(str, found))}:"
-            f" {oldest} or newer is needed, set NGINX to the path of one."
+            f"{program} will not do ({answer.strip() or 'it says nothing'}):"
+            f" set NGINX to the path of an nginx {'.'.join(map(str, OLDEST))} or newer."
         )
+    return tuple(map(int, found.groups()))
 
 
 def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
@@ -135,8 +132,8 @@ def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
 def command(program: Path, conf: Path) -> list[str]:
     """Say how to run the gateway: in the foreground, with the access log on stdout and nginx's own on stderr.
 
-    On Linux nginx ends when its parent does, whatever the parent dies of. A master that is itself killed with
-    SIGKILL leaves workers behind, which keep the port: they are in its process group.
+    It ends gracefully when its parent dies. A master that is itself killed with SIGKILL leaves workers behind,
+    which keep the port: they are in its process group.
 
     Args:
         program: What `find` gave.
@@ -152,10 +149,5 @@ def command(program: Path, conf: Path) -> list[str]:
         orders += f" user root {grp.getgrgid(0).gr_name};"
     arguments = ["env", "TZ=UTC", str(program), "-p", f"{conf.parent}/", "-c", str(conf), "-g", orders]
     if version(program) >= (1, 19, 5):
-        arguments += [
-            "-e",
-            "stderr",
-        ]  # before the configuration is read; older ones have a built-in path for that
-    if shutil.which("setpriv"):
-        arguments = ["setpriv", "--pdeathsig", "TERM", "--", *arguments]
-    return arguments
+        arguments += ["-e", "stderr"]  # before the configuration is read; older ones have a built-in path for that
+    return ending_with_parent(STOP_SIGNAL, *arguments)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-Check = Callable[[], str | None]
-"""Says in a few words why a part cannot serve yet, or None when it can."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,9 @@ class Part:
     port_setting: str
     """The environment variable that chooses the port."""
     command: Callable[[], list[str]]
-    """Prepares the start and gives the arguments, the program first. It must stay in the foreground."""
-    ready: Check
+    """Prepares the start and gives the arguments: `ending_with_parent`, and it must stay in the foreground."""
+    ready: Callable[[], str | None]
+    """Says in a few words why the part cannot serve yet, or None when it can."""
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     """Names of the steps that must be done before this one starts."""
@@ -36,18 +37,15 @@ class Task:
 
     name: str
     run: Callable[[], str]
-    """Does it, and says in a few words what was done. Raises LocalError or StepError."""
+    """Does it, and says in a few words what was done. Raises LocalError."""
     needs: tuple[str, ...] = ()
-
-
-Step = Part | Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """All steps, each after those that it needs, and what to tell the person when all is up."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Part | Task, ...]
     welcome: str = ""
 
     @property
@@ -55,10 +53,7 @@ class Stack:
         """The long-running ones, in the order of their start."""
         return tuple(step for step in self.steps if isinstance(step, Part))
 
-    def dependents(self, name: str) -> set[str]:
-        """Name the parts that need the step `name`, directly or through others."""
-        found = {name}
-        for step in self.steps:
-            if found.intersection(step.needs):
-                found.add(step.name)
-        return found.intersection(part.name for part in self.parts) - {name}
+
+def ending_with_parent(signal: str, *command: str) -> list[str]:
+    """Let the kernel send a command this signal when its parent dies, of whatever: no orphan keeps a port."""
+    return ["setpriv", f"--pdeathsig={signal}", "--", *command]

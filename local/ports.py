@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -62,17 +62,8 @@ def _taken(part: Part) -> str:
 
 def _holder(port: int) -> str:
     """Say who listens on a port, as far as this user may know."""
-    try:
-        pids = {
-            connection.pid
-            for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.pid and _port_of(connection.laddr) == port
-        }
-        pid = min(pids - {os.getpid()})
-        return f" by pid {pid} ({psutil.Process(pid).name()})"
-    except (psutil.Error, ValueError):
-        return " by a process of another user"
-
-
-def _port_of(address: tuple[object, ...]) -> object:
-    return address[1] if len(address) > 1 else None
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return " by a process of another user"

@@ -12,12 +12,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 
 from local.errors import LocalError
+from local.parts import ending_with_parent
 
 SUPERUSER = "orders_user"
 """The role made by `initialise`, and the name of its database, as on the official image."""
@@ -25,7 +25,8 @@ SUPERUSER = "orders_user"
 STOP_SIGNAL = signal.SIGINT
 """PostgreSQL's fast shutdown. SIGTERM would wait for every client to leave, and pools never do."""
 
-_LOCALE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+_RUN_SECONDS = 120
+"""How long one of PostgreSQL's programs may take to end."""
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -83,7 +84,7 @@ def initialise(data_dir: Path, password_file: Path, init_sql: Path) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     _run(
         *("initdb", f"--pgdata={partial}", f"--username={SUPERUSER}", f"--pwfile={password_file}"),
-        *("--auth=scram-sha-256", "--encoding=UTF8", f"--locale={_LOCALE}", "--set=timezone=UTC"),
+        *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--set=timezone=UTC"),
     )
     _run_sql(partial, "postgres", f"CREATE DATABASE {SUPERUSER}")
     _run_sql(partial, SUPERUSER, init_sql.read_text(encoding="utf-8"))
@@ -106,7 +107,7 @@ def command(data_dir: Path, port: int) -> list[str]:
         LocalError: The binaries are missing, or this is root on a machine without user namespaces.
     """
     settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-    return [*_guard("INT"), str(binaries() / "postgres"), "-D", str(data_dir), "-p", str(port), *settings]
+    return _guarded("INT", "postgres", "-D", str(data_dir), "-p", str(port), *settings)
 
 
 def client_env(port: int, password_file: Path, user: str = SUPERUSER) -> dict[str, str]:
@@ -170,32 +171,33 @@ def _run_sql(data_dir: Path, database: str, sql: str) -> None:
 
 def _run(program: str, *args: str, stdin: str = "") -> str:
     """Run one of PostgreSQL's programs to its end; raise LocalError with its last words if it fails."""
-    done = subprocess.run(
-        [*_guard("KILL"), str(binaries() / program), *args],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = _guarded("KILL", program, *args)
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=_RUN_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise LocalError(f"PostgreSQL's {program} did not end within {_RUN_SECONDS} s: try again.") from None
     if done.returncode != 0:
         last_words = " ".join(done.stderr.split()[-60:]) or f"status {done.returncode}"
         raise LocalError(f"PostgreSQL's {program} failed: {last_words}")
     return done.stdout
 
 
+def _guarded(parent_death_signal: str, program: str, *args: str) -> list[str]:
+    """Build the command of one of PostgreSQL's programs: not as root, and not longer than its parent."""
+    # Innermost: the kernel forgets the signal when a process changes its user.
+    return [*_no_root(), *ending_with_parent(parent_death_signal, str(binaries() / program), *args)]
+
+
 @functools.cache
-def _guard(parent_death_signal: str) -> tuple[str, ...]:
-    """Build what stands before a program: not as root, and not longer than its parent."""
-    guard: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        # PostgreSQL refuses root. In a user namespace root appears as user 1000; its files stay its own.
-        guard = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-        if not shutil.which("unshare") or subprocess.run([*guard, "true"], capture_output=True, check=False).returncode:
-            raise LocalError(
-                "PostgreSQL refuses to run as root, and this machine forbids root a user namespace "
-                "(`unshare --user`): run it as an ordinary user who owns this folder."
-            )
-    if shutil.which("setpriv"):  # part of util-linux; macOS has no such thing
-        # After unshare: the kernel forgets this signal when a process changes its user.
-        guard += ("setpriv", f"--pdeathsig={parent_death_signal}")
-    return guard
+def _no_root() -> tuple[str, ...]:
+    """Build what stands before a program that refuses root."""
+    if os.geteuid() != 0:
+        return ()
+    # In a user namespace root appears as user 1000; its files stay its own.
+    namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        raise LocalError(
+            "PostgreSQL refuses to run as root, and this machine forbids root a user namespace "
+            "(`unshare --user`): run it as an ordinary user who owns this folder."
+        )
+    return namespace

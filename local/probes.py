@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 2.0
 
-_pool = urllib3.PoolManager(
-    num_pools=20, retries=False, timeout=_PROBE_SECONDS
-)  # asks no proxy, as a person's curl may
+# It asks no proxy, as a person's curl may.
+_pool = urllib3.PoolManager(num_pools=20, retries=False, timeout=_PROBE_SECONDS)
 
 
 def http_ready(url: str) -> str | None:

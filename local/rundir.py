@@ -49,11 +49,9 @@ def delete(run_dir: Path) -> bool:
         raise LocalError(f"{run_dir} was not made by `make up`, so it is not deleted. Look at RUN_DIR.")
     # The marker goes last: what an interrupted reset leaves can be reset again.
     for entry in run_dir.iterdir():
-        if entry.name == MARKER:
-            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        else:
+        elif entry.name != MARKER:
             entry.unlink()
     shutil.rmtree(run_dir)
     return True

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder of the project."""
 
-_LIMITS = {"start_timeout_seconds": (1, 3600)}
+_LIMITS = {"start_timeout_seconds": (1, 3600), "graceful_timeout_seconds": (1, 300)}
 _PORT_LIMITS = (1, 65535)
 
 
@@ -34,7 +34,9 @@ class Settings:
     payment_port: int = 5005
     order_db_port: int = 5433
     start_timeout_seconds: int = 60
-    """How long a part may take from its start until it can serve, in seconds."""
+    """How long a part may take from its start until it can serve, or a task until it ends, in seconds."""
+    graceful_timeout_seconds: int = 15
+    """How long a service gives requests in flight when it is stopped, in seconds; the services read it too."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
@@ -43,56 +45,42 @@ class Settings:
         Raises:
             LocalError: A value is no number, out of its bounds, or two ports are the same.
         """
-        numbers = {
-            field.name: _number(field.name, environ[field.name.upper()])
-            for field in dataclasses.fields(cls)
-            if field.name != "run_dir" and environ.get(field.name.upper())
-        }
-        run_dir = Path(environ.get("RUN_DIR") or PROJECT / ".run").expanduser().resolve()
-        settings = cls(run_dir=run_dir, **numbers)
-        settings._refuse_shared_ports()
+        numbers = {name: _number(name, environ[name.upper()]) for name in _numbers(cls) if environ.get(name.upper())}
+        settings = cls(run_dir=run_dir(environ), **numbers)
+        seen: dict[int, str] = {}
+        for name, port in settings.ports().items():
+            if port in seen:
+                raise LocalError(f"{seen[port]} and {name} are both {port}: change one.")
+            seen[port] = name
         return settings
 
     @classmethod
-    def of_running(cls, run_dir: Path, environ: Mapping[str, str]) -> Self:
-        """Read the settings that the running stack of `run_dir` was started with.
-
-        Args:
-            run_dir: The stack's folder.
-            environ: What the caller wishes for now; only the timeout can change while the stack runs.
-
-        Raises:
-            LocalError: The caller names a port that differs from the running stack's.
-        """
-        numbers = json.loads(_stored(run_dir).read_text(encoding="utf-8"))
-        for name, now in numbers.items():
-            wish = environ.get(name.upper())
-            if name.endswith("_port") and wish and _number(name, wish) != now:
-                raise LocalError(
-                    f"The stack is up with {name.upper()}={now}: run `make down` before you make it {wish}."
-                )
-        if wish := environ.get("START_TIMEOUT_SECONDS"):
-            numbers["start_timeout_seconds"] = _number("start_timeout_seconds", wish)
-        return cls(run_dir=run_dir, **numbers)
+    def of_running(cls, run_dir: Path) -> Self:
+        """Read the settings that the running stack of `run_dir` was started with, maybe by other code than this."""
+        stored = json.loads(_stored(run_dir).read_text(encoding="utf-8"))
+        return cls(run_dir=run_dir, **{name: stored[name] for name in _numbers(cls) if name in stored})
 
     def store(self) -> None:
         """Write the settings down, so that later commands find the stack in any environment."""
-        numbers = dataclasses.asdict(self)
-        del numbers["run_dir"]
+        numbers = {name: getattr(self, name) for name in _numbers(type(self))}
         _stored(self.run_dir).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+
+    def ports(self) -> dict[str, int]:
+        """Give the ports by their variables."""
+        return {name.upper(): getattr(self, name) for name in _numbers(type(self)) if name.endswith("_port")}
 
     def environment(self) -> dict[str, str]:
         """Give the settings as environment variables, for programs that look at this stack."""
         return {name.upper(): str(value) for name, value in dataclasses.asdict(self).items()}
 
-    def _refuse_shared_ports(self) -> None:
-        seen: dict[int, str] = {}
-        for name, value in dataclasses.asdict(self).items():
-            if not name.endswith("_port"):
-                continue
-            if value in seen:
-                raise LocalError(f"{seen[value].upper()} and {name.upper()} are both {value}: change one.")
-            seen[value] = name
+
+def run_dir(environ: Mapping[str, str]) -> Path:
+    """Read only where the state lives: enough to look at a stack or to stop it."""
+    return Path(environ.get("RUN_DIR") or PROJECT / ".run").expanduser().resolve()
+
+
+def _numbers(settings: type[Settings]) -> list[str]:
+    return [field.name for field in dataclasses.fields(settings) if field.name != "run_dir"]
 
 
 def _number(name: str, text: str) -> int:

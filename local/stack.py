@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from local import nginx, postgres, rundir
-from local.parts import Part, Stack, Task
+from local.errors import StepError
+from local.parts import Part, Stack, Task, ending_with_parent
 from local.probes import http_ready, postgres_ready
-from local.runner import StepError
 from local.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
@@ -56,38 +56,22 @@ def build(settings: Settings) -> Stack:
             or http_ready(f"http://127.0.0.1:{settings.gateway_port}/products/")
         ),
         stop_signal=nginx.STOP_SIGNAL,
+        stop_seconds=nginx.STOP_SECONDS,
         needs=("find nginx", *(service.name for service in services)),
     )
     migrate = Task(
         name="migrations",
         needs=("order-db",),
-        run=lambda: _run(
-            settings,
-            "migrations",
-            "order-db-services/migrate.py",
-            environment=migration_environment(settings),
-        ),
+        run=lambda: _run(settings, "migrations", migration_environment(settings), "order-db-services/migrate.py"),
     )
     seed = Task(
         name="demo data",
         needs=("migrations",),
-        run=lambda: _run(
-            settings,
-            "demo-data",
-            "-m",
-            "user_service.seed",
-            environment=service_environment(settings, "user"),
-        ),
+        run=lambda: _run(settings, "demo-data", service_environment(settings, "user"), "-m", "user_service.seed"),
     )
     return Stack(
-        steps=(
-            Task(name="find nginx", run=_find_nginx),
-            database,
-            migrate,
-            seed,
-            *services,
-            gateway,
-        ),
+        # A task holds up what stands after it, so the services are begun before the seed.
+        steps=(Task(name="find nginx", run=_find_nginx), database, migrate, *services, seed, gateway),
         welcome=_WELCOME.format(port=settings.gateway_port),
     )
 
@@ -144,14 +128,14 @@ def _service(settings: Settings, service: str) -> Part:
         name=f"{service}-service",
         port=port,
         port_setting=f"{service.upper()}_PORT",
-        command=lambda: [
-            *(sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf"),
+        command=lambda: ending_with_parent(
+            *("TERM", sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf"),
             f"{service}_service.app:create_app()",
-        ],
+        ),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),
         environment=service_environment(settings, service),
         needs=("migrations",) if service in ROLES else (),
-        stop_seconds=20,  # longer than the service itself gives requests in flight
+        stop_seconds=settings.graceful_timeout_seconds + 10,  # after its requests it ends its background tasks
     )
 
 
@@ -169,7 +153,7 @@ def _prepare_database(settings: Settings) -> list[str]:
 
 
 def _find_nginx() -> str:
-    program = nginx.find(say=lambda line: print(f"  {line}", flush=True))
+    program = nginx.find()
     return f"nginx {'.'.join(map(str, nginx.version(program)))}"
 
 
@@ -187,19 +171,24 @@ def gateway_settings(settings: Settings) -> dict[str, str]:
     return wishes | addresses
 
 
-def _run(settings: Settings, name: str, *arguments: str, environment: Mapping[str, str]) -> str:
+def _run(settings: Settings, name: str, environment: Mapping[str, str], *arguments: str) -> str:
     """Run a Python program of the project to its end, its output in a log of its own."""
     log = settings.run_dir / "logs" / f"{name}.log"
-    with log.open("wb") as output:
-        done = subprocess.run(
-            ["setpriv", "--pdeathsig=TERM", sys.executable, *arguments],
-            cwd=PROJECT,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+    limit = settings.start_timeout_seconds
+    with log.open("ab") as output:
+        try:
+            done = subprocess.run(
+                ending_with_parent("TERM", sys.executable, *arguments),
+                cwd=PROJECT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=False,
+                timeout=limit,
+            )
+        except subprocess.TimeoutExpired:
+            raise StepError(f"{name} did not end within {limit} s (START_TIMEOUT_SECONDS).", log) from None
     if done.returncode:
         raise StepError(f"{name} failed with status {done.returncode}.", log)
     return "done"

@@ -1,6 +1,7 @@
 """The supervisor's process (`python -m local.supervise RUN_DIR`), and what it has beside `supervisor` itself.
 
-Added through its documented extension point, an RPC interface:
+Added through its documented extension points, an RPC interface and events. Only the wait between two attempts
+is set in fields that supervisor does not document (`_on_end`): tests/local would show it if they changed.
 - It never gives up. A port that somebody else holds for an hour must not end a stack; the wait between
   attempts grows to `MAX_WAIT` and stays there. Each wait is written to the log.
 - What a killed process leaves behind goes with it. nginx's workers, for one, outlive a master that got
@@ -51,6 +52,7 @@ class Extension:
             return
         self._ended[process.config.name] += 1
         if isinstance(event, events.ProcessStateBackoffEvent):
+            # Not documented: `backoff` counts the attempts in a row, `delay` is the time of the next one.
             process.backoff = min(process.backoff, MAX_WAIT)
             process.delay = time.time() + process.backoff
             process.config.options.logger.warn(  # noqa: G010 - not the logging module's

@@ -1,7 +1,7 @@
 """The process manager: `supervisor` from PyPI, configured for one stack and spoken to over its XML-RPC.
 
-Three guards against orphans: each part asks the kernel for its stop signal when its parent dies (`setpriv`),
-leads a process group that is killed with it, and the supervisor stops all parts when it is told to end.
+Three guards against orphans: each part asks the kernel for its stop signal when its parent dies, leads a process
+group that is killed with it, and the supervisor stops all parts when it is told to end.
 """
 
 from __future__ import annotations
@@ -18,22 +18,19 @@ import xmlrpc.client
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from supervisor.states import ProcessStates, getProcessStateDescription
 from supervisor.xmlrpc import SupervisorTransport
 
 from local.errors import LocalError
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from local.parts import Part, Stack
 
-SOCKET = "supervisor.sock"
 PID_FILE = "supervisor.pid"
-ALIVE = frozenset({"STARTING", "RUNNING"})
 
+_SOCKET = "supervisor.sock"
 _START_SECONDS = 30
 _CALL_SECONDS = 10
 _NO_WAIT = False
@@ -65,7 +62,6 @@ supervisor.rpcinterface_factory=local.supervise:extension
 _PROGRAM = """\
 [program:{name}]
 command=/bin/sh conf/{name}.sh
-priority={priority}
 autostart=false
 autorestart=true
 startsecs=1
@@ -79,6 +75,13 @@ stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
 
+# All of a group are stopped at once, and a group only when the later ones are gone.
+_GROUP = """\
+[group:{stage}]
+programs={names}
+priority={stage}
+"""
+
 
 class Supervisor:
     """The running supervisor of one stack. Each call has a time limit; OSError when it does not answer."""
@@ -88,7 +91,11 @@ class Supervisor:
 
     @classmethod
     def find(cls, run_dir: Path) -> Supervisor | None:
-        """Find the supervisor that runs for a folder, None when there is none."""
+        """Find the supervisor that runs for a folder, None when there is none.
+
+        Raises:
+            LocalError: It runs, and cannot be spoken to.
+        """
         found = cls(run_dir)
         try:
             found.pid()
@@ -146,107 +153,53 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Start a part, without waiting for it."""
-        self._call("supervisor.startProcess", name, _NO_WAIT)
+        self._call("supervisor.startProcess", f"{self.states()[name]['group']}:{name}", _NO_WAIT)
 
-    def stop_all(self, stack: Stack, say: Callable[[str], None]) -> None:
-        """Stop all parts, each after those that need it, and then the supervisor; return when all are gone.
-
-        Args:
-            stack: Says what needs what.
-            say: Is told the name of each part that was running, when it has stopped.
-        """
+    def stop(self) -> None:
+        """Stop all parts, each after those that need it, and the supervisor; return when all are gone."""
         process = psutil.Process(self.pid())
-        asked: set[str] = set()
-        deadline = time.monotonic() + sum(part.stop_seconds for part in stack.parts) + _CALL_SECONDS
-        while time.monotonic() < deadline:
-            gone = {name for name, info in self.states().items() if _is_gone(info["state"])}
-            for name in sorted(asked & gone):
-                say(name)
-            asked -= gone
-            waiting = [part.name for part in stack.parts if part.name not in gone | asked]
-            if not waiting and not asked:
-                break
-            for name in waiting:
-                if stack.dependents(name) <= gone:
-                    with contextlib.suppress(xmlrpc.client.Fault):  # in mid-change: asked again in a moment
-                        self._call("supervisor.stopProcess", name, _NO_WAIT)
-                        asked.add(name)
-            time.sleep(0.03)
-        with contextlib.suppress(OSError):
-            self._call("supervisor.shutdown")
-        deadline = time.monotonic() + _CALL_SECONDS
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        patience = sum(part["stopwaitsecs"] for part in self._call("supervisor.getAllConfigInfo"))
+        deadline = time.monotonic() + patience + _CALL_SECONDS
+        self._call("supervisor.shutdown")
+        while process.is_running():
             if time.monotonic() > deadline:
-                process.kill()
+                process.kill()  # its parts end with it
             with contextlib.suppress(OSError, xmlrpc.client.Fault):
                 self._call("supervisor.getState")  # it looks round once a second, or when somebody calls
-            time.sleep(0.02)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(0.05)
 
     def _call(self, method: str, *args: str | bool) -> Any:
-        with _short_path(self._run_dir) as path:
-            transport = _Transport(path)
+        socket.setdefaulttimeout(_CALL_SECONDS)  # the transport has no limit of its own
+        transport = SupervisorTransport(_USER, _USER, f"unix://{_SOCKET}")
+        # The path of a socket may have 107 bytes only, and this folder's may be longer: so a relative one.
+        # The address is needed for its form only.
+        with contextlib.chdir(self._run_dir), xmlrpc.client.ServerProxy("http://localhost", transport) as server:
             try:
-                # The address is needed for its form only.
-                return getattr(xmlrpc.client.ServerProxy("http://localhost", transport), method)(*args)
+                return getattr(server, method)(*args)
             except http.client.HTTPException as error:
                 raise ConnectionResetError(f"broken answer: {error!r}") from error
-            finally:
-                transport.close()
-
-
-class _Transport(SupervisorTransport):  # type: ignore[misc] # supervisor has no types
-    """The package's transport with what it lacks: a time limit."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(username=_USER, password=_USER, serverurl=f"unix://{path}")
-        self._get_connection = lambda: _Connection(path)
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_CALL_SECONDS)
-        self.sock.connect(self._path)
-
-
-@contextlib.contextmanager
-def _short_path(run_dir: Path) -> Iterator[str]:
-    """Give a path to the socket that is short however deep the folder is."""
-    folder = os.open(run_dir, os.O_PATH)
-    try:
-        yield f"/proc/self/fd/{folder}/{SOCKET}"
-    finally:
-        os.close(folder)
-
-
-def state_name(info: dict[str, Any]) -> str:
-    """Name the state of a part: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL or UNKNOWN."""
-    return str(getProcessStateDescription(info["state"]))
-
-
-def _is_gone(state: int) -> bool:
-    return state in (ProcessStates.STOPPED, ProcessStates.FATAL, ProcessStates.UNKNOWN)
 
 
 def _configure(run_dir: Path, stack: Stack) -> None:
     text = _CONFIGURATION.format(
-        socket=SOCKET,
+        socket=_SOCKET,
         pid_file=PID_FILE,
         user=_USER,
         as_root="user=root\n" if os.geteuid() == 0 else "",  # else it warns that it keeps root's rights
     )
-    for priority, part in enumerate(stack.parts, start=1):
+    for part in stack.parts:
         text += _PROGRAM.format(
             name=part.name,
-            priority=priority,
             retries=_NEVER_GIVE_UP,
             stop_signal=part.stop_signal,
             stop_seconds=part.stop_seconds,
         )
+    stages: dict[str, int] = {}
+    for step in stack.steps:
+        stages[step.name] = 1 + max((stages[name] for name in step.needs), default=0)
+    for stage in sorted({stages[part.name] for part in stack.parts}):
+        text += _GROUP.format(stage=stage, names=",".join(p.name for p in stack.parts if stages[p.name] == stage))
     (run_dir / "conf" / "supervisord.conf").write_text(text, encoding="utf-8")
 
 
@@ -261,7 +214,6 @@ def write_script(run_dir: Path, part: Part) -> None:
         f"# Starts {part.name} in the foreground. Written by `make up`.",
         f"cd {shlex.quote(str(PROJECT))} || exit",
         *(f"export {name}={shlex.quote(value)}" for name, value in part.environment.items()),
-        "# When the supervisor dies, the kernel sends this signal.",
-        shlex.join(["exec", "setpriv", f"--pdeathsig={part.stop_signal}", *part.command()]),
+        shlex.join(["exec", *part.command()]),
     ]
     (run_dir / "conf" / f"{part.name}.sh").write_text("\n".join(lines) + "\n", encoding="utf-8")

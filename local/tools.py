@@ -1,40 +1,63 @@
-"""Commands that look at a running stack or at what would be run."""
+"""Commands that look at a running stack, at its logs, or at what would be run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from local import nginx, postgres
 from local.errors import LocalError
 from local.settings import PROJECT, Settings
 from local.stack import OWNER, gateway_settings, password_file, service_environment
+from local.supervision import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 
-def psql(settings: Settings) -> int:
+def logs(run_dir: Path, service: str | None, *, follow: bool) -> int:
+    """Print the last lines of the logs, and then what is added to them.
+
+    Args:
+        run_dir: The stack's folder.
+        service: A part's name; None for all parts.
+        follow: Go on until Ctrl-C.
+
+    Raises:
+        LocalError: There is no such log.
+    """
+    folder = run_dir / "logs"
+    found = sorted(path.stem for path in folder.glob("*.log"))
+    if not found:
+        raise LocalError("There are no logs yet: `make up` starts the stack.")
+    if service and service not in found:
+        raise LocalError(f"There is no log of {service!r}: choose one of {', '.join(found)}.")
+    files = [f"{name}.log" for name in ([service] if service else found)]
+    with contextlib.suppress(KeyboardInterrupt):
+        # -F goes on in the new file when the supervisor rotates a log.
+        subprocess.run(["tail", "-n", "20", *(["-F"] if follow else []), *files], cwd=folder, check=False)
+    return 0
+
+
+def psql(run_dir: Path) -> NoReturn:
     """Open the order database as its owner; only the environment carries the password."""
+    settings = _running(run_dir)
     environment = postgres.client_env(settings.order_db_port, password_file(settings, OWNER))
-    return _run([str(postgres.binaries() / "psql")], environment)
+    _become([str(postgres.binaries() / "psql")], environment)
 
 
-def rotate_keys(settings: Settings) -> int:
+def rotate_keys(run_dir: Path) -> NoReturn:
     """Make a new signing key in auth-service's folder."""
-    return _run(
-        [sys.executable, "-m", "auth_service.keys", "rotate"],
-        service_environment(settings, "auth"),
-        cwd=PROJECT,
-    )
+    _become([sys.executable, "-m", "auth_service.keys", "rotate"], service_environment(_running(run_dir), "auth"))
 
 
-def health(settings: Settings) -> int:
+def health(run_dir: Path) -> NoReturn:
     """Run the tests that look at a running stack, with the ports of this one."""
-    return _run([sys.executable, "-m", "pytest", "tests/health"], settings.environment(), cwd=PROJECT)
+    _become([sys.executable, "-m", "pytest", "tests/health"], _running(run_dir).environment())
 
 
 def render_gateway(folder: Path) -> int:
@@ -44,11 +67,13 @@ def render_gateway(folder: Path) -> int:
     return 0
 
 
-def _run(command: list[str], environment: Mapping[str, str], cwd: Path | None = None) -> int:
-    try:
-        return subprocess.run(command, env={**os.environ, **environment}, cwd=cwd, check=False).returncode
-    except OSError as error:
-        raise LocalError(f"{command[0]} cannot be run: {error.strerror}.") from error
+def _running(run_dir: Path) -> Settings:
+    if not Supervisor.find(run_dir):
+        raise LocalError("Nothing is running: `make up` first.")
+    return Settings.of_running(run_dir)
 
 
-ON_STACK: dict[str, Callable[[Settings], int]] = {"psql": psql, "rotate-keys": rotate_keys, "health": health}
+def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Run a program in this one's place, so that Ctrl-C and the exit status are its own."""
+    os.chdir(PROJECT)
+    os.execve(command[0], command, {**os.environ, **environment})  # noqa: S606 - no shell is the point

@@ -1,16 +1,16 @@
 """A stack of tiny stand-ins, run through the real command line and the real supervisor."""
 
+import contextlib
 import os
-import random
 import re
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.fixtures.ports import free_ports, is_free
 
 FAKE_STACK = Path(__file__).parent / "fake_stack.py"
 PORTS = {
@@ -25,40 +25,12 @@ PORTS = {
 }
 
 
-def poll(what, seconds=30):
-    """Ask until the answer is true, and give it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < deadline, f"not so within {seconds} s"
-        time.sleep(0.05)
-    return answer
-
-
-def is_free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def free_ports(count):
-    """Below the range from which the kernel takes ports for outgoing connections."""
-    found = set()
-    while len(found) < count:
-        port = random.randint(10_000, 32_000)
-        if is_free(port):
-            found.add(port)
-    return list(found)
-
-
 class FakeStack:
     def __init__(self, folder):
         self.folder = folder
         self.fakes = folder / "fakes"
         self.fakes.mkdir(parents=True)
+        (self.fakes / "order").touch()
         self.run_dir = folder / "run"
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.environment = {
@@ -88,6 +60,9 @@ class FakeStack:
 
     def make(self, file):
         (self.fakes / file).touch()
+
+    def unmake(self, file):
+        (self.fakes / file).unlink()
 
     def order(self):
         return (self.fakes / "order").read_text().splitlines()
@@ -119,17 +94,12 @@ class FakeStack:
         return all(is_free(port) for port in self.ports.values())
 
 
-@pytest.fixture(params=["plain"])
-def folder_name(request):
-    return request.param
-
-
-@pytest.fixture
-def stack(tmp_path, folder_name):
-    stack = FakeStack(tmp_path / folder_name)
+@contextlib.contextmanager
+def _stack(folder):
+    stack = FakeStack(folder)
     yield stack
     try:
-        if (stack.run_dir / "made-by-make-up").exists():
+        if (stack.run_dir / "supervisor.pid").exists():
             stack.run("down")
     finally:
         left = stack.processes()
@@ -137,3 +107,23 @@ def stack(tmp_path, folder_name):
             process.kill()
     assert not left
     assert stack.free()
+
+
+@pytest.fixture(params=["plain"])
+def folder_name(request):
+    return request.param
+
+
+@pytest.fixture
+def stack(tmp_path, folder_name):
+    """A stack that is not up."""
+    with _stack(tmp_path / folder_name) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A stack that is up, for all tests that leave it so."""
+    with _stack(tmp_path_factory.mktemp("running")) as stack:
+        stack.run("up")
+        yield stack

@@ -1,8 +1,7 @@
 """A tiny stand-in for a part: answers 200 on its port. `python -I fake_part.py NAME PORT FOLDER`.
 
 Files in FOLDER change it: `NAME.broken` (ends at once), `NAME.slow` (never ready), `NAME.lingering` (takes its time
-to stop), `NAME.child` (as nginx:
-a child of it serves, and outlives it).
+to stop), `NAME.child` (as nginx: a child of it serves, and outlives it).
 """
 
 import os

@@ -8,7 +8,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from local.cli import main  # noqa: E402
-from local.parts import Part, Stack, Task  # noqa: E402
+from local.parts import Part, Stack, Task, ending_with_parent  # noqa: E402
 from local.probes import http_ready  # noqa: E402
 
 
@@ -21,7 +21,9 @@ def build(settings):
             name=name,
             port=port,
             port_setting=setting.upper(),
-            command=lambda: [sys.executable, "-I", str(HERE / "fake_part.py"), name, str(port), folder],
+            command=lambda: ending_with_parent(
+                "TERM", sys.executable, "-I", str(HERE / "fake_part.py"), name, str(port), folder
+            ),
             ready=lambda: http_ready(f"http://127.0.0.1:{port}/"),
             environment={"GREETING": "it's 100% \"fine\"; isn't it"},
             needs=needs,
@@ -39,6 +41,7 @@ def build(settings):
             part("one", "order_port", "task"),
             part("two", "user_port"),
             part("front", "gateway_port", "one", "two"),
+            *([part("newer", "payment_port")] if "NEWER" in os.environ else ()),
         ),
         welcome="Welcome.",
     )

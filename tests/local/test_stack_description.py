@@ -1,14 +1,17 @@
 """The real stack, as it is described before anything is started."""
 
+import dataclasses
 import stat
 import subprocess
 
 import pytest
 
-from local import rundir, supervision
+from local import rundir, stack, supervision
+from local.errors import StepError
 from local.parts import Part
 from local.settings import Settings
 from local.stack import build
+from servicekit.config import ServerSettings
 
 
 @pytest.fixture
@@ -48,10 +51,18 @@ def test_each_step_stands_after_what_it_needs(settings):
         seen.add(step.name)
 
 
-def test_the_gateway_stops_first_and_the_database_after_those_who_use_it(settings):
-    stack = build(settings)
-    assert stack.dependents("nginx") == set()
-    assert stack.dependents("order-db") == {"user-service", "order-service", "payment-service", "nginx"}
+def test_a_service_may_take_longer_to_stop_than_it_gives_its_requests(settings, parts):
+    assert settings.graceful_timeout_seconds == ServerSettings.model_fields["graceful_timeout_seconds"].default
+    assert parts["order-service"].stop_seconds > 15 + 5  # and its background task
+    patient = build(Settings.read({"GRACEFUL_TIMEOUT_SECONDS": "300"})).parts
+    assert all(part.stop_seconds > 305 for part in patient if part.name.endswith("-service"))
+
+
+def test_a_task_that_hangs_is_ended(settings):
+    hurried = dataclasses.replace(settings, start_timeout_seconds=1)
+    with pytest.raises(StepError, match=r"nap did not end within 1 s") as caught:
+        stack._run(hurried, "nap", {}, "-c", "import time; print('zzz', flush=True); time.sleep(60)")
+    assert caught.value.log.read_text() == "zzz\n"
 
 
 def test_a_service_is_told_where_the_others_are(parts):

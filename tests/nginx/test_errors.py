@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tests.fixtures.gateway import answer, free_port, read_answer, until
+from tests.fixtures.gateway import answer, read_answer
+from tests.fixtures.ports import free_port
+from tests.fixtures.services import eventually
 
 H = b"Host: x\r\nConnection: close\r\n\r\n"
 
@@ -154,7 +156,7 @@ def test_a_client_that_is_slow_with_its_body_is_cut_off(start_gateway):
         b"".join(iter(lambda: _receive(connection), b""))
     assert time.monotonic() - started < 5
     assert gateway.reached() == []
-    until(lambda: any(line["status"] == 408 for line in gateway.log_lines()))
+    eventually(lambda: any(line["status"] == 408 for line in gateway.log_lines()))
 
 
 def _receive(connection):

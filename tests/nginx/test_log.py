@@ -8,7 +8,7 @@ import time
 import pytest
 
 from local.nginx import SOURCE
-from tests.fixtures.gateway import until
+from tests.fixtures.services import eventually
 
 FIELDS = {
     "timestamp": str,
@@ -133,7 +133,7 @@ def test_nothing_that_a_client_sends_reaches_any_log(start_gateway):
             if unfinished.endswith(b"Host:"):
                 with contextlib.suppress(ConnectionResetError):
                     connection.recv(1)
-    until(lambda: any(line["status"] == 499 for line in gateway.log_lines()))
-    until(lambda: len(gateway.log_lines()) >= len(statuses) + 1)
+    eventually(lambda: any(line["status"] == 499 for line in gateway.log_lines()))
+    eventually(lambda: len(gateway.log_lines()) >= len(statuses) + 1)
     assert CANARY not in gateway.output().lower()
     assert "127.0.0.1" not in gateway.output()

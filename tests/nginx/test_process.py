@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,9 @@ import pytest
 
 from local import debian, nginx
 from local.errors import LocalError
-from tests.fixtures.gateway import answer, free_port, until
+from tests.fixtures.gateway import answer
+from tests.fixtures.ports import free_port
+from tests.fixtures.services import eventually
 
 GIXY_SKIPS = "missing_resolver"  # proxy_pass names upstream groups of ours, through a variable: nothing is resolved
 
@@ -80,14 +83,18 @@ def test_a_graceful_stop_finishes_requests_in_flight(start_gateway):
     client.start()
     assert arrived.wait(10)
     gateway.process.send_signal(signal.Signals[f"SIG{nginx.STOP_SIGNAL}"])
-    until(lambda: not listens(gateway.port))
+    eventually(lambda: not listens(gateway.port))
     go_on.set()
     client.join()
     assert gateway.process.wait(10) == 0
     assert got[0].status == 200
 
 
-@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs util-linux")
+def test_nginx_may_take_as_long_to_stop_as_its_workers():
+    (seconds,) = re.findall(r"worker_shutdown_timeout (\d+)s;", (nginx.SOURCE / "local/nginx.conf").read_text())
+    assert int(seconds) < nginx.STOP_SECONDS
+
+
 def test_nginx_ends_with_a_parent_that_is_killed(tmp_path, nginx_program):
     port = free_port()
     conf = nginx.render(tmp_path / "nginx", {"GATEWAY_LISTEN": f"127.0.0.1:{port}"})
@@ -99,13 +106,13 @@ def test_nginx_ends_with_a_parent_that_is_killed(tmp_path, nginx_program):
         text=True,
     )
     master = psutil.Process(int(parent.stdout.readline()))
-    until(lambda: listens(port) and len(master.children()) == 2)
+    eventually(lambda: listens(port) and len(master.children()) == 2)
     family = [master, *master.children()]
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until(lambda: not listens(port))
-    until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family))
+    eventually(lambda: not listens(port))
+    eventually(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family))
 
 
 def test_nothing_is_written_outside_the_configuration_and_nobody_elses_permission_is_needed(start_gateway, tmp_path):
@@ -132,7 +139,9 @@ def test_the_nginx_of_the_environment_comes_first(monkeypatch, tmp_path, nginx_p
     assert nginx.find() == nginx_program
 
 
-@pytest.mark.parametrize(("says", "sentence"), [("nginx/1.17.10", "1.17.10"), ("something else", "does not run")])
+@pytest.mark.parametrize(
+    ("says", "sentence"), [("nginx/1.17.10", "1.17.10"), ("libpcre2-8.so.0: not found", "libpcre2")]
+)
 def test_an_nginx_that_will_not_do_is_refused(monkeypatch, tmp_path, says, sentence):
     monkeypatch.setenv("NGINX", str(fake_nginx(tmp_path, says)))
     with pytest.raises(LocalError, match=sentence):
@@ -149,7 +158,7 @@ def test_without_nginx_and_without_apt_the_person_learns_what_to_install(monkeyp
     monkeypatch.delenv("NGINX", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda *_args, **_options: None)
-    with pytest.raises(LocalError, match="brew install nginx"):
+    with pytest.raises(LocalError, match="dnf install nginx"):
         nginx.find()
 
 
@@ -158,7 +167,7 @@ def test_where_nginx_is_an_empty_package_its_core_is_fetched(monkeypatch, tmp_pa
     monkeypatch.delenv("NGINX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda *_args, **_options: None)
 
-    def fetch(package, _executable, _say):
+    def fetch(package, _executable):
         if package != "nginx-core":
             raise LocalError("The package nginx of this distribution has no usr/sbin/nginx.")
         return mine

@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from local import postgres as local_postgres
 from local.errors import LocalError
 from tests.fixtures.database import INIT_SQL, Server
+from tests.fixtures.services import eventually
 
 DOCUMENTED = """
             Table "orders.orders"
@@ -39,13 +39,6 @@ def server(pristine, tmp_path):
     shutil.copytree(pristine.folder, server.folder)
     yield server
     server.stop()
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def initialise(server):
@@ -113,7 +106,7 @@ initialise(*map(Path, sys.argv[1:]))
 """
     with subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=INIT_SQL.parents[2]) as child:
         try:
-            wait_until((tmp_path / "data.partial" / wait_for).exists, "initdb did not begin")
+            eventually((tmp_path / "data.partial" / wait_for).exists)
         finally:
             child.kill()
     assert not server.data.exists()
@@ -134,6 +127,15 @@ def test_an_error_in_the_init_sql_leaves_no_data_folder(tmp_path, pristine):
 
     with pytest.raises(LocalError, match='schema "nowhere" does not exist'):
         local_postgres.initialise(tmp_path / "data", pristine.secrets / "orders_user", broken)
+
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_program_that_hangs_is_ended(tmp_path, pristine, monkeypatch):
+    monkeypatch.setattr(local_postgres, "_RUN_SECONDS", 0.01)
+
+    with pytest.raises(LocalError, match=r"initdb did not end within 0\.01 s"):
+        local_postgres.initialise(tmp_path / "data", pristine.secrets / "orders_user", INIT_SQL)
 
     assert not (tmp_path / "data").exists()
 
@@ -199,7 +201,7 @@ def test_the_server_ends_with_its_parent(server, tmp_path):
     with (tmp_path / "log").open("wb") as log:
         parent = subprocess.Popen([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=log, text=True)
     postmaster = psutil.Process(int(parent.stdout.readline()))
-    wait_until(lambda: b"ready to accept" in (tmp_path / "log").read_bytes(), "no server")
+    eventually(lambda: b"ready to accept" in (tmp_path / "log").read_bytes())
     connection = server.database.connect()  # a client does not hold it up
     family = [postmaster, *postmaster.children(recursive=True)]
 
@@ -215,9 +217,9 @@ def test_the_server_ends_with_its_parent(server, tmp_path):
 def test_as_root_without_user_namespaces_it_says_what_to_do(server, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", "/nonexistent")
-    local_postgres._guard.cache_clear()
+    local_postgres._no_root.cache_clear()
 
     with pytest.raises(LocalError, match="run it as an ordinary user"):
         local_postgres.command(server.data, server.port)
 
-    local_postgres._guard.cache_clear()
+    local_postgres._no_root.cache_clear()

@@ -4,7 +4,9 @@ import time
 import psycopg2
 import pytest
 
-from tests.fixtures.database import APP_ROLES, free_port
+from tests.fixtures.database import APP_ROLES
+from tests.fixtures.ports import free_port
+from tests.fixtures.services import eventually
 
 
 def test_without_a_server_it_says_so_within_the_deadline(database):
@@ -97,10 +99,12 @@ def test_no_password_reaches_the_log_of_a_server_that_logs_everything(own_postgr
         cursor.execute("SELECT pg_reload_conf()")
     connection.close()
     before = len(own_postgres.log.read_text())
-    deadline = time.monotonic() + 10
-    while "ALTER ROLE" not in own_postgres.log.read_text()[before:]:
-        assert time.monotonic() < deadline
+
+    def logged():
         assert database.migrate().returncode == 0
+        return "ALTER ROLE" in own_postgres.log.read_text()[before:]
+
+    eventually(logged)
 
     log = own_postgres.log.read_text()
     for role in APP_ROLES:

@@ -11,7 +11,8 @@ import sys
 import pytest
 import requests
 
-from tests.fixtures.database import PROJECT, free_port
+from tests.fixtures.database import PROJECT
+from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
 
 PRODUCT = "product_service.app:create_app()"
