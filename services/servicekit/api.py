@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from flask import Blueprint, Request, jsonify
 from flask import Response as FlaskResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from spectree import Response, SecurityScheme, SpecTree
 from spectree.models import SecureType, SecuritySchemeData
 from spectree.plugins.base import Context
@@ -14,11 +14,21 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from servicekit.errors import InvalidRequest, ProblemDetails
 
+
+def _digits(text: object) -> object:
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise ValueError("Input should be a valid integer")
+    return text
+
+
 MAX_ID = 2**31 - 1
 """The largest id: what PostgreSQL's SERIAL holds."""
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Text without control characters: PostgreSQL stores no NUL, and nobody's name has a line break."""
+
+Digits = Annotated[int, BeforeValidator(_digits)]
+"""An integer in a query string, written as one: not `1.0`, `+1` or `1_0`, which Python takes too."""
 
 BEARER: dict[str, list[str]] = {"bearer": []}
 """`security=BEARER` says in the document that a view wants a token; `Authenticator.required` is what asks for it."""
@@ -92,7 +102,7 @@ def _validated(location: str, model: type[_M], values: dict[str, Any]) -> _M:
 
 
 def _validated_json(model: type[_M], request: Request) -> _M:
-    if not request.is_json:
+    if not request.is_json or request.content_encoding not in {None, "", "identity"}:
         raise UnsupportedMediaType
     body = request.get_data(cache=False)
     if request.content_length is None and len(body) == request.max_content_length:

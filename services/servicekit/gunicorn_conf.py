@@ -77,9 +77,10 @@ keepalive = 75  # longer than the callers' idle connections live, so that they c
 timeout = 30  # of the worker's heartbeat, not of a request
 graceful_timeout = _settings.graceful_timeout_seconds
 forwarded_allow_ips = ""  # nothing here depends on who the client says it is
-limit_request_line = 4094
-limit_request_fields = 64
-limit_request_field_size = 8190
+# Above what the gateway lets through, so that what is too much gets its problem+json and not gunicorn's HTML.
+limit_request_line = 8190
+limit_request_fields = 6000
+limit_request_field_size = 16380
 loglevel = _settings.log_level
 logger_class = StructuredLogger
 

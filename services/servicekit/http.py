@@ -1,5 +1,6 @@
 """Calls to other services: pooled, bounded in time, tried again only where that is safe, traced."""
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,14 +8,16 @@ from typing import Any
 
 import orjson
 import urllib3
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, ReadTimeoutError
 
 from servicekit import tracing
 from servicekit.errors import DependencyUnavailable
 from servicekit.metrics import Metrics
 
 _CONNECT_SECONDS = 0.5
-_POOL_WAIT_SECONDS = 0.5
+_POOL_WAIT_SECONDS = 0.1
+_HANGS = 3  # answers in a row that did not come in time, until the peer counts as hanging
+_PAUSE_SECONDS = 1.0  # between two looks at a peer that hangs
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,37 @@ class _CountedRetry(urllib3.Retry):
         return following
 
 
+class _Breaker:
+    """Keeps callers from waiting, one after the other, for a peer that hangs.
+
+    Only silence counts: a refused connection or a 500 costs no time. While it is open, one call a second goes through
+    to look; its answer closes it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hangs = 0
+        self._look_at = 0.0
+
+    def allows(self) -> bool:
+        with self._lock:
+            if self._hangs < _HANGS:
+                return True
+            now = time.monotonic()
+            if now < self._look_at:
+                return False
+            self._look_at = now + _PAUSE_SECONDS
+            return True
+
+    def answered(self) -> None:
+        self._hangs = 0
+
+    def hung(self) -> None:
+        with self._lock:
+            self._hangs += 1
+            self._look_at = time.monotonic() + _PAUSE_SECONDS
+
+
 class ServiceClient:
     """A client of one other service, shared by all threads.
 
@@ -57,7 +91,8 @@ class ServiceClient:
         base_url: Its root, such as `http://127.0.0.1:5005`.
         metrics: Where calls are counted.
         timeout_seconds: How long one try may wait for bytes of the answer.
-        connections: Connections kept and used at most; a caller beyond waits for one.
+        connections: Connections kept and used at most; a caller beyond waits a moment for one. Fewer than the
+            service's threads, a peer that hangs cannot hold them all.
     """
 
     def __init__(
@@ -68,6 +103,7 @@ class ServiceClient:
         self._metrics = metrics
         metrics.peer_known(peer)
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
+        self._breaker = _Breaker()
         self._pool = urllib3.connection_from_url(
             base_url, maxsize=connections, block=True, timeout=timeout, retries=False
         )
@@ -119,6 +155,9 @@ class ServiceClient:
         *,
         retry: bool,
     ) -> Reply:
+        if not self._breaker.allows():
+            self._metrics.call_ended(self._peer, method, route, None, 0.0)
+            raise DependencyUnavailable(self._peer)
         headers["Accept"] = "application/json"
         tracing.inject(headers)
         started = time.perf_counter()
@@ -134,9 +173,13 @@ class ServiceClient:
                 pool_timeout=_POOL_WAIT_SECONDS,  # type: ignore[arg-type]  # seconds; a float does as well
             )
             status = response.status
+            self._breaker.answered()
             content = orjson.loads(response.data) if response.data else None
         except (HTTPError, orjson.JSONDecodeError) as error:
-            raise DependencyUnavailable(self._peer) from error
+            cause = error.reason if isinstance(error, MaxRetryError) else error
+            if isinstance(cause, ReadTimeoutError | ConnectTimeoutError):
+                self._breaker.hung()
+            raise DependencyUnavailable(self._peer) from cause
         finally:
             self._metrics.call_ended(self._peer, method, route, status, time.perf_counter() - started)
         if status >= 500:  # noqa: PLR2004

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from servicekit.api import MAX_ID, Query
+from servicekit.api import MAX_ID, Digits, Query
 
 MAX_LIMIT = 100
 
@@ -15,8 +15,8 @@ _T = TypeVar("_T")
 class PageQuery(Query):
     """The query string of a list."""
 
-    limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Items a page at most.")
-    cursor: int | None = Field(None, ge=1, le=MAX_ID, description="`next_cursor` of the page before.")
+    limit: Digits = Field(50, ge=1, le=MAX_LIMIT, description="Items a page at most.")
+    cursor: Digits | None = Field(None, ge=1, le=MAX_ID, description="`next_cursor` of the page before.")
 
     @property
     def before_id(self) -> int:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psutil
 import pytest
@@ -162,3 +163,30 @@ def test_orders_of_an_outage_are_paid_within_30_seconds_of_its_end(own_stack):
     )
     assert shop.query("SELECT status, count(*) FROM orders.orders GROUP BY status") == [("PAID", 3)]
     assert shop.query("SELECT count(*) FROM payments.payments") == [(3,)]
+
+
+def test_while_payment_is_frozen_orders_wait_for_it_and_the_rest_of_the_shop_goes_on(own_stack):
+    shop = own_stack()
+    token = shop.login()
+    path = shop.gateway.post("/orders/", {"product_id": 1}, token).headers["Location"]
+    pid = shop.pid("payment-service")
+    frozen = [psutil.Process(pid), *psutil.Process(pid).children()]
+    for process in frozen:
+        process.suspend()
+    try:
+        with ThreadPoolExecutor(64) as pool:
+            placing = [pool.submit(shop.gateway.post, "/orders/", {"product_id": 1}, token) for _ in range(64)]
+            wait(placing, timeout=0.5)
+            read = shop.gateway.get(path, token)
+            health = shop.service("order-service").get("/healthz")
+            answers = [order.result() for order in placing]
+    finally:
+        for process in reversed(frozen):
+            process.resume()
+    assert (read.status_code, health.status_code) == (200, 200)
+    assert read.elapsed.total_seconds() < 3
+    assert health.elapsed.total_seconds() < 1
+    assert {answer.status_code for answer in answers} <= {202, 503}
+    assert max(answer.elapsed.total_seconds() for answer in answers) < 8
+    kept = sum(answer.status_code == 202 for answer in answers)
+    eventually(lambda: shop.query(f"SELECT count(*) = {kept + 1} FROM orders.orders WHERE status = 'PAID'")[0][0], 40)

@@ -6,7 +6,13 @@ import pytest
 
 from tests.fixtures.services import eventually
 
-SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
+PREFIXES = {
+    "auth-service": "auth",
+    "user-service": "users",
+    "product-service": "products",
+    "order-service": "orders",
+    "payment-service": "payments",
+}
 
 
 def test_a_customer_orders_and_finds_order_and_payment_again(stack, customer):
@@ -107,7 +113,7 @@ def test_every_service_counts_its_requests_by_route(stack, customer):
         http_response_status_code="201",
     )
     assert counted >= 1
-    for service in SERVICES:
+    for service in PREFIXES:
         assert stack.service(service).metric("process_resident_memory_bytes") > 0
 
 
@@ -147,8 +153,14 @@ def test_no_secret_and_no_name_is_in_any_log(stack):
     stack.gateway.get(f"/orders/{marked}", token)
     stack.gateway.post("/orders/", {marked: marked}, token)
     stack.gateway.post("/orders/", {"product_id": 1}, token, headers={"Idempotency-Key": marked})
-    last = stack.gateway.get("/products/1").headers["traceresponse"].split("-")[1]
-    eventually(lambda: any(line.get("trace_id") == last for line in stack.log("product-service")))
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    stack.gateway.get("/orders/", token, headers={"traceparent": traceparent, "tracestate": f"{marked.upper()}==="})
+    stack.gateway.get(f"/orders/?x=\N{LATIN SMALL LETTER E WITH ACUTE}{marked}")
+    # What each part says last is there: so is all that it said before.
+    for part, prefix in PREFIXES.items():
+        last = stack.gateway.get(f"/{prefix}/openapi.json").headers["traceresponse"].split("-")[1]
+        eventually(lambda part=part, last=last: any(line.get("trace_id") == last for line in stack.log(part)))
+        eventually(lambda last=last: any(line.get("trace_id") == last for line in stack.log("nginx")))
     for log in (stack.run_dir / "logs").iterdir():
         text = log.read_text()
         assert marked not in text, log.name

@@ -31,6 +31,7 @@ REFUSED = {
         + b"a" * 65537
         + b"\r\n0\r\n\r\n",
     ),
+    "a byte that no URI has": (400, b"GET /orders/?x=\xff HTTP/1.1\r\n" + H),
     "a request line too long": (414, b"GET /orders/?" + b"a" * 8200 + b" HTTP/1.1\r\n" + H),
     "a header too long": (431, b"GET /orders/ HTTP/1.1\r\nX-Long: " + b"a" * 8200 + b"\r\n" + H),
     "headers too long together": (

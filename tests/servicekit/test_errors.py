@@ -1,5 +1,6 @@
 """Which error has which status on the wire, and that bad input gets a 4xx that names the field."""
 
+import gzip
 import json
 import socket
 
@@ -95,6 +96,11 @@ def test_a_wrong_method_is_told_the_right_ones(client):
 def test_a_body_that_does_not_claim_to_be_json_is_415(client, media_type):
     headers = {"Content-Type": media_type} if media_type else {}
     _assert_problem(client.post("/notes/", data=b'{"title": "a"}', headers=headers), 415)
+
+
+def test_a_compressed_body_is_415(client):
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    _assert_problem(client.post("/notes/", data=gzip.compress(b'{"title": "a"}'), headers=headers), 415)
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-8", "application/foo+json"])

@@ -11,7 +11,7 @@ import pytest
 from servicekit.errors import DependencyUnavailable
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
-from tests.fixtures.database import free_port
+from tests.fixtures.ports import free_port
 
 RETRIES = "http_client_retries_total"
 CALLS = "http_client_request_duration_seconds_count"
@@ -251,7 +251,8 @@ def test_one_connection_serves_many_calls(connect, raw_peer):
     assert peer.connections == 1
 
 
-def test_no_more_connections_are_opened_than_allowed(connect, raw_peer):
+def test_no_more_connections_are_opened_than_allowed(connect, raw_peer, monkeypatch):
+    monkeypatch.setattr("servicekit.http._POOL_WAIT_SECONDS", 10)
     peer = raw_peer()
     client = connect(peer.root, connections=3, timeout_seconds=5.0)
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
@@ -277,3 +278,36 @@ def test_what_is_sent_is_json(connect, peer):
     request, _ = server.log[0]
     assert request.headers["Content-Type"] == request.headers["Accept"] == "application/json"
     assert json.loads(request.data) == {"a": [1, "ä"]}
+
+
+def test_a_peer_that_hangs_is_looked_at_once_a_second_and_taken_back_when_it_answers(connect, raw_peer, monkeypatch):
+    monkeypatch.setattr("servicekit.http._PAUSE_SECONDS", 0.5)
+    peer = raw_peer(*[RawPeer.HANG] * 4)
+    client = connect(peer.root, timeout_seconds=0.1)
+
+    def fails():
+        with pytest.raises(DependencyUnavailable):
+            _get(client)
+
+    for _ in range(3):
+        fails()
+    started = time.monotonic()
+    for _ in range(20):
+        fails()
+    assert time.monotonic() - started < 0.1  # nobody waits for what has just hung three times
+    assert len(peer.requests) == 3
+    time.sleep(0.5)  # the pause itself is what is tested
+    fails()
+    assert len(peer.requests) == 4
+    time.sleep(0.5)
+    assert _get(client).status == 200
+    assert _get(client).status == 200
+
+
+def test_quick_failures_open_no_breaker(connect, raw_peer):
+    peer = raw_peer(*[answer(500)] * 10)
+    client = connect(peer.root)
+    for _ in range(10):
+        with pytest.raises(DependencyUnavailable):
+            _get(client)
+    assert _get(client).status == 200

@@ -26,7 +26,27 @@ def test_a_page_may_hold_1_to_100(client, limit):
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "!!!!", "\0", "ä", "0", "-1", "1.5", "1e3", "NaN", "2147483648", "9" * 5000, "before:7", "null"]
+    "cursor",
+    [
+        "",
+        "x",
+        "!!!!",
+        "\0",
+        "ä",
+        "0",
+        "-1",
+        "1.5",
+        "1.0",
+        "+1",
+        "1_0",
+        " 1",
+        "1e3",
+        "NaN",
+        "2147483648",
+        "9" * 5000,
+        "before:7",
+        "null",
+    ],
 )
 def test_a_bad_cursor_is_422_and_named(client, cursor):
     response = client.get("/notes/", params={"cursor": cursor})

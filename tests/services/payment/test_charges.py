@@ -88,6 +88,14 @@ def test_an_outage_is_503_and_records_nothing(start, charge, database):
     assert client.get("/readyz").status_code == 200  # the fault is the processor's, not this service's
 
 
+@pytest.mark.parametrize("fault", [{"payment_outage": True}, {"payment_latency_ms": 5000}])
+def test_what_was_charged_before_a_fault_is_answered_during_it(start, charge, fault):
+    payment = charge(start()).json()
+    answer = charge(start(**fault))
+    assert (answer.status_code, answer.json()) == (200, payment)
+    assert answer.elapsed.total_seconds() < 2
+
+
 def test_latency_makes_the_processor_think(start, charge):
     client = start(payment_latency_ms=200)
     started = time.monotonic()

@@ -40,11 +40,20 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
     signals = Signals(metrics)
     database = Database(settings, SERVICE, metrics)
     orders = Orders(database, settings.lease_seconds)
+    connections = max(1, settings.threads * 3 // 4)  # a peer that hangs leaves threads for what does not need it
     products = ServiceClient(
-        "product-service", settings.product_url, metrics, timeout_seconds=settings.product_timeout_seconds
+        "product-service",
+        settings.product_url,
+        metrics,
+        timeout_seconds=settings.product_timeout_seconds,
+        connections=connections,
     )
     payments = ServiceClient(
-        "payment-service", settings.payment_url, metrics, timeout_seconds=settings.payment_timeout_seconds
+        "payment-service",
+        settings.payment_url,
+        metrics,
+        timeout_seconds=settings.payment_timeout_seconds,
+        connections=connections,
     )
     ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
     reconciler = Reconciler(orders, ordering, signals)

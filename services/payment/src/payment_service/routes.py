@@ -63,12 +63,13 @@ def blueprint(
     def charge(json: ChargeRequest, headers: ChargeHeaders) -> tuple[PaymentAnswer, int]:
         """Charge, once for a key; for order-service, and not reachable through the gateway."""
         wanted = Charge(json.order_id, json.user_id, json.amount_minor, json.currency)
+        recorded = payments.recorded(headers.idempotency_key, wanted)
+        if recorded is not None:  # however slow or down the processor is by now
+            signals.charge_repeated(recorded)
+            return _answer(recorded), 200
         try:
             outcome, reason = processor.decide(headers.idempotency_key, wanted)
         except ProcessorDown:
-            recorded = payments.recorded(headers.idempotency_key, wanted)
-            if recorded is not None:  # it was charged before the processor went down
-                return _answer(recorded), 200
             signals.processor_unavailable(wanted.order_id)
             raise DependencyUnavailable("payment-processor") from None
         payment, is_new = payments.record(headers.idempotency_key, wanted, outcome, reason)
