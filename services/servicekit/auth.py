@@ -12,7 +12,7 @@ import jwt
 from flask import g, request
 
 from servicekit import logs
-from servicekit.config import TokenSettings
+from servicekit.config import TokenSettings, VerifierSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable, Problem
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
@@ -184,7 +184,7 @@ class Authenticator:
         return checked
 
 
-def authenticator(settings: TokenSettings, metrics: Metrics) -> Authenticator:
+def authenticator(settings: VerifierSettings, metrics: Metrics) -> Authenticator:
     """Make the authenticator of a service that asks auth-service for the keys."""
     client = ServiceClient("auth-service", settings.auth_url, metrics, timeout_seconds=2.0, connections=4)
     return Authenticator(JwksClient(client), settings)

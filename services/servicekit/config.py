@@ -70,9 +70,14 @@ class DatabaseSettings(Settings):
 class TokenSettings(Settings):
     """What a token has to say to be accepted."""
 
-    auth_url: Url = Field("http://127.0.0.1:5001", description="auth-service, where the JWKS is.")
     token_issuer: str = Field("auth-service", description="`iss` of the tokens.")
     token_audience: str = Field("shop", description="`aud` of the tokens.")
+
+
+class VerifierSettings(TokenSettings):
+    """What a service needs to verify tokens that auth-service signed."""
+
+    auth_url: Url = Field("http://127.0.0.1:5001", description="auth-service, where the JWKS is.")
 
 
 _S = TypeVar("_S", bound=Settings)

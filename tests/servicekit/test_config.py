@@ -2,7 +2,7 @@ import pytest
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from servicekit.config import ConfigError, DatabaseSettings, ServerSettings, Settings, TokenSettings, load
+from servicekit.config import ConfigError, DatabaseSettings, ServerSettings, Settings, VerifierSettings, load
 
 
 class Sample(Settings):
@@ -61,9 +61,9 @@ def test_settings_do_not_change_after_they_are_read(monkeypatch):
         (DatabaseSettings, "DATABASE_POOL_SIZE", "0"),
         (DatabaseSettings, "DATABASE_TIMEOUT_SECONDS", "0"),
         (DatabaseSettings, "DATABASE_POOL_WAIT_SECONDS", "nan"),
-        (TokenSettings, "AUTH_URL", "127.0.0.1:5001"),
-        (TokenSettings, "AUTH_URL", "http://127.0.0.1:5001/auth"),
-        (TokenSettings, "AUTH_URL", "ftp://127.0.0.1"),
+        (VerifierSettings, "AUTH_URL", "127.0.0.1:5001"),
+        (VerifierSettings, "AUTH_URL", "http://127.0.0.1:5001/auth"),
+        (VerifierSettings, "AUTH_URL", "ftp://127.0.0.1"),
     ],
 )
 def test_what_a_service_cannot_run_with_is_refused(monkeypatch, kind, name, value):
@@ -79,7 +79,7 @@ def test_what_a_service_cannot_run_with_is_refused(monkeypatch, kind, name, valu
 
 def test_a_peers_url_may_end_with_a_slash(monkeypatch):
     monkeypatch.setenv("AUTH_URL", "http://auth-service:5001/")
-    assert load(TokenSettings).auth_url == "http://auth-service:5001"
+    assert load(VerifierSettings).auth_url == "http://auth-service:5001"
 
 
 def test_the_base_of_all_settings_reads_no_file():

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, ServiceSettings, TokenSettings, Url
+from servicekit.config import DatabaseSettings, ServiceSettings, Url, VerifierSettings
 
 
-class OrderSettings(DatabaseSettings, TokenSettings, ServiceSettings):
+class OrderSettings(DatabaseSettings, VerifierSettings, ServiceSettings):
     """All of them."""
 
     product_url: Url = Field("http://127.0.0.1:5003", description="product-service.")

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, ServiceSettings, Settings, TokenSettings
+from servicekit.config import DatabaseSettings, ServiceSettings, Settings, VerifierSettings
 
 
 class ProcessorSettings(Settings):
@@ -29,5 +29,5 @@ class ProcessorSettings(Settings):
     )
 
 
-class PaymentSettings(DatabaseSettings, TokenSettings, ServiceSettings, ProcessorSettings):
+class PaymentSettings(DatabaseSettings, VerifierSettings, ServiceSettings, ProcessorSettings):
     """All of them."""

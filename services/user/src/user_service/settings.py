@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, ServiceSettings, Settings, TokenSettings
+from servicekit.config import DatabaseSettings, ServiceSettings, Settings, VerifierSettings
 
 
-class UserSettings(DatabaseSettings, TokenSettings, ServiceSettings):
+class UserSettings(DatabaseSettings, VerifierSettings, ServiceSettings):
     """All of them."""
 
 
