@@ -55,11 +55,12 @@ test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
 	$(PY) -m pytest -m slow
 
 # missing_resolver: proxy_pass names our own upstream groups through a variable, so no name is ever resolved.
-lint: $(VENV)/ready-dev ## check style, types, shell scripts and the gateway's configuration
+lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy services/servicekit services/*/src local
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh
+	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile
 	@rm -rf $(VENV)/lint-gateway
 	$(PY) -m local render-gateway $(VENV)/lint-gateway
 	$(VENV)/bin/gixy --skips missing_resolver $(VENV)/lint-gateway/nginx.conf
