@@ -49,7 +49,7 @@ health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q -m health tests/health
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
-	$(PY) -m pytest -m "not slow and not health" -n 2 --dist loadgroup
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
 	$(PY) -m pytest -m slow

@@ -37,7 +37,11 @@ def check(parts: Iterable[Part], patience_seconds: float = 0) -> None:
                     f"for example with {part.port_setting}=8080 make up."
                 )
             if time.monotonic() >= deadline:
-                raise LocalError(_taken(part))
+                other = next((port for port in range(part.port + 1, 65536) if not _bind_error(port)), 8080)
+                raise LocalError(
+                    f"Port {part.port} is in use{_holder(part.port)}: stop it, "
+                    f"or choose another with {part.port_setting}={other} make up."
+                )
             time.sleep(0.05)
 
 
@@ -50,14 +54,6 @@ def _bind_error(port: int) -> int | None:
         except OSError as error:
             return error.errno
     return None
-
-
-def _taken(part: Part) -> str:
-    other = next((port for port in range(part.port + 1, 65536) if not _bind_error(port)), part.port + 1)
-    return (
-        f"Port {part.port} is in use{_holder(part.port)}: stop it, "
-        f"or choose another with {part.port_setting}={other} make up."
-    )
 
 
 def _holder(port: int) -> str:

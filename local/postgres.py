@@ -110,13 +110,12 @@ def command(data_dir: Path, port: int) -> list[str]:
     return _guarded("INT", "postgres", "-D", str(data_dir), "-p", str(port), *settings)
 
 
-def client_env(port: int, password_file: Path, user: str = SUPERUSER) -> dict[str, str]:
-    """Build libpq's environment for `psql`, `pg_dump` and the like.
+def client_env(port: int, password_file: Path) -> dict[str, str]:
+    """Build libpq's environment for `psql`, `pg_dump` and the like, as the superuser.
 
     Args:
         port: TCP port on 127.0.0.1.
-        password_file: File whose first line is the user's password.
-        user: The role to connect as.
+        password_file: File whose first line is the superuser's password.
 
     Returns:
         The variables to add to the environment.
@@ -125,7 +124,7 @@ def client_env(port: int, password_file: Path, user: str = SUPERUSER) -> dict[st
         "PGHOST": "127.0.0.1",
         "PGPORT": str(port),
         "PGDATABASE": SUPERUSER,
-        "PGUSER": user,
+        "PGUSER": SUPERUSER,
         "PGPASSWORD": password_file.read_text(encoding="utf-8").rstrip("\n"),
         "PGCONNECT_TIMEOUT": "5",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ from local import ports, rundir
 from local.errors import LocalError, StepError
 from local.parts import Part, Stack, Task
 from local.settings import Settings
+from local.status import status
 from local.supervision import PID_FILE, Supervisor, write_script
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def up(environ: Mapping[str, str], build: Build) -> int:
         build: Makes the stack of the settings.
 
     Returns:
-        The exit status: 0 when everything is ready.
+        The exit status: 0 when everything is ready, else as `status`, for a stack that was up already.
 
     Raises:
-        LocalError: It cannot be started, has failed and was stopped again, or is up and not well.
+        LocalError: It cannot be started, or has failed and was stopped again.
     """
     settings = Settings.read(environ)
     run_dir = settings.run_dir
@@ -47,8 +47,11 @@ def up(environ: Mapping[str, str], build: Build) -> int:
     with rundir.lock(run_dir):
         if supervisor := Supervisor.find(run_dir):
             if all(info["statename"] != "STOPPED" for info in supervisor.states().values()):
-                _look(supervisor, settings, environ, build)
-                return 0
+                for name, port in Settings.of_running(run_dir).ports().items():
+                    if environ.get(name) and settings.ports()[name] != port:
+                        raise LocalError(f"The stack is up with {name}={port}: run `make down` before you change it.")
+                print("The stack is already up.", flush=True)
+                return status(run_dir, build)
             print("An earlier start was cut short: stopping what it left.", flush=True)
             supervisor.stop()
         stack = build(settings)
@@ -97,27 +100,6 @@ def _stop(run_dir: Path) -> None:
     began = time.monotonic()
     supervisor.stop()
     print(f"Everything is stopped after {time.monotonic() - began:.1f} s.")
-
-
-def _look(supervisor: Supervisor, wishes: Settings, environ: Mapping[str, str], build: Build) -> None:
-    """Say whether the stack that is already up is the one that is wished for, and well."""
-    running = Settings.of_running(wishes.run_dir)
-    for name, port in running.ports().items():
-        if environ.get(name) and wishes.ports()[name] != port:
-            raise LocalError(f"The stack is up with {name}={port}: run `make down` before you make it {environ[name]}.")
-    print("The stack is already up.", flush=True)
-    running = dataclasses.replace(running, start_timeout_seconds=wishes.start_timeout_seconds)
-    stack = build(running)
-    if {part.name for part in stack.parts} != supervisor.states().keys():
-        raise LocalError("It was started from code with other parts: `make down up` starts it anew.")
-    began, before = time.monotonic(), supervisor.ended()
-    for part in stack.parts:
-        try:
-            while not _is_ready(part, running, began, supervisor.ended().get(part.name, 0) - before.get(part.name, 0)):
-                time.sleep(_PAUSE_SECONDS)
-        except StepError as error:
-            raise LocalError(f"{error} `make status` and `make logs SERVICE={part.name}` tell more.") from error
-    print(stack.welcome)
 
 
 def _start(settings: Settings, stack: Stack) -> None:

@@ -62,7 +62,12 @@ def build(settings: Settings) -> Stack:
     migrate = Task(
         name="migrations",
         needs=("order-db",),
-        run=lambda: _run(settings, "migrations", migration_environment(settings), "order-db-services/migrate.py"),
+        run=lambda: _run(
+            settings,
+            "migrations",
+            {**_database_environment(settings, OWNER), "ROLE_PASSWORDS_DIR": str(settings.run_dir / "secrets")},
+            "order-db-services/migrate.py",
+        ),
     )
     seed = Task(
         name="demo data",
@@ -97,14 +102,6 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
     if service == "auth":
         environment["AUTH_KEYS_DIR"] = str(settings.run_dir / "keys")
     return environment
-
-
-def migration_environment(settings: Settings) -> dict[str, str]:
-    """Give what the migrations need in their environment."""
-    return {
-        **_database_environment(settings, OWNER),
-        "ROLE_PASSWORDS_DIR": str(settings.run_dir / "secrets"),
-    }
 
 
 def password_file(settings: Settings, role: str) -> Path:

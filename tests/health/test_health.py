@@ -4,8 +4,6 @@ import pytest
 
 from tests.fixtures.services import eventually
 
-pytestmark = pytest.mark.health
-
 PREFIXES = {"auth": "auth", "user": "users", "product": "products", "order": "orders", "payment": "payments"}
 
 

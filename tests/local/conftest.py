@@ -1,6 +1,7 @@
 """A stack of tiny stand-ins, run through the real command line and the real supervisor."""
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -10,7 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures import services
 from tests.fixtures.ports import free_ports, is_free
+
+eventually = functools.partial(services.eventually, seconds=30)  # processes start slowly on a busy machine
 
 FAKE_STACK = Path(__file__).parent / "fake_stack.py"
 PORTS = {

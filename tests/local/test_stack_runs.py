@@ -9,8 +9,7 @@ import sys
 import psutil
 import pytest
 
-from tests.fixtures.services import eventually
-from tests.local.conftest import FAKE_STACK, PORTS
+from tests.local.conftest import FAKE_STACK, PORTS, eventually
 
 
 def test_up_starts_each_part_after_what_it_needs_and_down_stops_it_before(stack):
@@ -56,10 +55,9 @@ def test_second_up_says_it_is_up_and_starts_nothing(running):
 
 def test_second_up_tells_who_is_not_well(running):
     running.make("one.slow")
-    said = running.run("up", status=1, START_TIMEOUT_SECONDS="1")
+    said = running.run("up", status=1)
     running.unmake("one.slow")
-    assert "one is not ready" in said
-    assert "answers 503" in said
+    assert re.search(r"^one .* (starting|running), answers 503$", said, re.MULTILINE)
 
 
 def test_second_up_with_another_port_says_that_the_stack_has_to_go_down_first(running):
@@ -100,7 +98,7 @@ def test_after_a_change_of_the_code_status_and_up_say_so_and_down_works(stack):
     said = stack.run("status", status=1, NEWER="yes")
     assert re.search(r"^one .* ready$", said, re.MULTILINE)
     assert re.search(r"^newer .* new, `make down up` starts it$", said, re.MULTILINE)
-    assert "`make down up`" in stack.run("up", status=1, NEWER="yes")
+    assert "`make down up`" in stack.run("up", status=1, NEWER="yes", PAYMENT_PORT="")
     settings.write_text("no settings of any time")
     assert "Everything is stopped" in stack.run("down", NEWER="yes")
 
@@ -157,7 +155,7 @@ def test_a_failed_up_shows_nothing_of_earlier_starts(stack):
 
 def test_a_part_that_is_never_ready_fails_the_start_in_time(stack):
     stack.make("front.slow")
-    said = stack.run("up", status=1, START_TIMEOUT_SECONDS="6")
+    said = stack.run("up", status=1, START_TIMEOUT_SECONDS="4")
     assert re.search(r"front is not ready after \d s: it answers 503", said)
     assert stack.processes() == []
 
