@@ -25,7 +25,7 @@ class Server:
         paths = (PROJECT, PROJECT / "services", PROJECT / "services/product/src")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf", app],
+                [sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf", *([app] if app else [])],
                 cwd=PROJECT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **env},
                 stdout=output,
@@ -136,6 +136,45 @@ def test_sigterm_finishes_the_request_in_flight_and_ends(start, tmp_path):
         (tmp_path / "go").touch()
         assert answer.result().json() == {"finished": True}
     assert server.process.wait(10) == 0
+
+
+def test_while_it_finishes_new_connections_are_refused_not_left_waiting(start, tmp_path):
+    """A gateway sends a refused one to another replica. One that is taken in and then dropped it cannot."""
+    server = start(SAMPLE, MARKS_DIR=str(tmp_path))
+    eventually(server.is_up, 20)
+    address = ("127.0.0.1", int(server.client.root.rpartition(":")[2]))
+
+    def refused():
+        try:
+            socket.create_connection(address, timeout=5).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.client.get, "/slow")
+        eventually((tmp_path / "begun").exists)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(refused, 5)
+        assert not answer.done()
+        (tmp_path / "go").touch()
+        assert answer.result().json() == {"finished": True}
+
+
+def test_a_service_can_be_named_by_the_environment(start):
+    server = start(None, SERVICE="product")
+    eventually(server.is_up, 20)
+    assert server.client.get("/products/1").status_code == 200
+    assert {event["service"] for event in server.events} == {"product-service"}
+
+
+def test_the_health_check_tells_a_service_from_none(start):
+    server = start(PRODUCT)
+    eventually(server.is_up, 20)
+    check = [sys.executable, "-S", "-m", "servicekit.healthcheck"]
+    for port, status in ((server.client.root.rpartition(":")[2], 0), (str(free_port()), 1)):
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT / "services"), "PORT": port}
+        assert subprocess.run(check, env=environment, check=False).returncode == status
 
 
 def test_a_request_that_does_not_finish_holds_the_end_up_no_longer_than_the_limit(start, tmp_path):
