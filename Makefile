@@ -46,7 +46,7 @@ rollout: ## in Docker Compose: rebuild and replace SERVICE=order-service without
 	docker stop $$old; docker rm $$old
 
 health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose from end to end
-	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q -m health tests/health
+	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
 	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup
