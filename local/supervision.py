@@ -131,13 +131,16 @@ class Supervisor:
                 start_new_session=True,
             )
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and process.poll() is None:
-            if found := cls.find(run_dir):
-                return found
-            time.sleep(0.02)
-        process.kill()
-        process.wait()
-        raise LocalError(f"The supervisor did not start: look at {log}.")
+        try:
+            while time.monotonic() < deadline and process.poll() is None:
+                if found := cls.find(run_dir):
+                    return found
+                time.sleep(0.02)
+            raise LocalError(f"The supervisor did not start: look at {log}.")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
 
     def pid(self) -> int:
         """Give the supervisor's process id."""
@@ -161,13 +164,13 @@ class Supervisor:
         patience = sum(part["stopwaitsecs"] for part in self._call("supervisor.getAllConfigInfo"))
         deadline = time.monotonic() + patience + _CALL_SECONDS
         self._call("supervisor.shutdown")
-        while process.is_running():
-            if time.monotonic() > deadline:
-                process.kill()  # its parts end with it
-            with contextlib.suppress(OSError, xmlrpc.client.Fault):
-                self._call("supervisor.getState")  # it looks round once a second, or when somebody calls
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(0.05)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > deadline:
+                    process.kill()  # its parts end with it
+                with contextlib.suppress(OSError, xmlrpc.client.Fault):
+                    self._call("supervisor.getState")  # it looks round once a second, or when somebody calls
+                time.sleep(0.03)
 
     def _call(self, method: str, *args: str | bool) -> Any:
         socket.setdefaulttimeout(_CALL_SECONDS)  # the transport has no limit of its own
