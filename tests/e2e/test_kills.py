@@ -4,82 +4,17 @@ import os
 import signal
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import psutil
 import pytest
-import requests
 
+from tests.fixtures.books import under_load
 from tests.fixtures.services import eventually
 
 pytestmark = pytest.mark.slow
 
 PARTS = ["order-db", "auth-service", "user-service", "product-service", "order-service", "payment-service", "nginx"]
-ENOUGH = 40  # orders placed before the kill, and again after it
-
-
-class Shopper(threading.Thread):
-    """Places one order after another, each until it is answered: what a client with a key can do."""
-
-    def __init__(self, stack, token):
-        super().__init__(daemon=True)
-        self._stack, self._token = stack, token
-        self._stopping = threading.Event()
-        self.placed = {}
-        self.failures = 0
-        self.surprises = []
-
-    def run(self):
-        with requests.Session() as session:
-            while not self._stopping.is_set():
-                key = str(uuid.uuid4())
-                while not self._place(session, key):
-                    if self._stopping.wait(0.05):
-                        return
-
-    def finish(self):
-        self._stopping.set()
-        self.join(30)
-        assert not self.is_alive()
-
-    def _place(self, session, key):
-        try:
-            answer = session.post(
-                f"{self._stack.gateway.root}/orders/",
-                json={"product_id": 1},
-                headers={"Authorization": f"Bearer {self._token}", "Idempotency-Key": key},
-                timeout=20,
-            )
-        except requests.RequestException:
-            self.failures += 1
-            return False
-        if answer.status_code in {200, 201, 202}:
-            self.placed[key] = answer.json()["id"]
-            return True
-        self.failures += 1
-        if answer.status_code < 500:
-            self.surprises.append((answer.status_code, answer.text))
-        return False
-
-
-def balance(stack, shoppers):
-    """Check the books: what clients were told, the orders and the payments say the same."""
-    eventually(
-        lambda: stack.query("SELECT count(*) FROM orders.orders WHERE status = 'PENDING'") == [(0,)], 45, pause=0.5
-    )
-    told = {}
-    for shopper in shoppers:
-        assert not shopper.surprises, shopper.surprises[:3]
-        told |= shopper.placed
-    kept = dict(stack.query("SELECT idempotency_key, id FROM orders.orders WHERE idempotency_key IS NOT NULL"))
-    assert told.items() <= kept.items(), "a client was told of an order that is not there"
-    assert stack.query("SELECT DISTINCT status FROM orders.orders") == [("PAID",)]
-    unbalanced = stack.query(
-        "SELECT o.id, count(p.id) FROM orders.orders o FULL JOIN payments.payments p ON p.order_id = o.id"
-        " GROUP BY o.id HAVING count(p.id) <> 1 OR count(o.id) <> 1 OR bool_or(p.id <> o.payment_id)"
-    )
-    assert unbalanced == []
 
 
 @pytest.fixture(scope="module")
@@ -90,28 +25,6 @@ def shop(tmp_path_factory):
     running.up()
     yield running
     running.down()
-
-
-def under_load(shop, harm):
-    """Do harm while shoppers shop, wait until the shop has healed and sold some more, and check the books."""
-    token = shop.login()
-    shoppers = [Shopper(shop, token) for _ in range(4)]
-    for shopper in shoppers:
-        shopper.start()
-
-    def sold():
-        return sum(len(shopper.placed) for shopper in shoppers)
-
-    try:
-        eventually(lambda: sold() >= ENOUGH, 30)
-        harm()
-        shop.wait_until_ready(60)
-        after = sold()
-        eventually(lambda: sold() >= after + ENOUGH, 30)
-    finally:
-        for shopper in shoppers:
-            shopper.finish()
-    balance(shop, shoppers)
 
 
 @pytest.mark.parametrize("part", PARTS)
