@@ -27,8 +27,11 @@ MAX_ID = 2**31 - 1
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Text without control characters: PostgreSQL stores no NUL, and nobody's name has a line break."""
 
-Digits = Annotated[int, BeforeValidator(_digits)]
-"""An integer in a query string, written as one: not `1.0`, `+1` or `1_0`, which Python takes too."""
+DIGITS = BeforeValidator(_digits)
+"""For an integer in a query string: it is written as one, not as `1.0`, `+1` or `1_0`, which Python takes too.
+
+It stands last in an `Annotated`, or the bounds before it are missing from the document.
+"""
 
 BEARER: dict[str, list[str]] = {"bearer": []}
 """`security=BEARER` says in the document that a view wants a token; `Authenticator.required` is what asks for it."""

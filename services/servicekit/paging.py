@@ -1,11 +1,11 @@
 """Lists in pages: newest first, `?limit=&cursor=`, `{"items": [...], "next_cursor": ...}`."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from servicekit.api import MAX_ID, Digits, Query
+from servicekit.api import DIGITS, MAX_ID, Query
 
 MAX_LIMIT = 100
 
@@ -15,8 +15,10 @@ _T = TypeVar("_T")
 class PageQuery(Query):
     """The query string of a list."""
 
-    limit: Digits = Field(50, ge=1, le=MAX_LIMIT, description="Items a page at most.")
-    cursor: Digits | None = Field(None, ge=1, le=MAX_ID, description="`next_cursor` of the page before.")
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), DIGITS] = Field(50, description="Items a page at most.")
+    cursor: Annotated[int, Field(ge=1, le=MAX_ID), DIGITS] | None = Field(
+        None, description="`next_cursor` of the page before."
+    )
 
     @property
     def before_id(self) -> int:
