@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow lint format lock docs rotate-keys psql rollout health-compose
+.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs rotate-keys psql rollout health-compose
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,10 +49,13 @@ health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
-	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(PY) -m pytest -m "not slow and not compose" -n 2 --dist loadgroup
 
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
 	$(PY) -m pytest -m slow
+
+test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start the shop in it, and delete it
+	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose
 
 # missing_resolver: proxy_pass names our own upstream groups through a variable, so no name is ever resolved.
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration

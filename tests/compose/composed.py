@@ -1,0 +1,241 @@
+"""The shop in Docker Compose, driven as a person would: commands in a terminal, requests to port 80."""
+
+import json
+import os
+import pty
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg2
+
+from tests.fixtures.services import Client, eventually
+
+PROJECT = Path(__file__).parents[2]
+SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
+LONG_RUNNING = (*SERVICES, "nginx", "order-db")
+ONE_SHOTS = ("init", "migrate", "seed")
+
+# So that `docker compose` means what COMPOSE says, whoever types it.
+SHIM = """\
+#!/bin/sh
+PATH=${PATH#*:}
+[ "$1" = compose ] || exec docker "$@"
+shift
+exec $COMPOSE "$@"
+"""
+
+
+class ComposedShop:
+    """A clone of this project as it is now, and the stack that runs from it.
+
+    A clone, because a fresh one has to do, because tests change it, and because a person's `.env` or `secrets/` must
+    not decide what is tested.
+    """
+
+    def __init__(self, folder):
+        self.clone = folder / "clone"
+        files = _run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], PROJECT, os.environ, 30)
+        for name in files.split("\0"):
+            if name and (PROJECT / name).is_file():
+                (self.clone / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, self.clone / name)
+        tools = folder / "bin"
+        tools.mkdir()
+        (tools / "docker").write_text(SHIM)
+        (tools / "docker").chmod(0o755)
+        program, *arguments = shlex.split(os.environ.get("COMPOSE") or "docker compose")
+        if "/" in program:
+            program = str((PROJECT / program).resolve())
+        settings = {
+            "GATEWAY_PORT",
+            "ORDER_DB_PORT",
+            "SECRETS_DIR",
+            "LOGIN_RATE",
+            "COMPOSE_FILE",
+            "COMPOSE_PROJECT_NAME",
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name not in settings},
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "COMPOSE": shlex.join([program, *arguments]),
+            "TERM": "dumb",
+        }
+        self.gateway = Client("http://localhost")
+
+    def run(self, *command, seconds=60, **environment):
+        """Run a command in the clone; what it printed to stdout. Fails with all that it printed."""
+        return _run(command, self.clone, self._environment | environment, seconds)
+
+    def fail(self, *command, seconds=60, **environment):
+        """Run a command that has to fail; what it printed to stderr."""
+        done = _finish(command, self.clone, self._environment | environment, seconds)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    def compose(self, *arguments, seconds=60, **environment):
+        return self.run("docker", "compose", *arguments, seconds=seconds, **environment)
+
+    def typed(self, script, keys=(), seconds=60):
+        """Run a script in a terminal; type each key line when the prompt of psql is there. What the terminal showed."""
+        terminal, inner = pty.openpty()
+        termios.tcsetwinsize(inner, (200, 200))  # no pager
+        process = subprocess.Popen(
+            ["bash", "-ec", script],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            cwd=self.clone,
+            env=self._environment,
+            start_new_session=True,
+        )
+        os.close(inner)
+        shown, waiting, deadline = b"", list(keys), time.monotonic() + seconds
+        seen = 0
+        with suppress(OSError):  # how Linux says that nobody holds the terminal any more
+            while time.monotonic() < deadline:
+                if not select.select([terminal], [], [], 0.2)[0]:
+                    continue
+                read = os.read(terminal, 65536)
+                if not read:
+                    break
+                shown += read
+                if waiting and shown.find(b"=# ", seen) >= 0:
+                    seen = len(shown)
+                    os.write(terminal, waiting.pop(0).encode() + b"\n")
+        os.close(terminal)
+        text = shown.decode().replace("\r\n", "\n")
+        try:
+            status = process.wait(max(deadline - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(f"not done within {seconds} s: {script}\n{text}") from None
+        assert status == 0, f"status {status}: {script}\n{text}"
+        return text
+
+    def containers(self, service):
+        """The ids of a service's containers, ended ones too."""
+        found = self.compose("ps", "--all", "--quiet", service).split()
+        assert found, f"{service} has no container"
+        return found
+
+    def inspect(self, service):
+        """What the engine knows of a service's first container."""
+        return json.loads(self.run("docker", "inspect", self.containers(service)[0]))[0]
+
+    def inside(self, service, *command, user=None):
+        """Run a command in a service's container: (its status, what it printed)."""
+        options = [] if user is None else ["--user", str(user)]
+        done = _finish(
+            ["docker", "exec", *options, self.containers(service)[0], *command], self.clone, self._environment, 30
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def root(self, code, *arguments, options=()):
+        """Run Python code as root in a container of its own, of one of our images; what it printed."""
+        command = ["docker", "run", "--rm", "--user", "0", "--entrypoint", "python", *options]
+        return self.run(*command, "devopsmicroservices-init", "-c", code, *arguments)
+
+    def files(self, volume):
+        """The files of a volume: name -> (uid, gid, mode, content)."""
+        code = (
+            "import json, os\n"
+            "print(json.dumps({e.name: (e.stat().st_uid, e.stat().st_gid, oct(e.stat().st_mode & 0o777),"
+            " open(e).read()) for e in os.scandir('/volume') if not e.name.startswith('.')}))"
+        )
+        return json.loads(self.root(code, options=["--volume", f"{volume}:/volume:ro"]))
+
+    def secrets(self):
+        """Every secret of the stack, by name."""
+        volumes = ("devopsmicroservices_secrets", "devopsmicroservices_signing_keys")
+        return {name: file[3] for volume in volumes for name, file in self.files(volume).items() if file[3].strip()}
+
+    def kill(self, service):
+        """Kill a container's first process, and with it all others, from outside, as the kernel does without memory.
+
+        `docker kill` will not do: the engine takes it for a wish of the person, and does not start the container again.
+        """
+        pid = self.inspect(service)["State"]["Pid"]
+        self.root("import os, sys; os.kill(int(sys.argv[1]), 9)", str(pid), options=["--pid", "host"])
+        eventually(lambda: self.inspect(service)["State"]["Pid"] not in {0, pid}, 30, pause=0.2)
+
+    def unhealthy(self):
+        """The long-running containers that are not healthy, and how they are."""
+        lines = self.compose("ps", "--all", "--format", "json").splitlines()
+        containers = [json.loads(line) for line in lines]
+        states = {
+            one["Name"]: one["Health"] or one["State"] for one in containers if one["Service"] not in set(ONE_SHOTS)
+        }
+        assert len(states) >= len(LONG_RUNNING), states
+        return {name: state for name, state in states.items() if state != "healthy"}
+
+    def wait_until_ready(self, seconds=60):
+        """Wait until every long-running container is healthy."""
+        eventually(lambda: not self.unhealthy(), seconds, pause=0.3)
+
+    def login(self):
+        answer = self.gateway.post("/auth/login", {"username": "admin", "password": "password"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["token"]
+
+    def order(self, token):
+        """Place an order that has to be paid; its id."""
+        answer = self.gateway.post("/orders/", {"product_id": 1}, token)
+        assert (answer.status_code, answer.json()["status"]) == (201, "PAID"), answer.text
+        return answer.json()["id"]
+
+    def query(self, statement):
+        """Ask the order database as its owner, through the published port."""
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=5433,
+            dbname="orders_user",
+            user="orders_user",
+            password=self.run("docker", "exec", "order-db", "cat", "/run/secrets/orders_user").strip(),
+            connect_timeout=5,
+        )
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall()
+        finally:
+            connection.close()
+
+    def health_checks(self):
+        """Run tests/health against the stack; what pytest printed."""
+        return self.run(
+            sys.executable, "-m", "pytest", "-q", "tests/health", seconds=120, HEALTH_COMPOSE="docker compose"
+        )
+
+
+def _finish(command, folder, environment, seconds):
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        printed = (error.stdout or b"") + (error.stderr or b"")
+        raise AssertionError(
+            f"not done within {seconds} s: {shlex.join(command)}\n{printed.decode()[-3000:]}"
+        ) from None
+
+
+def _run(command, folder, environment, seconds):
+    done = _finish(command, folder, environment, seconds)
+    assert done.returncode == 0, (
+        f"status {done.returncode}: {shlex.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    )
+    return done.stdout

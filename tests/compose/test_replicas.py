@@ -1,0 +1,133 @@
+"""While replicas are replaced, the gateway loses no request: with two nobody notices, with one new requests wait."""
+
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from itertools import cycle
+
+import pytest
+import requests
+
+from tests.compose.composed import SERVICES
+from tests.fixtures.books import balance
+from tests.fixtures.services import eventually
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
+
+ORDER = ("POST", "/orders/")
+VISITS = [ORDER, ("GET", "/orders/"), ("GET", "/products/1"), ("GET", "/users/me"), ("GET", "/auth/validate")]
+
+
+class Visitor(threading.Thread):
+    """Asks every service in turn, without a second try and, for orders, without a key: nothing may be sent twice."""
+
+    def __init__(self, shop, token):
+        super().__init__(daemon=True)
+        self._root, self._token = shop.gateway.root, token
+        self.stopping = threading.Event()
+        self.answers = []
+
+    def run(self):
+        with requests.Session() as session:
+            session.headers["Authorization"] = f"Bearer {self._token}"
+            for method, path in cycle(VISITS):
+                if self.stopping.wait(0.01):
+                    return
+                body = {"product_id": 1} if method == "POST" else None
+                try:
+                    answer = session.request(method, self._root + path, json=body, timeout=20)
+                    seen = (answer.status_code, "Retry-After" in answer.headers)
+                except requests.RequestException as error:
+                    seen = (repr(error), False)
+                self.answers.append((method, path, *seen))
+
+
+def orders(shop):
+    return shop.query("SELECT count(*) FROM orders.orders")[0][0]
+
+
+@contextmanager
+def visited(shop, token):
+    """Let visitors in during the block; how often which answer was seen is there after it. Checks the books."""
+    visitors = [Visitor(shop, token) for _ in range(4)]
+    seen = Counter()
+    before = orders(shop)
+
+    def answered():
+        return sum(len(visitor.answers) for visitor in visitors)
+
+    for visitor in visitors:
+        visitor.start()
+    try:
+        eventually(lambda: answered() > 100, 30)
+        yield seen
+        after = answered()
+        eventually(lambda: answered() > after + 100, 30)
+    finally:
+        for visitor in visitors:
+            visitor.stopping.set()
+        for visitor in visitors:
+            visitor.join(30)
+            assert not visitor.is_alive()
+    seen.update(answer for visitor in visitors for answer in visitor.answers)
+    placed = sum(times for (*visit, status, _), times in seen.items() if tuple(visit) == ORDER and status in {201, 202})
+    assert orders(shop) == before + placed, "an order was placed that its client was not told of, or the reverse"
+    balance(shop, [])
+
+
+def failures(seen):
+    """The answers that are no success, and how often they were seen."""
+    return {answer: times for answer, times in seen.items() if answer[2] not in {200, 201, 202}}
+
+
+@pytest.fixture(scope="module")
+def doubled(shop):
+    """Two replicas of every service; one again afterwards."""
+
+    def scale(replicas):
+        scales = [part for service in SERVICES for part in ("--scale", f"{service}={replicas}")]
+        shop.compose("up", "-d", "--wait", "--no-recreate", *scales, seconds=120)
+
+    scale(2)
+    time.sleep(2)  # the gateway asks for addresses once a second
+    yield shop
+    scale(1)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_one_of_two_replicas_is_restarted_and_no_request_fails(doubled, token, service):
+    with visited(doubled, token) as seen:
+        replica = doubled.containers(service)[0]
+        doubled.run("docker", "stop", replica)
+        doubled.run("docker", "start", replica)
+        doubled.wait_until_ready()
+    assert failures(seen) == {}
+
+
+def test_a_rollout_replaces_the_only_replica_and_no_request_fails(shop, token):
+    before = shop.containers("order-service")
+    assert len(before) == 1
+    with visited(shop, token) as seen:
+        shop.run("make", "rollout", "SERVICE=order-service", "COMPOSE=docker compose", seconds=120)
+        shop.wait_until_ready()
+    assert failures(seen) == {}
+    after = shop.containers("order-service")
+    assert len(after) == 1
+    assert after != before
+
+
+@pytest.mark.parametrize("service", ["order-service", "product-service"])
+def test_while_the_only_replica_is_replaced_new_requests_are_told_when_to_come_back(shop, token, service):
+    with visited(shop, token) as seen:
+        shop.compose("up", "-d", "--no-deps", "--force-recreate", service)
+        shop.wait_until_ready()
+    assert failures(seen)
+    assert {answer[2:] for answer in failures(seen)} == {(503, True)}, failures(seen)
+
+
+def test_a_replaced_gateway_comes_back_and_the_books_balance(shop, token):
+    shop.compose("up", "-d", "--no-deps", "--force-recreate", "nginx")
+    shop.wait_until_ready()
+    shop.order(token)
+    balance(shop, [])
