@@ -44,6 +44,8 @@ def test_only_init_is_root_or_has_a_capability():
     assert {name: part["cap_add"] for name, part in PARTS.items() if "cap_add" in part} == {
         "init": ["CHOWN", "DAC_OVERRIDE"]
     }
+    assert PARTS["init"]["network_mode"] == "none"
+    assert all(part["networks"] == ["micro-net"] for name, part in PARTS.items() if name != "init")
     assert not any({"privileged", "pid", "ipc"} & set(part) for part in PARTS.values())
 
 

@@ -56,6 +56,7 @@ def test_a_one_shot_runs_once_and_init_alone_is_root(shop, service):
     container = shop.inspect(service)
     assert container["HostConfig"]["RestartPolicy"]["Name"] in {"", "no"}
     assert (container["Config"]["User"] == "0:0") == (service == "init")
+    assert (container["HostConfig"]["NetworkMode"] == "none") == (service == "init")
     assert container["Config"]["User"], "an image's default may change"
 
 
