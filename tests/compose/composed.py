@@ -121,7 +121,9 @@ class ComposedShop:
 
     def containers(self, service):
         """The ids of a service's containers, ended ones too."""
-        found = self.compose("ps", "--all", "--quiet", service).split()
+        labels = {"project": "devopsmicroservices", "service": service, "oneoff": "False"}
+        filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+        found = self.run("docker", "ps", "--all", "--quiet", "--no-trunc", *filters).split()
         assert found, f"{service} has no container"
         return found
 
@@ -167,13 +169,11 @@ class ComposedShop:
 
     def unhealthy(self):
         """The long-running containers that are not healthy, and how they are."""
-        lines = self.compose("ps", "--all", "--format", "json").splitlines()
-        containers = [json.loads(line) for line in lines]
-        states = {
-            one["Name"]: one["Health"] or one["State"] for one in containers if one["Service"] not in set(ONE_SHOTS)
-        }
-        assert len(states) >= len(LONG_RUNNING), states
-        return {name: state for name, state in states.items() if state != "healthy"}
+        containers = [container for service in LONG_RUNNING for container in self.containers(service)]
+        shown = self.run(
+            "docker", "inspect", "--format", "{{.Name}} {{.State.Status}} {{.State.Health.Status}}", *containers
+        )
+        return [line for line in shown.splitlines() if not line.endswith(" running healthy")]
 
     def wait_until_ready(self, seconds=60):
         """Wait until every long-running container is healthy."""

@@ -1,6 +1,7 @@
 """The stack that all tests here share: there can be one only, as its name, ports and volumes are fixed."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -15,6 +16,7 @@ def shop(request, tmp_path_factory):
     volumes = running.run("docker", "volume", "ls", "--quiet", "--filter", "name=^devopsmicroservices_").split()
     if volumes and not os.environ.get("CI_NO_SKIPS"):
         pytest.fail("There is a stack, or its data: these tests would delete it. First: docker compose down -v")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends the tests early wants no stack left either
     try:
         running.compose("down", "--volumes", "--remove-orphans", seconds=120)
         began = time.monotonic()
