@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,12 +14,12 @@ import psutil
 from local.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Sequence
 
     from local.parts import Part
 
 
-def check(parts: Iterable[Part], patience_seconds: float = 0) -> None:
+def check(parts: Sequence[Part], patience_seconds: float = 0) -> None:
     """Make sure that each part can have its port.
 
     Args:
@@ -26,23 +27,32 @@ def check(parts: Iterable[Part], patience_seconds: float = 0) -> None:
         patience_seconds: How long to wait for those who hold a port and may be about to end.
 
     Raises:
-        LocalError: A port is taken or forbidden; the sentence says by whom and what to do.
+        LocalError: Ports are taken or forbidden; the sentence says which, by whom and what to do.
     """
     deadline = time.monotonic() + patience_seconds
+    ours = {part.port for part in parts}
+    taken, choices = [], []
     for part in parts:
         while error := _bind_error(part.port):
             if error == errno.EACCES:
                 raise LocalError(
                     f"Port {part.port} is only for root: choose one above 1023, "
-                    f"for example with {part.port_setting}=8080 make up."
+                    f"for example with {part.port_setting}={_other(8079, ours)} make up."
                 )
             if time.monotonic() >= deadline:
-                other = next((port for port in range(part.port + 1, 65536) if not _bind_error(port)), 8080)
-                raise LocalError(
-                    f"Port {part.port} is in use{_holder(part.port)}: stop it, "
-                    f"or choose another with {part.port_setting}={other} make up."
-                )
+                ours.add(other := _other(part.port, ours))
+                taken.append(f"Port {part.port} is in use{_holder(part.port)}")
+                choices.append(f"{part.port_setting}={other}")
+                break
             time.sleep(0.05)
+    if taken:
+        raise LocalError(f"{'; '.join(taken)}: stop that, or choose otherwise with {' '.join(choices)} make up.")
+
+
+def _other(port: int, ours: Collection[int]) -> int:
+    """Find a free port near one, and none of ours."""
+    near = chain(range(port + 1, 65536), range(1024, port))
+    return next(other for other in near if other not in ours and not _bind_error(other))
 
 
 def _bind_error(port: int) -> int | None:

@@ -1,7 +1,9 @@
+import contextlib
 import os
 import pty
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from tests.fixtures.ports import is_free
 from tests.local.conftest import FAKE_STACK, PORTS, eventually
 
 
@@ -161,17 +164,30 @@ def test_a_part_that_is_never_ready_fails_the_start_in_time(stack):
 
 
 def test_a_port_in_use_is_told_with_its_holder_and_another_choice(stack):
-    holder = subprocess.Popen([sys.executable, "-m", "http.server", str(stack.ports["two"]), "--bind", "127.0.0.1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    try:
-        eventually(lambda: not stack.free())
+    with socket.create_server(("127.0.0.1", stack.ports["two"])):
         said = stack.run("up", status=1)
-    finally:
-        holder.kill()
-        holder.wait()
-    assert f"Port {stack.ports['two']} is in use by pid {holder.pid} (" in said
-    assert re.search(r"or choose another with USER_PORT=\d+ make up\.", said)
+    assert f"Port {stack.ports['two']} is in use by pid {os.getpid()} (" in said
+    assert re.search(r": stop that, or choose otherwise with USER_PORT=\d+ make up\.", said)
     assert stack.processes() == []
+
+
+def test_all_ports_in_use_are_told_at_once_with_choices_that_work(stack):
+    with contextlib.ExitStack() as held:
+        for part in ("one", "two"):
+            held.enter_context(socket.create_server(("127.0.0.1", stack.ports[part])))
+        said = stack.run("up", status=1)
+        choices = dict(re.findall(r"(\w+_PORT)=(\d+)", said))
+        assert set(choices) == {"ORDER_PORT", "USER_PORT"}
+        assert "Welcome." in stack.run("up", **choices)
+        stack.run("down")
+
+
+def test_the_choice_for_a_port_in_use_is_no_port_of_another_part(stack):
+    one = next(port for port in range(stack.ports["one"], 32_000) if is_free(port) and is_free(port + 1))
+    with socket.create_server(("127.0.0.1", one)):
+        said = stack.run("up", status=1, ORDER_PORT=str(one), USER_PORT=str(one + 1))
+    (choice,) = re.findall(r"ORDER_PORT=(\d+)", said)
+    assert int(choice) > one + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
