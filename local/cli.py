@@ -50,7 +50,7 @@ def main(argv: Sequence[str], build: Build) -> int:
     parsers["render-gateway"].add_argument("folder", type=Path)
     try:
         return _run(parser.parse_args(argv), build)
-    except LocalError as error:
+    except (LocalError, OSError) as error:  # the system's own sentences name the file
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -22,14 +22,17 @@ def prepare(run_dir: Path) -> None:
     """Create the folder and its rooms, for its owner only.
 
     Raises:
-        LocalError: The folder holds something that is not ours.
+        LocalError: The folder holds something that is not ours, or cannot be made.
     """
-    if run_dir.exists() and not is_ours(run_dir) and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise LocalError(f"{run_dir} holds something else: choose an empty or new folder with RUN_DIR.")
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (run_dir / MARKER).write_text("`make reset` deletes this folder with everything in it.\n", encoding="utf-8")
-    for name in ("conf", "keys", "logs", "secrets"):
-        (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+    try:
+        if run_dir.exists() and not is_ours(run_dir) and (not run_dir.is_dir() or any(run_dir.iterdir())):
+            raise LocalError(f"{run_dir} holds something else: choose an empty or new folder with RUN_DIR.")
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (run_dir / MARKER).write_text("`make reset` deletes this folder with everything in it.\n", encoding="utf-8")
+        for name in ("conf", "keys", "logs", "secrets"):
+            (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{run_dir} cannot be used ({error.strerror}): choose another with RUN_DIR.") from error
 
 
 def is_ours(run_dir: Path) -> bool:

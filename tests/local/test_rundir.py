@@ -1,4 +1,5 @@
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,12 @@ def test_secrets_are_made_once_differ_and_are_for_the_owner_only(tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     rundir.make_secrets(tmp_path / "run", ("first", "second", "third"))
     assert [file.read_text() for file in files] == before
+
+
+@pytest.mark.parametrize("name", ["/proc/nope", "/dev/null/nope"])
+def test_a_folder_that_cannot_be_made_is_told(name):
+    with pytest.raises(LocalError, match=rf"{name} cannot be used \(.+\): choose another with RUN_DIR"):
+        rundir.prepare(Path(name))
 
 
 def test_an_interrupted_secret_is_made_again(tmp_path):

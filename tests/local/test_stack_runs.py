@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from local.settings import PROJECT
 from tests.fixtures.ports import is_free
 from tests.local.conftest import FAKE_STACK, PORTS, eventually
 
@@ -190,6 +191,20 @@ def test_the_choice_for_a_port_in_use_is_no_port_of_another_part(stack):
     assert int(choice) > one + 1
 
 
+def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path):
+    (tmp_path / "psutil.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RUN_DIR": str(tmp_path / "run")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "local", "status"], env=environment, cwd=PROJECT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert err == ""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_up_stops_what_it_started(stack, number):
     stack.make("front.slow")
@@ -307,6 +322,10 @@ def test_up_refuses_a_folder_that_is_not_ours(stack):
     stack.run_dir.mkdir()
     (stack.run_dir / "thesis.txt").touch()
     assert "holds something else" in stack.run("up", status=1)
+
+
+def test_a_file_that_is_gone_is_named_without_a_traceback(running):
+    assert "secrets/orders_user" in running.run("psql", status=1)
 
 
 def test_tools_for_a_running_stack_say_that_there_is_none(stack):
