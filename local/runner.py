@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from local.errors import LocalError, StepError
 from local.parts import Part, Stack, Task
 from local.settings import Settings
 from local.status import status
-from local.supervision import PID_FILE, Supervisor, write_script
+from local.supervision import PID_FILE, Supervisor, await_lost, write_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +42,8 @@ def up(environ: Mapping[str, str], build: Build) -> int:
     Raises:
         LocalError: It cannot be started, or has failed and was stopped again.
     """
+    for number in _SIGNALS:
+        signal.signal(number, _end)
     settings = Settings.read(environ)
     run_dir = settings.run_dir
     rundir.prepare(run_dir)
@@ -54,6 +57,7 @@ def up(environ: Mapping[str, str], build: Build) -> int:
                 return status(run_dir, build)
             print("An earlier start was cut short: stopping what it left.", flush=True)
             supervisor.stop()
+        await_lost(run_dir)
         stack = build(settings)
         killed = (run_dir / PID_FILE).exists()  # its processes are about to end
         ports.check(stack.parts, max(part.stop_seconds for part in stack.parts) if killed else 0)
@@ -67,10 +71,7 @@ def down(run_dir: Path) -> int:
 
     Nothing is read of settings or of the stack's description: these may have changed since it was started.
     """
-    if not rundir.is_ours(run_dir):
-        print("Nothing is running.")
-        return 0
-    with rundir.lock(run_dir):
+    with rundir.lock(run_dir) if rundir.is_ours(run_dir) else contextlib.nullcontext():
         _stop(run_dir)
     return 0
 
@@ -94,6 +95,7 @@ def reset(run_dir: Path) -> int:
 def _stop(run_dir: Path) -> None:
     supervisor = Supervisor.find(run_dir)
     if not supervisor:
+        await_lost(run_dir)
         print("Nothing is running.")
         return
     print("Stopping everything ...", flush=True)
@@ -106,8 +108,6 @@ def _start(settings: Settings, stack: Stack) -> None:
     """Start everything; on any failure and on Ctrl-C stop it all again."""
     sizes = {log: log.stat().st_size for log in (settings.run_dir / "logs").iterdir()}
     began = time.monotonic()
-    for number in _SIGNALS:
-        signal.signal(number, _end)
     try:
         _bring_up(Supervisor.launch(settings.run_dir, stack), settings, stack)
     except BaseException as error:

@@ -7,6 +7,7 @@ is set in fields that supervisor does not document (`_on_end`): tests/local woul
 - What a killed process leaves behind goes with it. nginx's workers, for one, outlive a master that got
   SIGKILL, and keep its port so that no new master can start.
 - It counts how often a part ended by itself.
+- It ends, with its parts, when its folder is deleted or moved: nobody could find it any more to stop it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import signal
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from supervisor import events, supervisord
+
+from local.supervision import PID_FILE, SOCKET
 
 MAX_WAIT = 20
 """The longest wait between two attempts to start a part, in seconds."""
@@ -37,10 +41,15 @@ class Extension:
             events.ProcessStateStoppedEvent,
         ):
             events.subscribe(event, self._on_end)
+        events.subscribe(events.Tick5Event, self._on_tick)
 
     def ended(self) -> dict[str, int]:
         """Tell how often each part has ended without having been asked to."""
         return dict(self._ended)
+
+    def _on_tick(self, _event: events.Tick5Event) -> None:
+        if not all(Path(sys.argv[1], name).exists() for name in (PID_FILE, SOCKET)):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_end(self, event: events.ProcessStateEvent) -> None:
         process = event.process

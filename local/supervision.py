@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from local.parts import Part, Stack
 
 PID_FILE = "supervisor.pid"
+SOCKET = "supervisor.sock"
 
-_SOCKET = "supervisor.sock"
+_MODULE = "local.supervise"
 _START_SECONDS = 30
 _CALL_SECONDS = 10
+_LOST_SECONDS = 60
 _NO_WAIT = False
 _USER = "owner"
 _NEVER_GIVE_UP = 1_000_000  # supervise.py keeps the count of attempts in a row at its longest wait
@@ -123,7 +125,7 @@ class Supervisor:
         log = run_dir / "logs" / "supervisor.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "local.supervise", str(run_dir)],
+                [sys.executable, "-m", _MODULE, str(run_dir)],
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -174,7 +176,7 @@ class Supervisor:
 
     def _call(self, method: str, *args: str | bool) -> Any:
         socket.setdefaulttimeout(_CALL_SECONDS)  # the transport has no limit of its own
-        transport = SupervisorTransport(_USER, _USER, f"unix://{_SOCKET}")
+        transport = SupervisorTransport(_USER, _USER, f"unix://{SOCKET}")
         # The path of a socket may have 107 bytes only, and this folder's may be longer: so a relative one.
         # The address is needed for its form only.
         with contextlib.chdir(self._run_dir), xmlrpc.client.ServerProxy("http://localhost", transport) as server:
@@ -184,9 +186,18 @@ class Supervisor:
                 raise ConnectionResetError(f"broken answer: {error!r}") from error
 
 
+def await_lost(run_dir: Path) -> None:
+    """Wait for a supervisor whose folder was deleted: it sees that within 5 s, and ends with its parts."""
+    deadline = time.monotonic() + _LOST_SECONDS
+    while time.monotonic() < deadline and any(
+        (process.info["cmdline"] or [])[-2:] == [_MODULE, str(run_dir)] for process in psutil.process_iter(["cmdline"])
+    ):
+        time.sleep(0.1)
+
+
 def _configure(run_dir: Path, stack: Stack) -> None:
     text = _CONFIGURATION.format(
-        socket=_SOCKET,
+        socket=SOCKET,
         pid_file=PID_FILE,
         user=_USER,
         as_root="user=root\n" if os.geteuid() == 0 else "",  # else it warns that it keeps root's rights

@@ -2,6 +2,7 @@ import contextlib
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -254,6 +255,27 @@ def test_up_right_after_the_supervisor_was_killed_waits_for_the_ports(stack):
     stack.run("up")
     stack.supervisor().kill()
     assert "Welcome." in stack.run("up")
+
+
+def test_a_stack_whose_folder_was_deleted_ends(stack):
+    stack.run("up")
+    shutil.rmtree(stack.run_dir)
+    assert "Nothing is running" in stack.run("down")
+    assert stack.processes() == []
+    assert next(line for line in stack.order() if line.startswith("stop")) == "stop front"
+
+
+@pytest.mark.parametrize("name", ["supervisor.sock", "."])
+def test_up_after_the_folder_was_deleted_or_a_part_of_it_begins_anew(stack, name):
+    stack.run("up")
+    lost = stack.supervisor()
+    if name == ".":
+        shutil.rmtree(stack.run_dir)
+    else:
+        (stack.run_dir / name).unlink()
+    assert "Welcome." in stack.run("up")
+    assert stack.supervisor() != lost
+    stack.run("status")
 
 
 def test_a_stopped_supervisor_takes_its_parts_along_in_order(stack):
