@@ -47,6 +47,8 @@ class Stack:
 
     steps: tuple[Part | Task, ...]
     welcome: str = ""
+    check: Callable[[], None] = lambda: None
+    """Looks, before anything is started, for what would keep the parts from starting. Raises LocalError."""
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -61,6 +61,7 @@ def up(environ: Mapping[str, str], build: Build) -> int:
         stack = build(settings)
         killed = (run_dir / PID_FILE).exists()  # its processes are about to end
         ports.check(stack.parts, max(part.stop_seconds for part in stack.parts) if killed else 0)
+        stack.check()
         settings.store()
         _start(settings, stack)
     return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import ChainMap
 from typing import TYPE_CHECKING
 
 from local import nginx, postgres, rundir
-from local.errors import StepError
+from local.errors import LocalError, StepError
 from local.parts import Part, Stack, Task, ending_with_parent
 from local.probes import http_ready, postgres_ready
 from local.settings import PROJECT, Settings
@@ -57,7 +59,7 @@ def build(settings: Settings) -> Stack:
         ),
         stop_signal=nginx.STOP_SIGNAL,
         stop_seconds=nginx.STOP_SECONDS,
-        needs=("find nginx", *(service.name for service in services)),
+        needs=tuple(service.name for service in services),
     )
     migrate = Task(
         name="migrations",
@@ -76,8 +78,9 @@ def build(settings: Settings) -> Stack:
     )
     return Stack(
         # A task holds up what stands after it, so the services are begun before the seed.
-        steps=(Task(name="find nginx", run=_find_nginx), database, migrate, *services, seed, gateway),
+        steps=(database, migrate, *services, seed, gateway),
         welcome=_WELCOME.format(port=settings.gateway_port),
+        check=lambda: _check(settings),
     )
 
 
@@ -141,17 +144,28 @@ def _port(settings: Settings, service: str) -> int:
     return port
 
 
+def _check(settings: Settings) -> None:
+    owner = password_file(settings, OWNER)
+    if (settings.run_dir / "data" / "PG_VERSION").exists() and not owner.exists():
+        raise LocalError(f"The database's password is lost: restore {owner}, or `make reset` to begin with no data.")
+    environments = [service_environment(settings, service) for service in SERVICES]
+    path = ":".join(environment["PYTHONPATH"] for environment in environments)
+    environment = {**os.environ, **ChainMap(*environments), "PYTHONPATH": path}
+    services = [sys.executable, "-m", "local.check", *SERVICES]
+    for command in (services, [*_prepare_gateway(settings), "-t", "-q"]):
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = re.search(r"\[emerg\] (?:[\d#]+: )?(.+)", done.stderr)  # nginx says more than that
+            said = reason[1] if reason else done.stderr.strip().rpartition("\n")[2]
+            raise LocalError(f"A setting will not do: {said}.")
+
+
 def _prepare_database(settings: Settings) -> list[str]:
     rundir.make_secrets(settings.run_dir, (OWNER, *ROLES.values()))
     data = settings.run_dir / "data"
     init_sql = PROJECT / "order-db-services" / "init" / "01-create-orders.sql"
     postgres.initialise(data, password_file(settings, OWNER), init_sql)
     return postgres.command(data, settings.order_db_port)
-
-
-def _find_nginx() -> str:
-    program = nginx.find()
-    return f"nginx {'.'.join(map(str, nginx.version(program)))}"
 
 
 def _prepare_gateway(settings: Settings) -> list[str]:

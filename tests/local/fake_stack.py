@@ -8,6 +8,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from local.cli import main  # noqa: E402
+from local.errors import LocalError  # noqa: E402
 from local.parts import Part, Stack, Task, ending_with_parent  # noqa: E402
 from local.probes import http_ready  # noqa: E402
 
@@ -34,6 +35,10 @@ def build(settings):
             file.write("task\n")
         return "done"
 
+    def check():
+        if "INVALID" in os.environ:
+            raise LocalError("A setting will not do.")
+
     return Stack(
         steps=(
             part("base", "order_db_port"),
@@ -44,6 +49,7 @@ def build(settings):
             *([part("newer", "payment_port")] if "NEWER" in os.environ else ()),
         ),
         welcome="Welcome.",
+        check=check,
     )
 
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from local import rundir, stack, supervision
-from local.errors import StepError
+from local.errors import LocalError, StepError
 from local.parts import Part
 from local.settings import Settings
 from local.stack import build
@@ -56,6 +56,41 @@ def test_a_service_may_take_longer_to_stop_than_it_gives_its_requests(settings, 
     assert parts["order-service"].stop_seconds > 15 + 5  # and its background task
     patient = build(Settings.read({"GRACEFUL_TIMEOUT_SECONDS": "300"})).parts
     assert all(part.stop_seconds > 305 for part in patient if part.name.endswith("-service"))
+
+
+def test_settings_that_will_do_pass_the_check(settings, monkeypatch):
+    monkeypatch.setenv("CATALOGUE_FILE", "services/product/src/product_service/catalogue.json")
+    monkeypatch.setenv("LOGIN_RATE", "7r/s")
+    build(settings).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAYMENT_LATENCY_MS", "abc"),
+        ("PAYMENT_OUTAGE", "maybe"),
+        ("THREADS", "0"),
+        ("DATABASE_POOL_SIZE", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("SEED_DEMO_ADMIN", "perhaps"),
+        ("CATALOGUE_FILE", "/nope"),
+        ("CATALOGUE_FILE", "README.md"),
+        ("LOGIN_RATE", "bogus_rate"),
+        ("GATEWAY_TRACING", "bogus"),
+    ],
+)
+def test_a_setting_that_a_service_or_the_gateway_would_refuse_is_told_in_a_sentence(settings, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(LocalError, match=rf"^.*\b({name}|bogus_rate)\b.*$"):
+        build(settings).check()
+
+
+def test_a_lost_password_of_a_database_with_data_is_told(settings):
+    rundir.make_secrets(settings.run_dir, ("orders_app",))
+    (settings.run_dir / "data").mkdir()
+    (settings.run_dir / "data" / "PG_VERSION").touch()
+    with pytest.raises(LocalError, match=r"restore .*/secrets/orders_user, or `make reset`"):
+        build(settings).check()
 
 
 def test_a_task_that_hangs_is_ended(settings):

@@ -192,6 +192,12 @@ def test_the_choice_for_a_port_in_use_is_no_port_of_another_part(stack):
     assert int(choice) > one + 1
 
 
+def test_settings_that_will_not_do_are_told_before_anything_is_started(stack):
+    assert stack.run("up", status=1, INVALID="yes").strip() == "A setting will not do."
+    assert stack.order() == []
+    assert not (stack.run_dir / "logs" / "supervisor.log").exists()
+
+
 def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path):
     (tmp_path / "psutil.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RUN_DIR": str(tmp_path / "run")}
