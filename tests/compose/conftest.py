@@ -21,8 +21,8 @@ def shop(request, tmp_path_factory):
         running.compose("down", "--volumes", "--remove-orphans", seconds=120)
         began = time.monotonic()
         running.compose("up", "-d", "--build", "--wait", seconds=400)
-        terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-        terminal.write_line(f"\n`docker compose up -d --build --wait` took {time.monotonic() - began:.0f} s")
+        with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+            print(f"`docker compose up -d --build --wait` took {time.monotonic() - began:.0f} s")  # noqa: T201
         yield running
     finally:
         running.gateway.session.close()

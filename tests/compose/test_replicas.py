@@ -81,30 +81,6 @@ def failures(seen):
     return {answer: times for answer, times in seen.items() if answer[2] not in {200, 201, 202}}
 
 
-@pytest.fixture(scope="module")
-def doubled(shop):
-    """Two replicas of every service; one again afterwards."""
-
-    def scale(replicas):
-        scales = [part for service in SERVICES for part in ("--scale", f"{service}={replicas}")]
-        shop.compose("up", "-d", "--wait", "--no-recreate", *scales, seconds=120)
-
-    scale(2)
-    time.sleep(2)  # the gateway asks for addresses once a second
-    yield shop
-    scale(1)
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_one_of_two_replicas_is_restarted_and_no_request_fails(doubled, token, service):
-    with visited(doubled, token) as seen:
-        replica = doubled.containers(service)[0]
-        doubled.run("docker", "stop", replica)
-        doubled.run("docker", "start", replica)
-        doubled.wait_until_ready()
-    assert failures(seen) == {}
-
-
 def test_a_rollout_replaces_the_only_replica_and_no_request_fails(shop, token):
     before = shop.containers("order-service")
     assert len(before) == 1
@@ -131,3 +107,27 @@ def test_a_replaced_gateway_comes_back_and_the_books_balance(shop, token):
     shop.wait_until_ready()
     shop.order(token)
     balance(shop, [])
+
+
+@pytest.fixture(scope="module")
+def doubled(shop):
+    """Two replicas of every service, until the end of this file; so tests that want one stand above."""
+
+    def scale(replicas):
+        scales = [part for service in SERVICES for part in ("--scale", f"{service}={replicas}")]
+        shop.compose("up", "-d", "--wait", "--no-recreate", *scales, seconds=120)
+
+    scale(2)
+    time.sleep(2)  # the gateway asks for addresses once a second
+    yield shop
+    scale(1)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_one_of_two_replicas_is_restarted_and_no_request_fails(doubled, token, service):
+    with visited(doubled, token) as seen:
+        replica = doubled.containers(service)[0]
+        doubled.run("docker", "stop", replica)
+        doubled.run("docker", "start", replica)
+        doubled.wait_until_ready()
+    assert failures(seen) == {}

@@ -1,7 +1,6 @@
-"""What a person gives wins over what `init` made. Each test has a project, and so volumes, of its own."""
+"""What a person gives wins over what `init` made. Tried in a project of its own, with volumes of its own."""
 
 import subprocess
-import uuid
 
 import pytest
 
@@ -11,9 +10,10 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 class Init:
     """The one-shot `init` of a project of its own."""
 
+    project = "devopsmicroservices-init"
+
     def __init__(self, shop, given):
         self._shop, self.given = shop, given
-        self.project = f"init-{uuid.uuid4().hex[:8]}"
 
     def command(self, *arguments):
         return ("docker", "compose", "--project-name", self.project, *arguments)
@@ -32,7 +32,7 @@ def init(shop, tmp_path):
     given.mkdir(mode=0o700)
     one = Init(shop, given)
     yield one
-    shop.run(*one.command("down", "--volumes", "--rmi", "local"))
+    shop.run(*one.command("down", "--volumes"))
 
 
 def give(init, name, content):
