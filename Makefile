@@ -55,7 +55,7 @@ test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
 	$(PY) -m pytest -m slow
 
 test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start the shop in it, and delete it
-	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose --durations 15
+	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose --durations 5
 
 # missing_resolver: proxy_pass names our own upstream groups through a variable, so no name is ever resolved.
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration

@@ -6,6 +6,7 @@ import pty
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -114,7 +115,8 @@ class ComposedShop:
         try:
             status = process.wait(max(deadline - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             raise AssertionError(f"not done within {seconds} s: {script}\n{text}") from None
         assert status == 0, f"status {status}: {script}\n{text}"
         return text
