@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -79,9 +80,11 @@ def initialise(data_dir: Path, password_file: Path, init_sql: Path) -> None:
         _check(data_dir)
         _remove_stale_lock(data_dir)
         return
-    partial = data_dir.with_name(data_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    for earlier in data_dir.parent.glob(f"{data_dir.name}.partial-*"):
+        shutil.rmtree(earlier, ignore_errors=True)
+    # A name of its own: a child of an initdb that was killed may go on writing for a moment.
+    partial = Path(tempfile.mkdtemp(prefix=f"{data_dir.name}.partial-", dir=data_dir.parent))
     _run(
         *("initdb", f"--pgdata={partial}", f"--username={SUPERUSER}", f"--pwfile={password_file}"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--set=timezone=UTC"),
