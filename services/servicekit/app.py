@@ -94,7 +94,8 @@ def _instrument(app: Flask, metrics: Metrics, admission: _Admission) -> None:
         )
         g.started = time.perf_counter()
         metrics.request_began()
-        if route_template(app) in _PROBES:
+        g.route = route_template(app)
+        if g.route in _PROBES:
             return None
         g.admitted = admission.enter()
         if g.admitted:
@@ -111,16 +112,15 @@ def _instrument(app: Flask, metrics: Metrics, admission: _Admission) -> None:
     @app.after_request
     def finish(response: Response) -> Response:
         seconds = time.perf_counter() - g.started
-        route = route_template(app)
         method = known_method(request.method)
-        metrics.request_ended(method, route, response.status_code, seconds)
+        metrics.request_ended(method, g.route, response.status_code, seconds)
         if (traceresponse := tracing.traceresponse()) is not None:
             response.headers["traceresponse"] = traceresponse
-        if route not in _PROBES:  # they would be most of the log, and metrics count them
+        if g.route not in _PROBES:  # they would be most of the log, and metrics count them
             log.info(
                 "request.completed",
                 method=method,
-                http_route=route,
+                http_route=g.route,
                 status=response.status_code,
                 duration_s=round(seconds, 6),
             )

@@ -22,18 +22,6 @@ from tests.servicekit.sample import sample_app
 OTHERS_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def client_of(serve, clock):
     """A service that takes tokens which the auth-service at this root signed."""

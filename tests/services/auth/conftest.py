@@ -10,20 +10,6 @@ from auth_service.settings import AuthSettings
 ADA = {"username": "ada", "password": "correct horse"}
 
 
-class Clock:
-    """Seconds since the epoch, which pass when the test says so."""
-
-    now = 1_800_000_000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "keys"
