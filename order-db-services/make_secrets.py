@@ -61,7 +61,10 @@ def add_signing_key(keys: Path, given: Path) -> None:
     pem = given.read_bytes()
     if any(path.read_bytes() == pem for path in keys.glob("*.pem")):
         return
-    write(keys / f"{int(time.time() * 1000):013d}.pem", pem, AUTH_UID, AUTH_UID, 0o600)
+    # As auth_service.keys names them: the newest signs, also when the clock has gone back since the last one.
+    newest = max((int(path.stem) for path in keys.glob("*.pem") if path.stem.isdigit()), default=0)
+    stamp = max(int(time.time() * 1000), newest + 1)
+    write(keys / f"{stamp:013d}.pem", pem, AUTH_UID, AUTH_UID, 0o600)
     print("init: took the given signing key")
 
 
