@@ -1,0 +1,27 @@
+"""What can be chosen about the embedded backend."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from servicekit.config import Settings
+
+
+class BackendSettings(Settings):
+    """The settings of the process. Each is read from the environment variable of its name in capitals."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    otlp_port: int = Field(4318, ge=1, le=65535, description="Port of OTLP/HTTP, and of `/metrics`.")
+    jaeger_port: int = Field(16686, ge=1, le=65535, description="Port of Jaeger's HTTP API.")
+    loki_port: int = Field(3100, ge=1, le=65535, description="Port of Loki's HTTP API.")
+    embedded_database: Path = Field(Path("embedded.sqlite"), description="The SQLite file.")
+    log_files: str = Field("", description="Files of JSON lines to follow: paths or patterns, separated by commas.")
+    retention_hours: float = Field(24.0, gt=0, le=24 * 365, description="What is older is deleted.")
+    max_database_mb: int = Field(1024, ge=16, le=1024 * 1024, description="Above this size the oldest is deleted.")
+    queue_mb: int = Field(24, ge=1, le=1024, description="How much may wait to be written before senders must wait.")
+    max_request_mb: int = Field(8, ge=1, le=64, description="The largest body of a request, unpacked.")
+    deployment_environment: str = Field("local", description="Where this runs: a label of the lines of `LOG_FILES`.")
+    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
+        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
+    )
