@@ -14,10 +14,8 @@ class Part:
     """A program that runs until it is stopped, and is started again when it ends by itself."""
 
     name: str
-    port: int
-    """TCP port on 127.0.0.1."""
-    port_setting: str
-    """The environment variable that chooses the port."""
+    ports: Mapping[str, int]
+    """TCP ports on 127.0.0.1, each by the environment variable that chooses it."""
     command: Callable[[], list[str]]
     """Prepares the start and gives the arguments: `ending_with_parent`, and it must stay in the foreground."""
     ready: Callable[[], str | None]
@@ -29,6 +27,8 @@ class Part:
     """The name, without SIG, of the signal for a graceful stop."""
     stop_seconds: int = 15
     """How long a graceful stop may take before SIGKILL."""
+    optional: bool = False
+    """The stack does without it where `command` raises LocalError: this machine has no such program."""
 
 
 @dataclass(frozen=True, kw_only=True)

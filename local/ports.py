@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check(parts: Sequence[Part], patience_seconds: float = 0) -> None:
-    """Make sure that each part can have its port.
+    """Make sure that each part can have its ports.
 
     Args:
         parts: The parts about to start.
@@ -30,19 +30,20 @@ def check(parts: Sequence[Part], patience_seconds: float = 0) -> None:
         LocalError: Ports are taken or forbidden; the sentence says which, by whom and what to do.
     """
     deadline = time.monotonic() + patience_seconds
-    ours = {part.port for part in parts}
+    wanted = [(setting, port) for part in parts for setting, port in part.ports.items()]
+    ours = {port for _, port in wanted}
     taken, choices = [], []
-    for part in parts:
-        while error := _bind_error(part.port):
+    for setting, port in wanted:
+        while error := _bind_error(port):
             if error == errno.EACCES:
                 raise LocalError(
-                    f"Port {part.port} is only for root: choose one above 1023, "
-                    f"for example with {part.port_setting}={_other(8079, ours)} make up."
+                    f"Port {port} is only for root: choose one above 1023, "
+                    f"for example with {setting}={_other(8079, ours)} make up."
                 )
             if time.monotonic() >= deadline:
-                ours.add(other := _other(part.port, ours))
-                taken.append(f"Port {part.port} is in use{_holder(part.port)}")
-                choices.append(f"{part.port_setting}={other}")
+                ours.add(other := _other(port, ours))
+                taken.append(f"Port {port} is in use{_holder(port)}")
+                choices.append(f"{setting}={other}")
                 break
             time.sleep(0.05)
     if taken:

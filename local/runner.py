@@ -14,7 +14,7 @@ from local.errors import LocalError, StepError
 from local.parts import Part, Stack, Task
 from local.settings import Settings
 from local.status import status
-from local.supervision import PID_FILE, Supervisor, await_lost, write_script
+from local.supervision import PID_FILE, Supervisor, await_lost, leave_out, left_out, write_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,10 +49,9 @@ def up(environ: Mapping[str, str], build: Build) -> int:
     rundir.prepare(run_dir)
     with rundir.lock(run_dir):
         if supervisor := Supervisor.find(run_dir):
-            if all(info["statename"] != "STOPPED" for info in supervisor.states().values()):
-                for name, port in Settings.of_running(run_dir).ports().items():
-                    if environ.get(name) and settings.ports()[name] != port:
-                        raise LocalError(f"The stack is up with {name}={port}: run `make down` before you change it.")
+            idle = {name for name, info in supervisor.states().items() if info["statename"] == "STOPPED"}
+            if idle <= left_out(run_dir).keys():
+                _refuse_changes(environ, settings)
                 print("The stack is already up.", flush=True)
                 return status(run_dir, build)
             print("An earlier start was cut short: stopping what it left.", flush=True)
@@ -65,6 +64,13 @@ def up(environ: Mapping[str, str], build: Build) -> int:
         settings.store()
         _start(settings, stack)
     return 0
+
+
+def _refuse_changes(environ: Mapping[str, str], settings: Settings) -> None:
+    wanted = settings.environment()
+    for name, value in Settings.of_running(settings.run_dir).environment().items():
+        if (name.endswith("_PORT") or name == "TELEMETRY") and environ.get(name) and wanted[name] != value:
+            raise LocalError(f"The stack is up with {name}={value}: run `make down` before you change it.")
 
 
 def down(run_dir: Path) -> int:
@@ -141,16 +147,24 @@ def _bring_up(supervisor: Supervisor, settings: Settings, stack: Stack) -> None:
                 continue
             if isinstance(step, Part) and step.name not in began:
                 began[step.name] = time.monotonic()
-                write_script(settings.run_dir, step)
+                try:
+                    write_script(settings.run_dir, step)
+                except LocalError as error:
+                    if not step.optional:
+                        raise
+                    leave_out(settings.run_dir, step.name, str(error))
+                    print(f"  {step.name:<18} left out: {error}", flush=True)
+                    done.add(step.name)
+                    continue
                 supervisor.start(step.name)
             since = began.setdefault(step.name, time.monotonic())
             if isinstance(step, Task):
                 said = step.run()
             elif _is_ready(step, settings, since, ended.get(step.name, 0)):
-                said = f"ready on port {step.port}"
+                said = f"ready on port {', '.join(map(str, step.ports.values()))}"
             else:
                 continue
-            print(f"  {step.name:<16} {said:<28} {time.monotonic() - since:5.1f} s", flush=True)
+            print(f"  {step.name:<18} {said:<32} {time.monotonic() - since:5.1f} s", flush=True)
             done.add(step.name)
         time.sleep(_PAUSE_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The real stack: PostgreSQL, the five services and the gateway, as data."""
+"""The real stack: PostgreSQL, the five services, the gateway, and their telemetry, as data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections import ChainMap
 from typing import TYPE_CHECKING
 
-from local import nginx, postgres, rundir
+from local import nginx, postgres, rundir, telemetry
 from local.errors import LocalError, StepError
 from local.parts import Part, Stack, Task, ending_with_parent
 from local.probes import http_ready, postgres_ready
@@ -31,7 +31,7 @@ The gateway listens on http://localhost:{port}. Place an order:
     -d '{{"username":"admin","password":"password"}}' | jq -r .token)
   curl -X POST http://localhost:{port}/orders/ -H "Content-Type: application/json" \\
     -H "Authorization: Bearer $TOKEN" -d '{{"product_id": 1}}'
-
+{look}
   make status                         each part: state, port, pid, memory
   make logs SERVICE=order-service     follow one log; without SERVICE all of them
   make down                           stop; `make reset` deletes the data too"""
@@ -42,16 +42,14 @@ def build(settings: Settings) -> Stack:
     services = [_service(settings, name) for name in SERVICES]
     database = Part(
         name="order-db",
-        port=settings.order_db_port,
-        port_setting="ORDER_DB_PORT",
+        ports={"ORDER_DB_PORT": settings.order_db_port},
         command=lambda: _prepare_database(settings),
         ready=lambda: postgres_ready(settings.order_db_port, OWNER, password_file(settings, OWNER)),
         stop_signal=postgres.STOP_SIGNAL.name.removeprefix("SIG"),
     )
     gateway = Part(
         name="nginx",
-        port=settings.gateway_port,
-        port_setting="GATEWAY_PORT",
+        ports={"GATEWAY_PORT": settings.gateway_port},
         command=lambda: _prepare_gateway(settings),
         ready=lambda: (
             http_ready(f"http://127.0.0.1:{settings.gateway_port}/healthz")
@@ -76,10 +74,21 @@ def build(settings: Settings) -> Stack:
         needs=("migrations",),
         run=lambda: _run(settings, "demo-data", service_environment(settings, "user"), "-m", "user_service.seed"),
     )
+    watchers: tuple[Part, ...] = ()
+    if settings.telemetry:
+        watchers = telemetry.parts(
+            settings,
+            targets={f"{service}-service": _port(settings, service) for service in SERVICES},
+            tracing=gateway_settings(settings).get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"]),
+            # Prometheus may have to be fetched, which holds up the others as a task does.
+            after=("migrations",),
+        )
     return Stack(
         # A task holds up what stands after it, so the services are begun before the seed.
-        steps=(database, migrate, *services, seed, gateway),
-        welcome=_WELCOME.format(port=settings.gateway_port),
+        steps=(database, migrate, *services, *watchers, seed, gateway),
+        welcome=_WELCOME.format(
+            port=settings.gateway_port, look=telemetry.LOOK.format(**vars(settings)) if watchers else ""
+        ),
         check=lambda: _check(settings),
     )
 
@@ -99,6 +108,7 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         "USER_URL": f"http://127.0.0.1:{settings.user_port}",
         "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",
         "PAYMENT_URL": f"http://127.0.0.1:{settings.payment_port}",
+        **telemetry.environment(settings),
     }
     if service in ROLES:
         environment |= _database_environment(settings, ROLES[service])
@@ -126,8 +136,7 @@ def _service(settings: Settings, service: str) -> Part:
     port = _port(settings, service)
     return Part(
         name=f"{service}-service",
-        port=port,
-        port_setting=f"{service.upper()}_PORT",
+        ports={f"{service.upper()}_PORT": port},
         command=lambda: ending_with_parent(
             *("TERM", sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf"),
             f"{service}_service.app:create_app()",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from local.settings import Settings
-from local.supervision import Supervisor
+from local.supervision import Supervisor, left_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEGRADED = 1
 NOT_RUNNING = 3
 
-_ROW = "{:<16} {:>7} {:>6} {:>9} {:>9} {:>9}  {}"
+_ROW = "{:<18} {:>7} {:>17} {:>9} {:>9} {:>9}  {}"
 
 
 def status(run_dir: Path, build: Build) -> int:
@@ -31,26 +31,32 @@ def status(run_dir: Path, build: Build) -> int:
     if not supervisor:
         print("Nothing is running. `make up` starts it.")
         return NOT_RUNNING
-    states, ended = supervisor.states(), supervisor.ended()
+    settings = Settings.of_running(run_dir)
+    states, ended, absent = supervisor.states(), supervisor.ended(), left_out(run_dir)
     total = _memory(psutil.Process(supervisor.pid()))
     healthy = True
     print(_ROW.format("PART", "PID", "PORT", "MEMORY", "UPTIME", "RESTARTS", "STATE"))
-    for part in build(Settings.of_running(run_dir)).parts:
+    for part in build(settings).parts:
         info = states.get(part.name)
         pid, memory, uptime = "-", "-", "-"
         if not info:  # the code has changed under the stack
             state = "new, `make down up` starts it"
+        elif part.name in absent:
+            state = f"absent: {absent[part.name]}"
         elif reason := part.ready():
             state = f"{info['statename'].lower()}, {reason}"
         else:
             state = "ready"
-        healthy = healthy and state == "ready"
+        healthy = healthy and (state == "ready" or part.name in absent)
         if info and info["pid"]:
             size = _memory_of_tree(info["pid"])
             total += size
             pid, memory, uptime = str(info["pid"]), f"{size / 1e6:.0f} MB", _duration(info["now"] - info["start"])
-        print(_ROW.format(part.name, pid, part.port, memory, uptime, ended.get(part.name, 0), state))
-    print(f"{'with supervisor':<31} {total / 1e6:>6.0f} MB")
+        ports = ",".join(map(str, part.ports.values()))
+        print(_ROW.format(part.name, pid, ports, memory, uptime, ended.get(part.name, 0), state))
+    print(f"{'with supervisor':<44} {total / 1e6:>6.0f} MB")
+    if not settings.telemetry:
+        print("Telemetry is off (TELEMETRY=off): no traces, log search or metrics history.")
     return 0 if healthy else DEGRADED
 
 

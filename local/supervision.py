@@ -37,6 +37,7 @@ _CALL_SECONDS = 10
 _LOST_SECONDS = 60
 _NO_WAIT = False
 _USER = "owner"
+_ABSENT = ".absent"
 _NEVER_GIVE_UP = 1_000_000  # supervise.py keeps the count of attempts in a row at its longest wait
 
 _CONFIGURATION = """\
@@ -214,7 +215,20 @@ def _configure(run_dir: Path, stack: Stack) -> None:
         stages[step.name] = 1 + max((stages[name] for name in step.needs), default=0)
     for stage in sorted({stages[part.name] for part in stack.parts}):
         text += _GROUP.format(stage=stage, names=",".join(p.name for p in stack.parts if stages[p.name] == stage))
+    for name in left_out(run_dir):  # of an earlier start
+        (run_dir / "conf" / f"{name}{_ABSENT}").unlink()
     (run_dir / "conf" / "supervisord.conf").write_text(text, encoding="utf-8")
+
+
+def leave_out(run_dir: Path, name: str, reason: str) -> None:
+    """Write down that the stack runs without a part, and why."""
+    (run_dir / "conf" / f"{name}{_ABSENT}").write_text(reason + "\n", encoding="utf-8")
+
+
+def left_out(run_dir: Path) -> dict[str, str]:
+    """Give the parts that the stack runs without, each with the reason."""
+    files = (run_dir / "conf").glob(f"*{_ABSENT}")
+    return {file.name.removesuffix(_ABSENT): file.read_text(encoding="utf-8").strip() for file in files}
 
 
 def write_script(run_dir: Path, part: Part) -> None:

@@ -26,6 +26,7 @@ PORTS = {
     "auth": "AUTH_PORT",
     "product": "PRODUCT_PORT",
     "payment": "PAYMENT_PORT",
+    "jaeger": "JAEGER_PORT",
 }
 
 

@@ -20,8 +20,7 @@ def build(settings):
         port = getattr(settings, setting)
         return Part(
             name=name,
-            port=port,
-            port_setting=setting.upper(),
+            ports={setting.upper(): port},
             command=lambda: ending_with_parent(
                 "TERM", sys.executable, "-I", str(HERE / "fake_part.py"), name, str(port), folder
             ),

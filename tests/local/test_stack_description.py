@@ -27,21 +27,25 @@ def parts(settings):
 
 
 def test_the_parts_have_the_documented_names_and_ports(parts):
-    assert {part.name: part.port for part in parts.values()} == {
-        "order-db": 5433,
-        "auth-service": 5001,
-        "user-service": 6002,
-        "product-service": 5003,
-        "order-service": 5004,
-        "payment-service": 5005,
-        "nginx": 8080,
+    assert {part.name: list(part.ports.values()) for part in parts.values()} == {
+        "order-db": [5433],
+        "embedded-backend": [4318, 16686, 3100],
+        "auth-service": [5001],
+        "user-service": [6002],
+        "product-service": [5003],
+        "order-service": [5004],
+        "payment-service": [5005],
+        "gateway-telemetry": [9145],
+        "prometheus": [9090],
+        "nginx": [8080],
     }
 
 
 def test_each_port_can_be_chosen_by_the_variable_that_the_part_names(parts):
     for part in parts.values():
-        moved = {other.name: other.port for other in build(Settings.read({part.port_setting: "7777"})).parts}
-        assert moved[part.name] == 7777
+        for setting in part.ports:
+            moved = {other.name: other.ports for other in build(Settings.read({setting: "7777"})).parts}
+            assert moved[part.name][setting] == 7777
 
 
 def test_each_step_stands_after_what_it_needs(settings):
@@ -117,8 +121,7 @@ def test_a_start_script_hands_any_value_on_unchanged(settings):
     value = 'it\'s 100% "odd"; $(touch x) `y`\n\\ Ünicode'
     part = Part(
         name="odd",
-        port=1,
-        port_setting="X",
+        ports={"X": 1},
         command=lambda: ["sh", "-c", 'printf %s "$ODD"'],
         ready=lambda: None,
         environment={"ODD": value},

@@ -1,0 +1,98 @@
+"""Prometheus of local mode: finds it, writes its configuration and its targets, says how to run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local import debian
+from local.errors import LocalError
+from local.parts import ending_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOURCE = Path(__file__).resolve().parent.parent / "observability" / "prometheus"
+"""The folder with the configuration and the rules."""
+
+OLDEST = (2, 26)
+"""The oldest version that will do: the first one that keeps exemplars."""
+
+
+def find() -> Path:
+    """Find a Prometheus: the one that PROMETHEUS names, the system's, or one fetched from the distribution.
+
+    Raises:
+        LocalError: There is none and none can be fetched, or the one that was found will not do.
+    """
+    if found := os.environ.get("PROMETHEUS") or shutil.which("prometheus"):
+        program = Path(found).absolute()
+    else:
+        program = debian.fetch("prometheus", "usr/bin/prometheus")
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=20)
+        answer = done.stdout + done.stderr  # older ones tell their version on stderr
+    except (OSError, subprocess.SubprocessError) as error:
+        answer = str(error)
+    version = re.search(r"prometheus, version (\d+)\.(\d+)", answer)
+    if not version or (int(version[1]), int(version[2])) < OLDEST:
+        said = answer.strip().partition("\n")[0] or "it says nothing"
+        raise LocalError(
+            f"{program} will not do ({said}):"
+            f" set PROMETHEUS to the path of a Prometheus {'.'.join(map(str, OLDEST))} or newer."
+        )
+    return program
+
+
+def render(conf_dir: Path, targets: Mapping[str, int]) -> Path:
+    """Write the configuration, the rules and the targets into a folder of their own.
+
+    Args:
+        conf_dir: The folder, made if missing. Nothing else may live there.
+        targets: The port of each job.
+
+    Returns:
+        The main file, for `command`.
+    """
+    (conf_dir / "rules").mkdir(parents=True, exist_ok=True)
+    for old in (conf_dir / "rules").iterdir():
+        old.unlink()  # a rule that was deleted must not go on
+    for rules in sorted((SOURCE / "rules").glob("*.yml")):
+        shutil.copy(rules, conf_dir / "rules")
+    groups = [
+        {"targets": [f"127.0.0.1:{port}"], "labels": {"job": job, "service_name": job}} for job, port in targets.items()
+    ]
+    (conf_dir / "targets.json").write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
+    return Path(shutil.copy(SOURCE / "local.yml", conf_dir))
+
+
+def command(program: Path, conf: Path, data: Path, port: int) -> list[str]:
+    """Say how to run it, in the foreground, with flags that 2.x and 3.x both take.
+
+    Retention is given here because 2.x does not know it in the configuration.
+
+    Args:
+        program: What `find` gave.
+        conf: What `render` gave.
+        data: The folder for its data.
+        port: Where it listens, on 127.0.0.1.
+
+    Returns:
+        The arguments, the program first.
+    """
+    return ending_with_parent(
+        "TERM",
+        str(program),
+        f"--config.file={conf}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        f"--storage.tsdb.path={data}",
+        "--storage.tsdb.retention.time=15d",
+        "--storage.tsdb.retention.size=512MB",
+        "--enable-feature=exemplar-storage",
+        "--log.format=json",
+    )

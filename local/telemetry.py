@@ -1,0 +1,131 @@
+"""The telemetry beside the shop, as data: the embedded backend, the gateway's telemetry, Prometheus."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from typing import TYPE_CHECKING
+
+from local import prometheus
+from local.parts import Part, ending_with_parent
+from local.probes import http_ready
+from local.settings import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from local.settings import Settings
+
+LOOK = """
+See it whole, its row, its trace and its log lines:
+
+  make story ORDER=1
+
+Or ask the APIs of Jaeger, Loki and Prometheus themselves (their pages are in Docker Compose, not here):
+
+  curl 'http://localhost:{jaeger_port}/api/traces?service=order-service&limit=1'
+  curl -G http://localhost:{loki_port}/loki/api/v1/query_range --data-urlencode 'query={{service_name="order-service"}}'
+  curl -G http://localhost:{prometheus_port}/api/v1/query --data-urlencode 'query=sum by (status) (orders_total)'
+"""
+"""What to tell the person about it."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Give what tells a program of the stack where its telemetry goes."""
+    if not settings.telemetry:
+        return {}
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
+        "DEPLOYMENT_ENVIRONMENT": "local",
+    }
+
+
+def parts(settings: Settings, targets: Mapping[str, int], tracing: str, after: tuple[str, ...]) -> tuple[Part, ...]:
+    """Describe the parts that take the telemetry.
+
+    Args:
+        settings: The stack.
+        targets: The port of each service's `/metrics`.
+        tracing: The gateway's GATEWAY_TRACING.
+        after: The steps that must be done before Prometheus starts.
+    """
+    everything = _backend(settings), _gateway(settings, tracing), _prometheus(settings, targets, after)
+    programs = {"embedded-backend": "embedded", "gateway-telemetry": "gateway"}
+    return tuple(
+        part
+        for part in everything
+        if part.name not in programs or (PROJECT / "observability" / programs[part.name] / "__main__.py").exists()
+    )
+
+
+def _backend(settings: Settings) -> Part:
+    """Describe the embedded backend: traces by OTLP, logs from the files of the supervisor."""
+    ports = {"OTLP_PORT": settings.otlp_port, "JAEGER_PORT": settings.jaeger_port, "LOKI_PORT": settings.loki_port}
+    logs = glob.escape(str(settings.run_dir / "logs"))
+    return Part(
+        name="embedded-backend",
+        ports=ports,
+        command=lambda: _prepare_backend(settings),
+        ready=lambda: next(
+            filter(None, (http_ready(f"http://127.0.0.1:{port}/ready") for port in ports.values())), None
+        ),
+        environment={
+            "PYTHONPATH": "services",
+            "HOST": "127.0.0.1",
+            **{name: str(port) for name, port in ports.items()},
+            "EMBEDDED_DATABASE": str(_database(settings)),
+            "LOG_FILES": ",".join(f"{logs}/{name}.log" for name in ("*-service", "nginx", "gateway-telemetry")),
+            "DEPLOYMENT_ENVIRONMENT": "local",
+        },
+    )
+
+
+def _gateway(settings: Settings, tracing: str) -> Part:
+    """Describe what makes the gateway's spans and metrics from its log."""
+    port = settings.gateway_telemetry_port
+    return Part(
+        name="gateway-telemetry",
+        ports={"GATEWAY_TELEMETRY_PORT": port},
+        command=lambda: ending_with_parent("TERM", sys.executable, "-m", "observability.gateway"),
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
+        environment={
+            **environment(settings),
+            "PYTHONPATH": "services",
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "GATEWAY_TRACING": tracing,
+            "ACCESS_LOG_FILE": str(settings.run_dir / "logs" / "nginx.log"),
+        },
+    )
+
+
+def _prometheus(settings: Settings, targets: Mapping[str, int], after: tuple[str, ...]) -> Part:
+    jobs = {
+        **targets,
+        "nginx": settings.gateway_telemetry_port,
+        "embedded-backend": settings.otlp_port,
+        "prometheus": settings.prometheus_port,
+    }
+    return Part(
+        name="prometheus",
+        ports={"PROMETHEUS_PORT": settings.prometheus_port},
+        command=lambda: prometheus.command(
+            prometheus.find(),
+            prometheus.render(settings.run_dir / "conf" / "prometheus", jobs),
+            settings.run_dir / "prometheus",
+            settings.prometheus_port,
+        ),
+        ready=lambda: http_ready(f"http://127.0.0.1:{settings.prometheus_port}/-/ready"),
+        needs=after,
+        optional=True,
+    )
+
+
+def _database(settings: Settings) -> Path:
+    return settings.run_dir / "telemetry" / "embedded.sqlite"
+
+
+def _prepare_backend(settings: Settings) -> list[str]:
+    _database(settings).parent.mkdir(mode=0o700, exist_ok=True)
+    return ending_with_parent("TERM", sys.executable, "-m", "observability.embedded")
