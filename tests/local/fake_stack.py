@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,10 +35,14 @@ def build(settings):
             file.write("task\n")
         return "done"
 
+    def no_program():
+        raise LocalError("No such program here: install it.")
+
     def check():
         if "INVALID" in os.environ:
             raise LocalError("A setting will not do.")
 
+    extra = replace(part("extra", "prometheus_port"), command=no_program, optional=True)
     return Stack(
         steps=(
             part("base", "order_db_port"),
@@ -45,6 +50,7 @@ def build(settings):
             part("one", "order_port", "task"),
             part("two", "user_port"),
             part("front", "gateway_port", "one", "two"),
+            *([extra] if "EXTRA" in os.environ else ()),
             *([part("newer", "payment_port")] if "NEWER" in os.environ else ()),
         ),
         welcome="Welcome.",

@@ -212,6 +212,18 @@ def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path):
     assert err == ""
 
 
+def test_an_optional_part_that_this_machine_has_no_program_for_is_left_out_and_told(stack):
+    said = stack.run("up", EXTRA="yes")
+    assert re.search(r"^  extra +left out: No such program here: install it\.$", said, re.MULTILINE)
+    assert "Welcome." in said
+    said = stack.run("up", EXTRA="yes")  # it is up, and not a start that was cut short
+    assert "already up" in said
+    assert re.search(r"^extra +- .* absent: No such program here: install it\.$", said, re.MULTILINE)
+    stack.run("down")
+    assert "extra" not in stack.run("up")
+    assert "extra" not in stack.run("status")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_up_stops_what_it_started(stack, number):
     stack.make("front.slow")

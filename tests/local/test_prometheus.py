@@ -1,0 +1,102 @@
+"""Prometheus of local mode, each version that is at hand: Debian's (2.42 in Debian 12), and the one on PATH."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+
+from local import debian, prometheus
+from local.errors import LocalError
+from tests.fixtures.ports import free_port
+from tests.fixtures.services import eventually
+
+
+def binaries():
+    return Path(os.environ["BACKEND_BINARIES"]) if os.environ.get("BACKEND_BINARIES") else None
+
+
+@pytest.fixture(params=["the distribution's", "the newest"])
+def program(request):
+    if request.param == "the distribution's":
+        if not shutil.which("apt-get"):
+            pytest.skip("no apt here")
+        return debian.fetch("prometheus", "usr/bin/prometheus")
+    found = shutil.which("prometheus", path=binaries())
+    if not found:
+        pytest.skip("no other Prometheus here: neither in BACKEND_BINARIES nor on PATH")
+    return Path(found)
+
+
+@pytest.fixture
+def no_programs(tmp_path, monkeypatch):
+    """Nothing on PATH, an empty cache."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PROMETHEUS", raising=False)
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_it_scrapes_the_targets_under_their_names_and_evaluates_the_rules(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROMETHEUS", str(program))
+    port, nobody = free_port(), free_port()
+    conf = prometheus.render(tmp_path / "conf", {"prometheus": port, "order-service": nobody})
+    command = prometheus.command(prometheus.find(), conf, tmp_path / "data", port)
+
+    def ask(path, **parameters):
+        try:
+            answer = requests.get(f"http://127.0.0.1:{port}/api/v1/{path}", params=parameters, timeout=5)
+        except requests.ConnectionError:
+            return None
+        return answer.json().get("data") if answer.ok else None
+
+    def up():
+        result = (ask("query", query="up") or {"result": []})["result"]
+        return {(one["metric"]["job"], one["metric"]["service_name"]): one["value"][1] for one in result}
+
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            wanted = {("prometheus", "prometheus"): "1", ("order-service", "order-service"): "0"}
+            eventually(lambda: up() == wanted, 30, pause=0.2)
+            files = {Path(group["file"]).name for group in ask("rules")["groups"]}
+            assert files == {path.name for path in (prometheus.SOURCE / "rules").glob("*.yml")}
+            assert ask("query_exemplars", query="up", start="0", end="1") == []  # refused where they are not kept
+        finally:
+            process.terminate()
+    assert process.returncode == 0, (tmp_path / "log").read_text()
+
+
+def test_the_configuration_is_written_anew_each_time(tmp_path):
+    prometheus.render(tmp_path, {"order-service": 1})
+    (tmp_path / "rules" / "gone.yml").write_text("groups: []")
+    prometheus.render(tmp_path, {"user-service": 2})
+    assert not (tmp_path / "rules" / "gone.yml").exists()
+    assert json.loads((tmp_path / "targets.json").read_text()) == [
+        {"targets": ["127.0.0.1:2"], "labels": {"job": "user-service", "service_name": "user-service"}}
+    ]
+
+
+def test_where_there_is_none_it_says_what_to_do(no_programs):
+    with pytest.raises(LocalError, match="prometheus is not installed: install it with your package manager"):
+        prometheus.find()
+
+
+def test_the_one_on_the_path_is_taken(no_programs, tmp_path):
+    program = script(tmp_path / "prometheus", "echo 'prometheus, version 2.26.0 (branch: HEAD)' >&2")
+    assert prometheus.find() == program
+
+
+@pytest.mark.parametrize("said", ["prometheus, version 2.25.9 (branch: HEAD)", "what?", ""])
+def test_one_that_will_not_do_is_told_with_what_it_said(no_programs, tmp_path, monkeypatch, said):
+    program = script(tmp_path / "mine", f"echo '{said}'")
+    monkeypatch.setenv("PROMETHEUS", str(program))
+    with pytest.raises(LocalError, match=rf"mine will not do \({said[:10]}.*\): set PROMETHEUS to"):
+        prometheus.find()
