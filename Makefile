@@ -61,9 +61,9 @@ test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start th
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy services/servicekit services/*/src local
+	$(PY) -m mypy services/servicekit services/*/src local observability
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh
-	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile
+	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/*/Dockerfile
 	@rm -rf $(VENV)/lint-gateway
 	$(PY) -m local render-gateway $(VENV)/lint-gateway
 	$(VENV)/bin/gixy --skips missing_resolver $(VENV)/lint-gateway/nginx.conf
