@@ -1,0 +1,318 @@
+"""Compares what a system emitted with `observability/contract.yaml`, in both directions, and asks nobody.
+
+Each check gives a `Difference`: what is declared and was not seen, and what was seen and is not declared.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+IDS = ("trace_id", "span_id")
+TYPES = {"string": (str,), "int": (int,), "double": (float, int), "bool": (bool,), "strings": (list,)}
+
+
+@dataclass(frozen=True)
+class SeenSpan:
+    """A span, as Jaeger's API shows it."""
+
+    service: str
+    kind: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    attributes: dict = field(hash=False)
+    resource: dict = field(hash=False)
+    scope: dict = field(hash=False)
+    links: tuple = ()
+    events: int = 0
+    start_us: int = 0
+    duration_us: int = 0
+
+    @property
+    def key(self):
+        return self.service, self.kind, self.name
+
+
+@dataclass(frozen=True)
+class SeenLine:
+    """A log line, as Loki's API shows it: the labels of its stream, its structured metadata, the text."""
+
+    labels: dict
+    metadata: dict
+    text: str
+
+
+@dataclass(frozen=True)
+class SeenMetric:
+    """A metric of one service, with the labels of all its series."""
+
+    service: str
+    name: str
+    type: str
+    series: tuple
+    exemplars: int = 0
+
+
+@dataclass
+class Difference:
+    """Between contract and system."""
+
+    missing: set = field(default_factory=set)
+    undeclared: set = field(default_factory=set)
+
+    def __bool__(self):
+        return bool(self.missing or self.undeclared)
+
+    def __ior__(self, other):
+        self.missing |= other.missing
+        self.undeclared |= other.undeclared
+        return self
+
+    def __str__(self):
+        parts = [("declared and not seen", self.missing), ("seen and not declared", self.undeclared)]
+        return "\n".join(f"{title}:\n  " + "\n  ".join(sorted(found)) for title, found in parts if found) or "none"
+
+
+# How the APIs show it
+
+JAEGERS_OWN = {"span.kind", "error", "otel.status_code"}
+
+
+def spans_of(trace):
+    """The spans of one trace in the JSON of Jaeger's API."""
+    for span in trace["spans"]:
+        tags = {tag["key"]: tag["value"] for tag in span["tags"]}
+        process = trace["processes"][span["processID"]]
+        parents = [ref for ref in span["references"] if ref["refType"] == "CHILD_OF"]
+        links = [ref["traceID"] for ref in span["references"] if ref["refType"] == "FOLLOWS_FROM"]
+        yield SeenSpan(
+            service=process["serviceName"],
+            kind=tags.get("span.kind", "none"),
+            name=span["operationName"],
+            trace_id=span["traceID"],
+            span_id=span["spanID"],
+            parent_id=parents[0]["spanID"] if parents else None,
+            attributes={
+                key: value
+                for key, value in tags.items()
+                if key not in JAEGERS_OWN and not key.startswith("otel.scope.")
+            },
+            resource={
+                "service.name": process["serviceName"],
+                **{tag["key"]: tag["value"] for tag in process.get("tags", [])},
+            },
+            scope={key: value for key, value in tags.items() if key.startswith("otel.scope.")},
+            links=tuple(links),
+            events=len(span.get("logs") or []),
+            start_us=span["startTime"],
+            duration_us=span["duration"],
+        )
+
+
+def metrics_of(service, exposition):
+    """The metrics of a text in OpenMetrics' format."""
+    for family in text_string_to_metric_families(exposition):
+        name = family.name + {"counter": "_total"}.get(family.type, "")
+        series = {
+            tuple(sorted((key, value) for key, value in sample.labels.items() if key != "le"))
+            for sample in family.samples
+        }
+        exemplars = sum(sample.exemplar is not None for sample in family.samples)
+        yield SeenMetric(service, name, family.type, tuple(sorted(series)), exemplars)
+
+
+# The checks
+
+
+def violation(rule, value):
+    """What is wrong with a value, None if nothing is."""
+    if value is None:
+        return None if rule.nullable else "null"
+    if rule.values is not None:
+        known = [one for one in rule.values if one == value and isinstance(one, bool) == isinstance(value, bool)]
+        return None if known else repr(value)
+    if not isinstance(value, TYPES[rule.type]) or (isinstance(value, bool) and rule.type != "bool"):
+        return f"{value!r}, which is no {rule.type}"
+    if rule.pattern is not None and not re.fullmatch(rule.pattern, value):
+        return repr(value)
+    return None
+
+
+def check_values(where, rules, values):
+    """Compare named values with their rules."""
+    found = Difference()
+    for name, rule in rules.items():
+        if rule.required and name not in values:
+            found.missing.add(f"{where}: {name}")
+    for name, value in values.items():
+        if name not in rules:
+            found.undeclared.add(f"{where}: {name}")
+        elif wrong := violation(rules[name], value):
+            found.undeclared.add(f"{where}: {name} is {wrong}")
+    return found
+
+
+def check_spans(contract, spans, mode):
+    """Names, kinds, attributes, links and resources of spans."""
+    total = Difference()
+    for span in spans:
+        where = " ".join(span.key)
+        declared = contract.spans.get(span.key)
+        if declared is None:
+            total.undeclared.add(where)
+            continue
+        total |= check_values(where, declared.attributes, span.attributes)
+        total |= check_values(f"{span.service}'s resource", contract.resource, span.resource)
+        total |= check_values(f"{span.service}'s scope", contract.scope, span.scope)
+        if bool(span.links) != bool(declared.links):
+            (total.missing if declared.links else total.undeclared).add(f"{where}: a link")
+        if span.events:
+            total.undeclared.add(f"{where}: span events")
+    seen = {span.key for span in spans}
+    for key, declared in contract.spans.items():
+        if not declared.expected(mode):
+            continue
+        if key not in seen:
+            total.missing.add(" ".join(key))
+    return total
+
+
+def check_edges(contract, spans):
+    """Whose child each span is. The parent of a gateway's span, if it has one, is the client's."""
+    total = Difference()
+    by_id = {(span.trace_id, span.span_id): span for span in spans}
+    declared = {(edge.parent, edge.child) for edge in contract.edges}
+    roots = {contract.node(text) for trace in contract.file.traces.values() for text in trace.tree}
+    seen = set()
+    for span in spans:
+        if span.parent_id is None:
+            if span.kind != "server" and span.key not in roots:
+                total.undeclared.add(f"{' '.join(span.key)} is a root")
+            continue
+        parent = by_id.get((span.trace_id, span.parent_id))
+        if parent is None:
+            if span.service != "nginx":
+                total.undeclared.add(f"{' '.join(span.key)} has a parent that is not there")
+            continue
+        seen.add((parent.key, span.key))
+        if (parent.key, span.key) not in declared and not _same_request(parent, span):
+            total.undeclared.add(f"{' '.join(span.key)} <- {' '.join(parent.key)}")
+    for edge in contract.edges:
+        if not edge.optional and (edge.parent, edge.child) not in seen:
+            total.missing.add(str(edge))
+    return total
+
+
+def _same_request(parent, child):
+    """Whether the child is the service's side of what the gateway got: each route is such a pair, matched or not."""
+    method = child.name.partition(" ")[0]
+    return (
+        (parent.service, parent.kind, child.kind) == ("nginx", "server", "server")
+        and parent.name.partition(" ")[0] == method
+        and child.name in {method, parent.name}
+    )
+
+
+def check_trace(contract, name, spans):
+    """Whether the spans of one trace are the tree that the contract has under this name: each once, and no other."""
+    found = []
+    below = defaultdict(list)
+    ids = {span.span_id for span in spans}
+    for span in spans:
+        below[span.parent_id if span.parent_id in ids else None].append(span)
+    tree = contract.file.traces[name].tree
+    _compare(contract, tree, below[None], below, found, "no parent")
+    return found
+
+
+def _compare(contract, tree, spans, below, found, where):
+    wanted = {contract.node(text): text for text in tree}
+    for key, count in Counter(span.key for span in spans).items():
+        if key not in wanted:
+            found.append(f"{' '.join(key)} under {where} is not declared")
+        elif count > 1:
+            found.append(f"{' '.join(key)} under {where} is there {count} times")
+    present = {span.key: span for span in spans}
+    for key, text in wanted.items():
+        if key in present:
+            children = below[present[key].span_id]
+            _compare(contract, tree[text] or {}, children, below, found, " ".join(key))
+        elif not text.endswith(" ?"):
+            found.append(f"{' '.join(key)} under {where} is missing")
+
+
+def check_lines(contract, lines, mode):
+    """Log lines: labels, metadata, events, fields."""
+    total = Difference()
+    seen = set()
+    for line in lines:
+        service = line.labels.get("service_name", "?")
+        total |= check_values(f"{service}'s stream labels", contract.stream_labels, line.labels)
+        if any(re.fullmatch(plain.pattern, line.text) for plain in contract.plain_lines(service)):
+            continue
+        try:
+            fields = json.loads(line.text)
+        except ValueError:
+            total.undeclared.add(f"{service} wrote a line that is no JSON: {line.text[:80]!r}")
+            continue
+        seen.add((service, fields.get("event")))
+        total |= _check_event(contract, service, fields)
+        total |= _check_metadata(contract, f"{service} {fields.get('event')}", line.metadata, fields)
+    for key, declared in contract.events.items():
+        if declared.expected(mode) and key not in seen:
+            total.missing.add(" ".join(key))
+    return total
+
+
+def _check_event(contract, service, fields):
+    name = fields.get("event")
+    where = f"{service} {name}"
+    declared = contract.events.get((service, name))
+    if declared is None:
+        return Difference(undeclared={where})
+    ids = {key: contract.metadata[key] for key in IDS}
+    if declared.traced == "always":
+        ids = {key: rule.model_copy(update={"when": None}) for key, rule in ids.items()}
+    if declared.traced == "never":
+        ids = {}
+    total = check_values(where, {**contract.line, **ids, **declared.fields}, fields)
+    if fields.get("level") not in declared.level:
+        total.undeclared.add(f"{where}: level {fields.get('level')}")
+    return total
+
+
+def _check_metadata(contract, where, metadata, fields):
+    total = check_values(f"{where}, metadata", contract.metadata, metadata)
+    for key in (*IDS, "level"):
+        if metadata.get(key) != (fields.get(key) or None):
+            total.undeclared.add(f"{where}: {key} is not the same in metadata and line")
+    return total
+
+
+def check_metrics(contract, metrics, mode):
+    """Metrics: names, types, labels and their values, exemplars."""
+    total = Difference()
+    seen = set()
+    for metric in metrics:
+        where = f"{metric.service} {metric.name}"
+        declared = contract.metrics.get((metric.service, metric.name))
+        if declared is None:
+            total.undeclared.add(where)
+            continue
+        seen.add((metric.service, metric.name))
+        if metric.type != declared.type:
+            total.undeclared.add(f"{where} is a {metric.type}")
+        for labels in metric.series:
+            total |= check_values(where, declared.labels, dict(labels))
+        if declared.exemplars and metric.series and not metric.exemplars and declared.expected(mode):
+            total.missing.add(f"{where}: exemplars")
+        if metric.exemplars and not declared.exemplars:
+            total.undeclared.add(f"{where}: exemplars")
+    for key, declared in contract.metrics.items():
+        if declared.expected(mode) and key not in seen:
+            total.missing.add(" ".join(key))
+    return total
