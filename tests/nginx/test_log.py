@@ -20,6 +20,10 @@ FIELDS = {
     "status": int,
     "duration_s": float,
     "bytes": int,
+    "scheme": str,
+    "protocol": str,
+    "server_name": str,
+    "server_port": int,
     "upstream": str,
     "upstream_duration_s": float | None,
     "trace_id": str,
@@ -37,6 +41,8 @@ def test_a_line_has_exactly_the_documented_fields(gateway):
     assert {name for name, type_ in FIELDS.items() if not isinstance(line[name], type_)} == set()
     assert (line["level"], line["service"], line["event"]) == ("info", "nginx", "request.completed")
     assert (line["method"], line["http_route"], line["status"]) == ("GET", "/orders/{order_id}", 200)
+    assert (line["scheme"], line["protocol"]) == ("http", "1.1")
+    assert (line["server_name"], line["server_port"]) == ("localhost", gateway.port)
     assert line["upstream"] == "order-service"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"])
     age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(line["timestamp"])
@@ -71,6 +77,12 @@ def test_the_route_is_a_template_and_a_constant_for_what_is_no_route(gateway, me
 def test_a_method_of_the_clients_own_is_other(gateway):
     got = gateway.request(CANARY.upper().replace("4", "A").replace("3", "E"), "/orders/")
     assert gateway.log_line(trace_id=got.trace_id)["method"] == "_OTHER"
+
+
+@pytest.mark.parametrize(("spoken", "logged"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.7", ""), ("7.5", "")])
+def test_the_version_of_http_is_a_known_one_or_empty(gateway, spoken, logged):
+    got = gateway.raw(f"GET /orders/?{spoken} HTTP/{spoken}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert gateway.log_line(trace_id=got.trace_id)["protocol"] == logged
 
 
 def test_durations_are_seconds_and_an_error_says_so(start_gateway):
