@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = [f"tests.fixtures.{name}" for name in ("services", "database", "gateway", "stack")]
+pytest_plugins = [f"tests.fixtures.{name}" for name in ("services", "database", "gateway", "stack", "otlp")]
 
 
 @pytest.hookimpl(trylast=True)

@@ -13,9 +13,13 @@ from servicekit import errors, logs, tracing
 from servicekit.background import Periodic
 from servicekit.config import ServiceSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable
-from servicekit.metrics import Metrics, known_method
+from servicekit.metrics import OTHER_METHOD, Metrics, known_method
+from servicekit.telemetry import Telemetry
 
 MAX_BODY = 64 * 1024
+UNMATCHED = "unmatched"
+"""Stands for every path that has no route."""
+
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -23,6 +27,7 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     service: str,
     settings: ServiceSettings,
     metrics: Metrics,
+    telemetry: Telemetry,
     *,
     blueprints: Sequence[Blueprint],
     error_table: ErrorTable,
@@ -35,6 +40,7 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
         service: Its name, such as `order-service`.
         settings: Its settings; here, how much it takes on at once.
         metrics: Its metrics.
+        telemetry: Its tracing, which the server's worker shuts down.
         blueprints: Its routes.
         error_table: Its errors and their statuses.
         ready_checks: Each raises DependencyUnavailable while the service cannot serve for want of something.
@@ -49,7 +55,10 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
     app.extensions["tasks"] = list(tasks)
-    _instrument(app, metrics, _Admission(settings))
+    app.extensions["telemetry"] = telemetry
+    telemetry.instrument(app)  # first: what follows runs inside the request's span
+    _instrument(app, metrics)
+    _admit(app, metrics, _Admission(settings))
     errors.register(app, error_table)
     app.register_blueprint(_operations(metrics, ready_checks))
     for blueprint in blueprints:
@@ -84,17 +93,50 @@ class _Admission:
         self._working.release()
 
 
-def _instrument(app: Flask, metrics: Metrics, admission: _Admission) -> None:
+def _instrument(app: Flask, metrics: Metrics) -> None:
     log = logs.get_logger()
 
     @app.before_request
-    def begin() -> Response | None:
-        g.context_token = tracing.begin(
-            {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
-        )
+    def begin() -> None:
+        g.route = route_template(app)
+        if tracing.current_ids() is None:  # a probe, or nothing is recorded at all
+            g.context_token = tracing.begin(
+                {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
+            )
+        _describe_request(app.name)
         g.started = time.perf_counter()
         metrics.request_began()
-        g.route = route_template(app)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        seconds = time.perf_counter() - g.started
+        method = known_method(request.method)
+        metrics.request_ended(method, g.route, response.status_code, seconds)
+        if (traceresponse := tracing.traceparent()) is not None:
+            response.headers["traceresponse"] = traceresponse
+        if g.route not in _PROBES:  # they would be most of the log, and metrics count them
+            log.info(
+                "request.completed",
+                method=method,
+                http_route=g.route,
+                status=response.status_code,
+                duration_s=round(seconds, 6),
+            )
+        return response
+
+    @app.teardown_request
+    def leave(_error: BaseException | None) -> None:
+        if (error_type := g.pop("error_type", None)) is not None:
+            tracing.failed(error_type)
+        if g.pop("started", None) is not None:
+            metrics.request_left()
+        if (token := g.pop("context_token", None)) is not None:
+            tracing.end(token)
+
+
+def _admit(app: Flask, metrics: Metrics, admission: _Admission) -> None:
+    @app.before_request
+    def enter() -> Response | None:
         if g.route in _PROBES:
             return None
         g.admitted = admission.enter()
@@ -109,30 +151,25 @@ def _instrument(app: Flask, metrics: Metrics, admission: _Admission) -> None:
             headers=errors.RETRY_AFTER,
         )
 
-    @app.after_request
-    def finish(response: Response) -> Response:
-        seconds = time.perf_counter() - g.started
-        method = known_method(request.method)
-        metrics.request_ended(method, g.route, response.status_code, seconds)
-        if (traceresponse := tracing.traceresponse()) is not None:
-            response.headers["traceresponse"] = traceresponse
-        if g.route not in _PROBES:  # they would be most of the log, and metrics count them
-            log.info(
-                "request.completed",
-                method=method,
-                http_route=g.route,
-                status=response.status_code,
-                duration_s=round(seconds, 6),
-            )
-        return response
-
     @app.teardown_request
     def leave(_error: BaseException | None) -> None:
         if g.pop("admitted", False):
             admission.leave()
-        if (token := g.pop("context_token", None)) is not None:
-            metrics.request_left()
-            tracing.end(token)
+
+
+def _describe_request(service: str) -> None:
+    """Name the request's span after the route, and put our own words where the client's were.
+
+    The instrumentation takes the server's address from the Host header, and the name of what has no route from the
+    path. Neither is the client's to choose.
+    """
+    method = known_method(request.method)
+    name = "HTTP" if method == OTHER_METHOD else method
+    attributes = {"http.request.method": method, "server.address": service}
+    if g.route != UNMATCHED:
+        name = f"{name} {g.route}"
+        attributes["http.route"] = g.route
+    tracing.describe(name, attributes)
 
 
 def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) -> Blueprint:
@@ -174,7 +211,7 @@ def route_template(app: Flask) -> str:
     """
     rule = request.url_rule
     if rule is None:
-        return "unmatched"
+        return UNMATCHED
     templates: dict[str, str] = app.extensions.setdefault("route_templates", {})
     template = templates.get(rule.rule)
     if template is None:

@@ -16,6 +16,7 @@ from servicekit.config import TokenSettings, VerifierSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable, Problem
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 
 ALGORITHM = "RS256"
 """The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""
@@ -184,9 +185,9 @@ class Authenticator:
         return checked
 
 
-def authenticator(settings: VerifierSettings, metrics: Metrics) -> Authenticator:
+def authenticator(settings: VerifierSettings, metrics: Metrics, tracer: Tracer) -> Authenticator:
     """Make the authenticator of a service that asks auth-service for the keys."""
-    client = ServiceClient("auth-service", settings.auth_url, metrics, timeout_seconds=2.0, connections=4)
+    client = ServiceClient("auth-service", settings.auth_url, metrics, tracer, timeout_seconds=2.0, connections=4)
     return Authenticator(JwksClient(client), settings)
 
 

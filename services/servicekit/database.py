@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from servicekit.config import DatabaseSettings
 from servicekit.errors import DependencyUnavailable
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 
 Row = Mapping[str, Any]
 
@@ -35,12 +36,14 @@ class Database:
         settings: Where it is and how long to wait.
         service: The service's name, PostgreSQL's `application_name`.
         metrics: Where statements and waits are recorded.
+        tracer: What makes a span of each statement.
     """
 
-    def __init__(self, settings: DatabaseSettings, service: str, metrics: Metrics) -> None:
+    def __init__(self, settings: DatabaseSettings, service: str, metrics: Metrics, tracer: Tracer) -> None:
         self._settings = settings
         self._service = service
         self._metrics = metrics
+        self._tracer = tracer
         psycopg2.extensions.set_wait_callback(_wait)
         # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. `pool_pre_ping`
         # costs a round trip and spares a request the error of a connection that died while it was idle.
@@ -92,14 +95,33 @@ class Database:
         settings = self._settings
         allowed = settings.database_pool_wait_seconds + settings.database_timeout_seconds + _GRACE_SECONDS
         _deadline.at = time.monotonic() + allowed
-        try:
-            connection = self._take()
+        with self._tracer.client(summary, self._attributes(summary, sql)) as span:
             try:
-                return self._run(connection, summary, sql, parameters)
+                connection = self._take()
+                try:
+                    return self._run(connection, summary, sql, parameters)
+                finally:
+                    connection.close()
+            except Exception as error:
+                sqlstate = getattr(error.__cause__ or error, "pgcode", None)
+                if sqlstate is not None:
+                    span.set("db.response.status_code", sqlstate)
+                raise
             finally:
-                connection.close()
-        finally:
-            _deadline.at = None
+                _deadline.at = None
+
+    def _attributes(self, summary: str, sql: str) -> dict[str, str | int]:
+        operation, _, collection = summary.partition(" ")
+        return {
+            "db.system.name": "postgresql",
+            "db.namespace": self._settings.database_name,
+            "db.operation.name": operation,
+            "db.collection.name": collection,
+            "db.query.summary": summary,
+            "db.query.text": sql,  # with %(name)s where the values go, which stay here
+            "server.address": self._settings.database_host,
+            "server.port": self._settings.database_port,
+        }
 
     def _run(
         self,

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response
+from flask import Flask, Response, g
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -181,6 +181,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unexpected_error(error: Exception) -> Response:
     logs.get_logger().error("request.failed", exc_info=error)
+    g.error_type = type(error).__qualname__  # for the request's span, which would say no more than 500
     return problem_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal-error",

@@ -92,7 +92,10 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Let the background tasks finish their round."""
+    """Let the background tasks finish their round, and send the last spans."""
     wsgi = getattr(worker, "wsgi", None)  # missing when the app never came up
-    for task in wsgi.extensions["tasks"] if wsgi is not None else ():
+    if wsgi is None:
+        return
+    for task in wsgi.extensions["tasks"]:
         task.stop()
+    wsgi.extensions["telemetry"].shutdown()

@@ -13,6 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, Re
 from servicekit import tracing
 from servicekit.errors import DependencyUnavailable
 from servicekit.metrics import Metrics
+from servicekit.tracing import Span, Tracer
 
 _CONNECT_SECONDS = 0.5
 _POOL_WAIT_SECONDS = 0.1
@@ -36,12 +37,12 @@ class Reply:
 class _CountedRetry(urllib3.Retry):
     """urllib3's retry, which also counts, and leaves it at one try where the answer was merely slow."""
 
-    def __init__(self, *args: Any, metrics: Metrics, peer: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, metrics: Metrics, peer: str, span: Span, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._metrics, self._peer = metrics, peer
+        self._metrics, self._peer, self._span = metrics, peer, span
 
     def new(self, **kwargs: Any) -> "_CountedRetry":
-        return super().new(metrics=self._metrics, peer=self._peer, **kwargs)
+        return super().new(metrics=self._metrics, peer=self._peer, span=self._span, **kwargs)
 
     def increment(self, *args: Any, **kwargs: Any) -> "_CountedRetry":
         error = kwargs.get("error")
@@ -49,6 +50,7 @@ class _CountedRetry(urllib3.Retry):
             raise error  # asking a slow service twice makes it slower, and the client wait twice as long
         following = super().increment(*args, **kwargs)  # raises when there is no try left
         self._metrics.call_retried(self._peer)
+        self._span.set("http.request.resend_count", len(following.history))
         return following
 
 
@@ -90,17 +92,26 @@ class ServiceClient:
         peer: The other service's name, such as `payment-service`.
         base_url: Its root, such as `http://127.0.0.1:5005`.
         metrics: Where calls are counted.
+        tracer: What makes a span of each call.
         timeout_seconds: How long one try may wait for bytes of the answer.
         connections: Connections kept and used at most; a caller beyond waits a moment for one. Fewer than the
             service's threads, a peer that hangs cannot hold them all.
     """
 
-    def __init__(
-        self, peer: str, base_url: str, metrics: Metrics, *, timeout_seconds: float, connections: int = 32
+    def __init__(  # noqa: PLR0913
+        self,
+        peer: str,
+        base_url: str,
+        metrics: Metrics,
+        tracer: Tracer,
+        *,
+        timeout_seconds: float,
+        connections: int = 32,
     ) -> None:
         self._peer = peer
         self._base_url = base_url
         self._metrics = metrics
+        self._tracer = tracer
         metrics.peer_known(peer)
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
         self._breaker = _Breaker()
@@ -155,38 +166,55 @@ class ServiceClient:
         *,
         retry: bool,
     ) -> Reply:
-        if not self._breaker.allows():
-            self._metrics.call_ended(self._peer, method, route, None, 0.0)
-            raise DependencyUnavailable(self._peer)
-        headers["Accept"] = "application/json"
-        tracing.inject(headers)
-        started = time.perf_counter()
-        status: int | None = None
-        try:
-            response = self._pool.urlopen(
-                method,
-                route.format(**path),
-                body=body,
-                headers=headers,
-                retries=self._retries(method) if retry else False,
-                redirect=False,
-                pool_timeout=_POOL_WAIT_SECONDS,  # type: ignore[arg-type]  # seconds; a float does as well
-            )
-            status = response.status
-            self._breaker.answered()
-            content = orjson.loads(response.data) if response.data else None
-        except (HTTPError, orjson.JSONDecodeError) as error:
-            cause = error.reason if isinstance(error, MaxRetryError) else error
-            if isinstance(cause, ReadTimeoutError | ConnectTimeoutError):
-                self._breaker.hung()
-            raise DependencyUnavailable(self._peer) from cause
-        finally:
-            self._metrics.call_ended(self._peer, method, route, status, time.perf_counter() - started)
-        if status >= 500:  # noqa: PLR2004
-            raise DependencyUnavailable(self._peer)
-        return Reply(status, content)
+        with self._tracer.client(f"{method} {route}", self._attributes(method, route)) as span:
+            if not self._breaker.allows():
+                span.fail("circuit_open")  # no call is made, but that is why its caller fails
+                self._metrics.call_ended(self._peer, method, route, None, 0.0)
+                raise DependencyUnavailable(self._peer)
+            headers["Accept"] = "application/json"
+            tracing.inject(headers)
+            started = time.perf_counter()
+            status: int | None = None
+            try:
+                response = self._pool.urlopen(
+                    method,
+                    route.format(**path),
+                    body=body,
+                    headers=headers,
+                    retries=self._retries(method, span) if retry else False,
+                    redirect=False,
+                    pool_timeout=_POOL_WAIT_SECONDS,  # type: ignore[arg-type]  # seconds; a float does as well
+                )
+                status = response.status
+                self._breaker.answered()
+                content = orjson.loads(response.data) if response.data else None
+            except (HTTPError, orjson.JSONDecodeError) as error:
+                cause = error.reason if isinstance(error, MaxRetryError) else error
+                if isinstance(cause, ReadTimeoutError | ConnectTimeoutError):
+                    self._breaker.hung()
+                raise DependencyUnavailable(self._peer) from cause
+            finally:
+                self._metrics.call_ended(self._peer, method, route, status, time.perf_counter() - started)
+                if status is not None:
+                    span.set("http.response.status_code", status)
+            if status >= 400:  # noqa: PLR2004  # to a client, says the convention, that is an error
+                span.fail(str(status))
+            if status >= 500:  # noqa: PLR2004
+                raise DependencyUnavailable(self._peer)
+            return Reply(status, content)
 
-    def _retries(self, method: str) -> urllib3.Retry:
+    def _attributes(self, method: str, route: str) -> dict[str, str | int]:
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "url.template": route,
+            "server.address": self._pool.host,
+            "peer.service": self._peer,
+        }
+        if self._pool.port is not None:
+            attributes["server.port"] = self._pool.port
+        return attributes
+
+    def _retries(self, method: str, span: Span) -> urllib3.Retry:
         # Jitter, so that callers who failed together do not come back together.
         return _CountedRetry(
             total=1,
@@ -197,4 +225,5 @@ class ServiceClient:
             backoff_jitter=0.05,
             metrics=self._metrics,
             peer=self._peer,
+            span=span,
         )

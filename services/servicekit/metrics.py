@@ -21,6 +21,9 @@ from servicekit import tracing
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Buckets for latencies: the shop's requests take 1 to 100 ms, its timeouts end at 10 s."""
 
+OTHER_METHOD = "_OTHER"
+"""Stands for every method that a client made up (as the semantic conventions say)."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
@@ -117,7 +120,7 @@ class Metrics:
 
     def connection_taken(self, seconds: float) -> None:
         """Record how long a connection was waited for."""
-        self._pool_wait.observe(seconds)
+        self._pool_wait.observe(seconds, exemplar())
 
     def connection_missed(self) -> None:
         """Count a wait for a connection that ended without one."""
@@ -130,11 +133,11 @@ class Metrics:
 
 
 def exemplar() -> dict[str, str] | None:
-    """Return the labels that tie an observation to the trace at hand, or None outside of any trace."""
-    ids = tracing.current_ids()
+    """Return the labels that tie an observation to the trace at hand; None where there will be no trace to open."""
+    ids = tracing.current_ids() if tracing.is_recorded() else None
     return None if ids is None else {"trace_id": ids[0], "span_id": ids[1]}
 
 
 def known_method(method: str) -> str:
-    """Return the method, or `_OTHER` for what a client made up (as the semantic conventions say)."""
-    return method if method in _METHODS else "_OTHER"
+    """Return the method, or `OTHER_METHOD`."""
+    return method if method in _METHODS else OTHER_METHOD

@@ -1,16 +1,21 @@
-"""W3C Trace Context: the identity that a request keeps on its way through the services.
+"""W3C Trace Context and spans: the identity that a request keeps on its way through the services, and what it did.
 
-Every request runs inside a span context, so that its log lines, its exemplars, its errors and its calls to
-other services carry the same trace id. Recording and exporting spans comes on top of this, here.
+Every request runs inside a span context, so that its log lines, its errors and its calls to other services carry the
+same trace id. Whether anything is recorded is another matter: see `telemetry`, which sets that up.
+
+No span holds an exception's message: a database error quotes the row it refused, a validation error the input, and
+either may be personal. A span that failed says so by `error.type`.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 from contextvars import Token
+from types import TracebackType
+from typing import Self
 
 from opentelemetry import context, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -20,7 +25,7 @@ HEADERS = ("traceparent", "tracestate")
 
 
 def begin(headers: Mapping[str, str]) -> Token[context.Context]:
-    """Make the span context of the work that starts now the current one.
+    """Make a span context the current one without recording anything: for requests that get no span.
 
     Args:
         headers: Those of HEADERS that the request has. A valid `traceparent` is continued; without one, or with an
@@ -46,16 +51,6 @@ def end(token: Token[context.Context]) -> None:
     context.detach(token)
 
 
-@contextmanager
-def new_trace() -> Iterator[None]:
-    """Run work that no request asked for, a background task's round for one, in a trace of its own."""
-    token = begin({})
-    try:
-        yield
-    finally:
-        end(token)
-
-
 def inject(headers: MutableMapping[str, str]) -> None:
     """Add `traceparent`, and `tracestate` where there is one, to the headers of an outgoing request."""
     _propagator.inject(headers)
@@ -69,8 +64,13 @@ def current_ids() -> tuple[str, str] | None:
     return trace.format_trace_id(span_context.trace_id), trace.format_span_id(span_context.span_id)
 
 
-def traceresponse() -> str | None:
-    """Return the current context as a `traceresponse` header (W3C Trace Context Level 2, draft), if any."""
+def is_recorded() -> bool:
+    """Whether the work at hand is recorded: whether its trace id will open a trace."""
+    return trace.get_current_span().is_recording()
+
+
+def traceparent() -> str | None:
+    """Return the current context as a `traceparent` header; `traceresponse` (W3C, draft) has the same form."""
     span_context = trace.get_current_span().get_span_context()
     if not span_context.is_valid:
         return None
@@ -79,6 +79,128 @@ def traceresponse() -> str | None:
         trace.format_span_id(span_context.span_id),
     )
     return f"00-{trace_id}-{span_id}-{span_context.trace_flags:02x}"
+
+
+def describe(name: str | None = None, attributes: Mapping[str, AttributeValue] | None = None) -> None:
+    """Name the span at hand, and add attributes to it, if it is recorded."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    if name is not None:
+        span.update_name(name)
+    if attributes:
+        span.set_attributes(attributes)
+
+
+def failed(error_type: str) -> None:
+    """Say that the work at hand failed.
+
+    Args:
+        error_type: What went wrong, of few possible values: an exception's type, a status.
+    """
+    _mark_failed(trace.get_current_span(), error_type)
+
+
+class Span:
+    """Work within a trace: a context manager. An exception that leaves it is why it failed, by its type alone."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+        self._failed = False
+
+    def set(self, name: str, value: AttributeValue) -> None:
+        """Add an attribute."""
+        self._span.set_attribute(name, value)
+
+    def fail(self, error_type: str) -> None:
+        """Say that the work failed; see `failed`."""
+        self._failed = True
+        _mark_failed(self._span, error_type)
+
+    def __enter__(self) -> Self:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if error is not None and not self._failed:
+            # Our own exceptions say what it means for the shop; what they were raised from says what happened.
+            self.fail(type(error.__cause__ or error).__qualname__)
+        context.detach(self._token)
+        self._span.end()
+
+
+class _Nothing(Span):
+    """Stands in for a span where nothing is recorded: the context stays as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(trace.INVALID_SPAN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def fail(self, error_type: str) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+
+class Tracer:
+    """Makes a service's spans, but those of its requests.
+
+    Args:
+        tracer: OpenTelemetry's. Without one, nothing is recorded.
+    """
+
+    def __init__(self, tracer: trace.Tracer | None = None) -> None:
+        self._tracer = tracer
+
+    def span(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Span:
+        """Begin a piece of the service's own work, inside a trace that is recorded; elsewhere nothing."""
+        return self._child(name, trace.SpanKind.INTERNAL, attributes)
+
+    def client(self, name: str, attributes: Mapping[str, AttributeValue]) -> Span:
+        """Begin a call to somebody else, inside a trace that is recorded; elsewhere nothing.
+
+        Work that nobody asked for, such as a look at the database each second, makes no traces of its own.
+        """
+        return self._child(name, trace.SpanKind.CLIENT, attributes)
+
+    def root(self, name: str, attributes: Mapping[str, AttributeValue], cause: str | None = None) -> Span:
+        """Begin a trace for work that no request asked for.
+
+        Args:
+            name: What is done.
+            attributes: What is known about it.
+            cause: The `traceparent` of what led to it, which the new trace links to.
+        """
+        if self._tracer is None:
+            own = trace.SpanContext(
+                _random_id(128), _random_id(64), is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED)
+            )
+            return Span(trace.NonRecordingSpan(own))
+        links = []
+        if cause is not None:
+            origin = trace.get_current_span(_propagator.extract({"traceparent": cause}, context=context.Context()))
+            links = [trace.Link(origin.get_span_context())]  # the SDK leaves out a link to nothing
+        return Span(self._tracer.start_span(name, context.Context(), attributes=attributes, links=links))
+
+    def _child(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue] | None) -> Span:
+        if self._tracer is None or not is_recorded():
+            return _NOTHING
+        return Span(self._tracer.start_span(name, kind=kind, attributes=attributes))
+
+
+def _mark_failed(span: trace.Span, error_type: str) -> None:
+    span.set_attribute("error.type", error_type)
+    span.set_status(trace.StatusCode.ERROR)
 
 
 def _random_id(bits: int) -> int:

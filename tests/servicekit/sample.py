@@ -14,6 +14,7 @@ from servicekit.config import ServiceSettings, load
 from servicekit.config import Settings as BaseSettings
 from servicekit.metrics import Metrics
 from servicekit.paging import PageQuery
+from servicekit.telemetry import Telemetry
 
 
 class Note(Body):
@@ -41,7 +42,16 @@ class Settings(BaseSettings):
 
 
 def sample_app(  # noqa: C901
-    *, peer=None, auth=None, database=None, error_table=None, metrics=None, settings=None, extra=(), **options
+    *,
+    peer=None,
+    auth=None,
+    database=None,
+    error_table=None,
+    metrics=None,
+    settings=None,
+    telemetry=None,
+    extra=(),
+    **options,
 ):
     """The app; `peer` is a ServiceClient, `auth` an Authenticator, `database` a Database, `extra` blueprints."""
     api = create_api("sample", "For tests.")
@@ -90,10 +100,13 @@ def sample_app(  # noqa: C901
             database.fetch_one("SELECT pg_sleep", "SELECT pg_sleep(%(seconds)s)", {"seconds": float(seconds)})
             return {"pid": database.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid")["pid"]}
 
+    settings = settings or ServiceSettings()
+    metrics = metrics or Metrics()
     return create_service(
         "sample",
-        settings or ServiceSettings(),
-        metrics or Metrics(),
+        settings,
+        metrics,
+        telemetry or Telemetry("sample", settings, metrics),
         blueprints=[routes, document_blueprint(api, "notes"), *extra],
         error_table=error_table or {},
         **options,

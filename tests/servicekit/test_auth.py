@@ -16,6 +16,7 @@ from servicekit.auth import Authenticator, JwksClient
 from servicekit.config import TokenSettings
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 from tests.fixtures.services import Signer, eventually
 from tests.servicekit.sample import sample_app
 
@@ -28,7 +29,7 @@ def client_of(serve, clock):
 
     def start(root):
         metrics = Metrics()
-        keys = JwksClient(ServiceClient("auth-service", root, metrics, timeout_seconds=0.3), clock)
+        keys = JwksClient(ServiceClient("auth-service", root, metrics, Tracer(), timeout_seconds=0.3), clock)
         app = sample_app(metrics=metrics, auth=Authenticator(keys, TokenSettings()), error_table=auth.ERRORS)
         return serve(app)
 

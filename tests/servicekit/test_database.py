@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from servicekit.config import DatabaseSettings
 from servicekit.database import Database
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
 
@@ -22,7 +23,7 @@ def connect():
 
     def make(where, metrics=None, **settings):
         env = {name.lower(): value for name, value in where.env("users_app").items()}
-        pools.append(Database(DatabaseSettings(**{**env, **settings}), "sample", metrics or Metrics()))
+        pools.append(Database(DatabaseSettings(**{**env, **settings}), "sample", metrics or Metrics(), Tracer()))
         return pools[-1]
 
     yield make

@@ -11,6 +11,7 @@ import pytest
 from servicekit.errors import DependencyUnavailable
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 from tests.fixtures.ports import free_port
 
 RETRIES = "http_client_retries_total"
@@ -101,7 +102,7 @@ def connect(metrics):
     clients = []
 
     def client(root, **options):
-        clients.append(ServiceClient("things", root, metrics, **{"timeout_seconds": 0.2, **options}))
+        clients.append(ServiceClient("things", root, metrics, Tracer(), **{"timeout_seconds": 0.2, **options}))
         return clients[-1]
 
     yield client

@@ -27,7 +27,7 @@ def logged(name, work, **fields):
 
 log.debug("order.considered")
 log.info("order.created", order_id=7, text="line\\nbreak", strange=object())
-with tracing.new_trace():
+with tracing.Tracer().root("work", {}):
     print("ids", *tracing.current_ids(), file=sys.stderr)
     log.info("order.traced")
     logging.getLogger("some.library").warning("disk at %d %%", 91)

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
 
@@ -99,7 +100,9 @@ def test_what_is_served_now_is_counted_and_goes_back(client):
 
 def test_counters_are_there_at_0_from_the_start(serve, peer):
     metrics = Metrics()
-    client = serve(sample_app(metrics=metrics, peer=ServiceClient("things", peer().root, metrics, timeout_seconds=1.0)))
+    client = serve(
+        sample_app(metrics=metrics, peer=ServiceClient("things", peer().root, metrics, Tracer(), timeout_seconds=1.0))
+    )
     text = client.get("/metrics").text
     assert re.search(r'^http_client_retries_total\{peer_service="things"\} 0\.0$', text, re.MULTILINE)
     assert re.search(r"^db_client_connection_timeouts_total 0\.0$", text, re.MULTILINE)

@@ -26,7 +26,11 @@ def things(peer):
 @pytest.fixture
 def client(serve, things):
     metrics = Metrics()
-    return serve(sample_app(metrics=metrics, peer=ServiceClient("things", things.root, metrics, timeout_seconds=2.0)))
+    return serve(
+        sample_app(
+            metrics=metrics, peer=ServiceClient("things", things.root, metrics, tracing.Tracer(), timeout_seconds=2.0)
+        )
+    )
 
 
 @pytest.mark.parametrize("flags", ["00", "01", "03"])
@@ -94,13 +98,13 @@ def test_baggage_is_not_handed_on(client, things):
 
 def test_work_outside_of_any_trace_has_no_ids():
     assert tracing.current_ids() is None
-    assert tracing.traceresponse() is None
+    assert tracing.traceparent() is None
 
 
 def test_a_trace_of_its_own_ends_with_its_work():
-    with tracing.new_trace():
+    with tracing.Tracer().root("work", {}):
         outer = tracing.current_ids()
-        with tracing.new_trace():
+        with tracing.Tracer().root("work", {}):
             assert tracing.current_ids()[0] != outer[0]
         assert tracing.current_ids() == outer
     assert tracing.current_ids() is None

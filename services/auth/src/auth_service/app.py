@@ -15,6 +15,7 @@ from servicekit.config import load
 from servicekit.errors import ErrorTable, Problem
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
+from servicekit.telemetry import Telemetry
 
 SERVICE = "auth-service"
 
@@ -37,15 +38,17 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     """
     settings = settings or load(AuthSettings)
     metrics = Metrics()
+    telemetry = Telemetry(SERVICE, settings, metrics)
     ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
     ring.ensure()
-    users = Users(ServiceClient("user-service", settings.user_url, metrics, timeout_seconds=5.0))
+    users = Users(ServiceClient("user-service", settings.user_url, metrics, telemetry.tracer, timeout_seconds=5.0))
     api = create_api("auth-service", "Log in, and verify what logging in gave.")
     blueprint = routes.blueprint(api, settings, users, ring, auth.Authenticator(ring, settings), Signals(metrics))
     return create_service(
         SERVICE,
         settings,
         metrics,
+        telemetry,
         blueprints=[blueprint, document_blueprint(api, "auth")],
         error_table=ERRORS,
         ready_checks=[ring.check],

@@ -18,6 +18,7 @@ from servicekit.database import Database
 from servicekit.errors import ErrorTable, Problem
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
+from servicekit.telemetry import Telemetry
 
 SERVICE = "order-service"
 
@@ -37,14 +38,17 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
     """
     settings = settings or load(OrderSettings)
     metrics = Metrics()
-    signals = Signals(metrics)
-    database = Database(settings, SERVICE, metrics)
+    telemetry = Telemetry(SERVICE, settings, metrics)
+    tracer = telemetry.tracer
+    signals = Signals(metrics, tracer)
+    database = Database(settings, SERVICE, metrics, tracer)
     orders = Orders(database, settings.lease_seconds)
     connections = max(1, settings.threads * 3 // 4)  # a peer that hangs leaves threads for what does not need it
     products = ServiceClient(
         "product-service",
         settings.product_url,
         metrics,
+        tracer,
         timeout_seconds=settings.product_timeout_seconds,
         connections=connections,
     )
@@ -52,17 +56,19 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         "payment-service",
         settings.payment_url,
         metrics,
+        tracer,
         timeout_seconds=settings.payment_timeout_seconds,
         connections=connections,
     )
     ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
     reconciler = Reconciler(orders, ordering, signals)
     api = create_api("order-service", "Place orders, and look them up.")
-    blueprint = routes.blueprint(api, ordering, auth.authenticator(settings, metrics))
+    blueprint = routes.blueprint(api, ordering, auth.authenticator(settings, metrics, tracer))
     return create_service(
         SERVICE,
         settings,
         metrics,
+        telemetry,
         blueprints=[blueprint, document_blueprint(api, "orders")],
         error_table=ERRORS,
         ready_checks=[database.ping],

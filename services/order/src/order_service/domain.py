@@ -51,6 +51,7 @@ class Order:
         status: A Status, or whatever somebody wrote by hand.
         payment_id: The payment that settled it.
         created_at: When it was placed.
+        traceparent: The trace in which it was placed; None for an order from before this was kept.
     """
 
     id: int
@@ -60,6 +61,7 @@ class Order:
     status: str
     payment_id: int | None
     created_at: datetime | None
+    traceparent: str | None = None
 
     @property
     def amount_minor(self) -> int:

@@ -11,7 +11,9 @@ from servicekit.errors import DependencyUnavailable
 class Orders(Protocol):
     """Keeps orders; see `store.Orders`."""
 
-    def add(self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None) -> Order | None:
+    def add(
+        self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None, traceparent: str | None
+    ) -> Order | None:
         """Keep a new PENDING order; None if this user has used the key."""
 
     def by_key(self, user_id: int, key: str) -> Order | None:
@@ -76,16 +78,22 @@ class Ordering:
         """
         earlier = self._orders.by_key(user_id, key) if key is not None else None
         if earlier is None:
-            order = self._orders.add(user_id, self._products.get(product_id), quantity, key)
+            product = self._products.get(product_id)
+            order = self._orders.add(user_id, product, quantity, key, self._signals.trace_of_request())
             if order is not None:
                 self._signals.order_created(order)
-                return self.settle(order), True
+                return self._answered(order), True
             assert key is not None, "only a key can be taken"  # noqa: S101
             earlier = self._orders.by_key(user_id, key)  # another request with the key was faster
             assert earlier is not None, "orders are never deleted"  # noqa: S101
         if not earlier.is_for(product_id, quantity):
             raise KeyReused
-        return self.settle(earlier), False
+        return self._answered(earlier), False
+
+    def _answered(self, order: Order) -> Order:
+        order = self.settle(order)
+        self._signals.order_answered(order)
+        return order
 
     def settle(self, order: Order, *, late: bool = False) -> Order:
         """Have a PENDING order paid.
@@ -100,17 +108,18 @@ class Ordering:
         """
         if order.status != Status.PENDING:
             return order
-        try:
-            settled, was_pending = self._orders.settle(order.id, self._payments.charge(order))
-        except DependencyUnavailable as error:
-            self._signals.order_left_pending(order, error.dependency)
-            return order
-        except ChargeRefused as error:
-            self._signals.charge_refused(order, error)
-            return order
-        if was_pending:
-            self._signals.order_settled(settled, late=late)
-        return settled
+        with self._signals.order_settling(order):
+            try:
+                settled, was_pending = self._orders.settle(order.id, self._payments.charge(order))
+            except DependencyUnavailable as error:
+                self._signals.order_left_pending(order, error.dependency)
+                return order
+            except ChargeRefused as error:
+                self._signals.charge_refused(order, error)
+                return order
+            if was_pending:
+                self._signals.order_settled(settled, late=late)
+            return settled
 
     def read(self, order_id: int, *, user_id: int, is_admin: bool) -> Order:
         """Return an order to its owner, or to an admin.

@@ -6,7 +6,6 @@ from order_service.domain import Status
 from order_service.ordering import Ordering
 from order_service.signals import Signals
 from order_service.store import Orders
-from servicekit import tracing
 
 INTERVAL_SECONDS = 1.0
 _MISSES = 3  # in a row: payment is down, and knocking for each of the others would only take time
@@ -40,7 +39,8 @@ class Reconciler:
             order = self._orders.lease_pending()
             if order is None:
                 break
-            with tracing.new_trace():
+            with self._signals.order_reconciling(order):
                 settled = self._ordering.settle(order, late=True)
+                self._signals.order_reconciled(settled)
             misses = misses + 1 if settled.status == Status.PENDING else 0
         self._signals.backlog_measured(self._orders.backlog())

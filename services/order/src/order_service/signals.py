@@ -4,15 +4,17 @@ from prometheus_client import Counter, Gauge
 
 from order_service.domain import ChargeRefused, Order, Status
 from order_service.store import Backlog
-from servicekit import logs
+from servicekit import logs, tracing
 from servicekit.metrics import Metrics
+from servicekit.tracing import Span, Tracer
 
 
 class Signals:
-    """Log events and metrics, named as the business names them."""
+    """Log events, metrics and spans, named as the business names them."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._log = logs.get_logger()
+        self._tracer = tracer
         registry = metrics.registry
         self._orders = Counter(
             "orders_total",
@@ -38,13 +40,42 @@ class Signals:
             "orders_pending_oldest_age_seconds", "Age of the oldest PENDING order; take the max.", registry=registry
         )
 
+    def trace_of_request(self) -> str | None:
+        """Say which trace an order is placed in: what the order keeps of it."""
+        return tracing.traceparent()
+
     def order_created(self, order: Order) -> None:
         """An order was placed, and is in the database."""
+        self.order_answered(order)
         self._orders.labels(Status.PENDING).inc()
         self._log.info("order.created", order_id=order.id, amount_minor=order.amount_minor, currency=order.currency)
 
+    def order_answered(self, order: Order) -> None:
+        """A request placed this order, or found the one that it placed before."""
+        tracing.describe(
+            attributes={
+                "shop.order.id": order.id,
+                "shop.order.status": order.status,
+                "shop.order.quantity": order.quantity,
+                "shop.product.id": order.product["id"],
+            }
+        )
+
+    def order_settling(self, order: Order) -> Span:
+        """An order is about to be charged."""
+        return self._tracer.span("settle order", _about(order))
+
+    def order_reconciling(self, order: Order) -> Span:
+        """An order whose request is over is about to be settled: in a trace of its own, linked to the request's."""
+        return self._tracer.root("reconcile order", _about(order), order.traceparent)
+
+    def order_reconciled(self, order: Order) -> None:
+        """The reconciler is done with an order, for now if it is still PENDING."""
+        tracing.describe(attributes=_about(order))
+
     def order_settled(self, order: Order, *, late: bool) -> None:
         """An order was paid or declined: by its request, or late, by the reconciler."""
+        tracing.describe(attributes=_about(order))
         self._orders.labels(order.status).inc()
         if late:
             self._reconciled.inc()
@@ -52,11 +83,13 @@ class Signals:
 
     def order_left_pending(self, order: Order, dependency: str) -> None:
         """Payment, or the database after it, did not answer: the reconciler will ask again."""
+        tracing.failed("dependency_unavailable")
         self._left_pending.inc()
         self._log.warning("order.left_pending", order_id=order.id, dependency=dependency)
 
     def charge_refused(self, order: Order, error: ChargeRefused) -> None:
         """Payment did not take a charge: the order waits for somebody who looks into it."""
+        tracing.failed("charge_refused")
         self._refused.inc()
         self._log.error("charge.refused", order_id=order.id, reason=str(error))
 
@@ -64,3 +97,7 @@ class Signals:
         """So many orders wait for payment."""
         self._pending.set(backlog.orders)
         self._oldest.set(backlog.oldest_seconds)
+
+
+def _about(order: Order) -> dict[str, str | int]:
+    return {"shop.order.id": order.id, "shop.order.status": order.status}

@@ -10,7 +10,9 @@ from order_service.domain import Order, Settlement
 from servicekit.database import Database, Row
 
 # The baseline column `created_at` has no time zone; it is written, and so read, in UTC.
-_COLUMNS = "id, user_id, product, quantity, status, payment_id, created_at AT TIME ZONE 'UTC' AS created_at"
+_COLUMNS = (
+    "id, user_id, product, quantity, status, payment_id, traceparent, created_at AT TIME ZONE 'UTC' AS created_at"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Orders:
         self._database = database
         self._lease = lease_seconds
 
-    def add(self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None) -> Order | None:
+    def add(  # a row's values
+        self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None, traceparent: str | None
+    ) -> Order | None:
         """Keep a new PENDING order.
 
         Args:
@@ -46,14 +50,15 @@ class Orders:
             product: The product as it is now.
             quantity: How many.
             key: The client's idempotency key.
+            traceparent: The trace in which this happens.
 
         Returns:
             The order, None if this user has used the key.
         """
         row = self._database.fetch_one(
             "INSERT orders",
-            "INSERT INTO orders.orders (user_id, product, quantity, status, idempotency_key, charge_after)"  # noqa: S608
-            " VALUES (%(user_id)s, %(product)s, %(quantity)s, 'PENDING', %(key)s,"
+            "INSERT INTO orders.orders (user_id, product, quantity, status, idempotency_key, traceparent, charge_after)"  # noqa: S608
+            " VALUES (%(user_id)s, %(product)s, %(quantity)s, 'PENDING', %(key)s, %(traceparent)s,"
             " now() + make_interval(secs => %(lease)s))"
             f" ON CONFLICT (user_id, idempotency_key) DO NOTHING RETURNING {_COLUMNS}",
             {
@@ -61,6 +66,7 @@ class Orders:
                 "product": orjson.dumps(product).decode(),
                 "quantity": quantity,
                 "key": key,
+                "traceparent": traceparent,
                 "lease": self._lease,
             },
         )
@@ -152,4 +158,5 @@ def _order(row: Row) -> Order:
         status=row["status"],
         payment_id=row["payment_id"],
         created_at=row["created_at"],
+        traceparent=row["traceparent"],
     )

@@ -15,6 +15,7 @@ from servicekit.config import load
 from servicekit.database import Database
 from servicekit.errors import ErrorTable, Problem
 from servicekit.metrics import Metrics
+from servicekit.telemetry import Telemetry
 
 SERVICE = "payment-service"
 
@@ -33,15 +34,22 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
     """
     settings = settings or load(PaymentSettings)
     metrics = Metrics()
-    database = Database(settings, SERVICE, metrics)
+    telemetry = Telemetry(SERVICE, settings, metrics)
+    tracer = telemetry.tracer
+    database = Database(settings, SERVICE, metrics, tracer)
     api = create_api("payment-service", "Look up payments. Charging is internal.")
     blueprint = routes.blueprint(
-        api, Payments(database), Processor(settings), auth.authenticator(settings, metrics), Signals(metrics)
+        api,
+        Payments(database),
+        Processor(settings),
+        auth.authenticator(settings, metrics, tracer),
+        Signals(metrics, tracer),
     )
     return create_service(
         SERVICE,
         settings,
         metrics,
+        telemetry,
         blueprints=[blueprint, document_blueprint(api, "payments")],
         error_table=ERRORS,
         ready_checks=[database.ping],

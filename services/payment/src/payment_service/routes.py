@@ -68,7 +68,9 @@ def blueprint(
             signals.charge_repeated(recorded)
             return _answer(recorded), 200
         try:
-            outcome, reason = processor.decide(headers.idempotency_key, wanted)
+            with signals.charge_deciding(wanted.order_id):
+                outcome, reason = processor.decide(headers.idempotency_key, wanted)
+                signals.processor_answered(outcome)
         except ProcessorDown:
             signals.processor_unavailable(wanted.order_id)
             raise DependencyUnavailable("payment-processor") from None

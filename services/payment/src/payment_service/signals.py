@@ -3,17 +3,19 @@
 from prometheus_client import Counter
 
 from payment_service.domain import Outcome, Payment
-from servicekit import logs
+from servicekit import logs, tracing
 from servicekit.metrics import Metrics
+from servicekit.tracing import Span, Tracer
 
 _UNAVAILABLE = "UNAVAILABLE"
 
 
 class Signals:
-    """Log events and metrics, named as the business names them."""
+    """Log events, metrics and spans, named as the business names them."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._log = logs.get_logger()
+        self._tracer = tracer
         self._payments = Counter(
             "payments_total",
             "Charges by outcome; UNAVAILABLE are tries that the processor did not answer.",
@@ -22,6 +24,14 @@ class Signals:
         )
         for outcome in (*Outcome, _UNAVAILABLE):
             self._payments.labels(outcome)
+
+    def charge_deciding(self, order_id: int) -> Span:
+        """The processor is about to be asked."""
+        return self._tracer.span("decide charge", {"shop.order.id": order_id})
+
+    def processor_answered(self, outcome: Outcome) -> None:
+        """The processor decided; the charge is not recorded yet."""
+        tracing.describe(attributes={"shop.payment.outcome": outcome})
 
     def charge_decided(self, payment: Payment) -> None:
         """A charge was paid or declined, for the first time."""

@@ -11,6 +11,7 @@ from servicekit.app import create_app as create_service
 from servicekit.config import load
 from servicekit.errors import ErrorTable, Problem
 from servicekit.metrics import Metrics
+from servicekit.telemetry import Telemetry
 
 SERVICE = "product-service"
 
@@ -26,6 +27,12 @@ def create_app(settings: ProductSettings | None = None) -> Flask:
     settings = settings or load(ProductSettings)
     api = create_api("product-service", "What there is to buy.")
     blueprint = routes.blueprint(api, read_catalogue(settings.catalogue_file))
+    metrics = Metrics()
     return create_service(
-        SERVICE, settings, Metrics(), blueprints=[blueprint, document_blueprint(api, "products")], error_table=ERRORS
+        SERVICE,
+        settings,
+        metrics,
+        Telemetry(SERVICE, settings, metrics),
+        blueprints=[blueprint, document_blueprint(api, "products")],
+        error_table=ERRORS,
     )

@@ -9,6 +9,7 @@ from servicekit.config import load
 from servicekit.database import Database
 from servicekit.errors import ErrorTable, Problem
 from servicekit.metrics import Metrics
+from servicekit.telemetry import Telemetry
 from user_service import routes
 from user_service.domain import BadCredentials, UsernameTaken, UserNotFound
 from user_service.passwords import Passwords
@@ -34,15 +35,18 @@ def create_app(settings: UserSettings | None = None) -> Flask:
     """
     settings = settings or load(UserSettings)
     metrics = Metrics()
-    database = Database(settings, SERVICE, metrics)
+    telemetry = Telemetry(SERVICE, settings, metrics)
+    tracer = telemetry.tracer
+    database = Database(settings, SERVICE, metrics, tracer)
     api = create_api("user-service", "Register, and look up users.")
     blueprint = routes.blueprint(
-        api, Users(database), Passwords(), auth.authenticator(settings, metrics), Signals(metrics)
+        api, Users(database), Passwords(), auth.authenticator(settings, metrics, tracer), Signals(metrics, tracer)
     )
     return create_service(
         SERVICE,
         settings,
         metrics,
+        telemetry,
         blueprints=[blueprint, document_blueprint(api, "users")],
         error_table=ERRORS,
         ready_checks=[database.ping],

@@ -101,7 +101,9 @@ def blueprint(api: SpecTree, users: Users, passwords: Passwords, auth: Authentic
     def check_credentials(json: Credentials) -> Account:
         """Check a password; for auth-service, and not reachable through the gateway."""
         found = users.credentials(json.username)
-        if not passwords.matches(found[1] if found else None, json.password) or found is None:
+        with signals.password_verifying():
+            matches = passwords.matches(found[1] if found else None, json.password)
+        if not matches or found is None:
             raise BadCredentials
         return Account(user_id=found[0].id, role=found[0].role)
 

@@ -6,6 +6,7 @@ from servicekit import logs
 from servicekit.config import ConfigError, load
 from servicekit.database import Database
 from servicekit.metrics import Metrics
+from servicekit.tracing import Tracer
 from user_service.domain import UsernameTaken
 from user_service.passwords import Passwords
 from user_service.settings import SeedSettings, UserSettings
@@ -31,7 +32,7 @@ def main() -> None:
         log.info("seed.skipped")
         return
     username, password = _DEMO
-    users = Users(Database(settings, "user-service-seed", Metrics()))
+    users = Users(Database(settings, "user-service-seed", Metrics(), Tracer()))
     try:
         user = users.add(username, Passwords().hash(password), role="admin")
     except UsernameTaken:

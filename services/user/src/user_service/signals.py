@@ -4,14 +4,20 @@ from prometheus_client import Counter
 
 from servicekit import logs
 from servicekit.metrics import Metrics
+from servicekit.tracing import Span, Tracer
 
 
 class Signals:
-    """Log events and metrics, named as the business names them."""
+    """Log events, metrics and spans, named as the business names them."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._log = logs.get_logger()
+        self._tracer = tracer
         self._registrations = Counter("users_registered_total", "Users registered.", registry=metrics.registry)
+
+    def password_verifying(self) -> Span:
+        """A password is about to be checked, which takes time on purpose. Whose it is, and the result, stay out."""
+        return self._tracer.span("verify password")
 
     def user_registered(self, user_id: int) -> None:
         """There is a new user: known by the id, the name is personal."""
