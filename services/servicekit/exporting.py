@@ -18,10 +18,9 @@ from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Status
-from prometheus_client import Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit import logs
-from servicekit.metrics import Metrics
 
 DELAY_MS = 200  # somebody who has just placed an order wants to see it
 QUEUE = 2048
@@ -79,11 +78,11 @@ class Pipeline(SpanProcessor):
 
     Args:
         endpoint: The root of an OTLP/HTTP receiver.
-        metrics: Where to count.
+        registry: Where to count.
     """
 
-    def __init__(self, endpoint: str, metrics: Metrics) -> None:
-        counts = _Counts(metrics)
+    def __init__(self, endpoint: str, registry: CollectorRegistry) -> None:
+        counts = _Counts(registry)
         self._batches: BatchProcessor[ReadableSpan] = BatchProcessor(
             _Exporter(endpoint, counts),
             schedule_delay_millis=DELAY_MS,
@@ -99,6 +98,10 @@ class Pipeline(SpanProcessor):
         if span.context is not None and span.context.trace_flags.sampled:
             self._batches.emit(span)
 
+    def waiting(self) -> int:
+        """Say how many spans wait, of QUEUE: who can come back later need not have any dropped."""
+        return len(self._batches._queue)  # noqa: SLF001
+
     def shutdown(self) -> None:
         """Send what is there, for as long as that may take, and end."""
         self._batches.shutdown(SHUTDOWN_MS)
@@ -111,8 +114,7 @@ class Pipeline(SpanProcessor):
 class _Counts:
     """OpenTelemetry's SDK metrics, by their conventional names, in Prometheus' form."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        registry = metrics.registry
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._processed = Counter(
             "otel_sdk_processor_span_processed_total",
             "Spans handed to the exporter, or dropped: then error_type says why.",

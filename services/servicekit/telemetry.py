@@ -47,7 +47,7 @@ class Telemetry:
             shutdown_on_exit=False,  # the server's worker does it, while logs still work
             meter_provider=NoOpMeterProvider(),
         )
-        self._provider.add_span_processor(Pipeline(settings.otel_exporter_otlp_endpoint, metrics))
+        self._provider.add_span_processor(Pipeline(settings.otel_exporter_otlp_endpoint, metrics.registry))
         self.tracer = Tracer(self._provider.get_tracer("servicekit", VERSION))
 
     def instrument(self, app: Flask) -> None:
