@@ -1,0 +1,236 @@
+"""The real backends' programs with this project's configuration, each in a folder and on ports of its own."""
+
+import gzip
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.fixtures.ports import free_ports
+from tests.fixtures.services import eventually, sample
+
+OBSERVABILITY = Path(__file__).parents[2] / "observability"
+
+
+@pytest.fixture(scope="session")
+def program():
+    """Path of a backend's program: `program("loki")`. From BACKEND_BINARIES, else from PATH."""
+
+    def find(name):
+        found = shutil.which(name, path=os.environ.get("BACKEND_BINARIES") or None)
+        if not found:
+            pytest.skip(f"no {name} here: neither in BACKEND_BINARIES nor on PATH")
+        return found
+
+    return find
+
+
+def values(attributes):
+    """OTLP's attributes as a dict."""
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in attributes}
+
+
+class Backends:
+    """Jaeger, Loki, Prometheus and gateway-telemetry in one: an HTTP server that keeps the OTLP it is sent, by path.
+
+    Attributes:
+        status: What it answers; anything but 200 keeps nothing.
+    """
+
+    def __init__(self):
+        self.bodies = defaultdict(list)
+        self.status = 200
+        backends = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers["Content-Encoding"] == "gzip":
+                    body = gzip.decompress(body)
+                if backends.status == 200:
+                    backends.bodies[self.path].append(body)
+                self.send_response(backends.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.root = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def stop(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def lines(self, backend="loki"):
+        """The log records so far: [(resource's attributes, record)]."""
+        return [
+            (values(of_resource.resource.attributes), record)
+            for body in list(self.bodies[f"/{backend}/v1/logs"])
+            for of_resource in ExportLogsServiceRequest.FromString(body).resource_logs
+            for of_scope in of_resource.scope_logs
+            for record in of_scope.log_records
+        ]
+
+    def spans(self):
+        """The spans so far."""
+        return [
+            span
+            for body in list(self.bodies["/jaeger/v1/traces"])
+            for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
+            for of_scope in of_resource.scope_spans
+            for span in of_scope.spans
+        ]
+
+    def metrics(self, name):
+        """What was sent of a metric, in the order in which it came: [(resource's attributes, metric)]."""
+        return [
+            (values(of_resource.resource.attributes), metric)
+            for body in list(self.bodies["/prometheus/v1/metrics"])
+            for of_resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
+            for of_scope in of_resource.scope_metrics
+            for metric in of_scope.metrics
+            if metric.name == name
+        ]
+
+
+class Collector:
+    """The Collector with this project's configuration, which sends everything to `backends`."""
+
+    def __init__(self, program, folder, backends, sampling="keep-all", settings=()):
+        ports = free_ports(5)
+        self.otlp, _, self.fluent, self._telemetry, self._health = ports
+        names = ("OTLP_PORT", "OTLP_GRPC_PORT", "FLUENT_PORT", "TELEMETRY_PORT", "HEALTH_PORT")
+        configuration = OBSERVABILITY / "collector"
+        self._command = [
+            program,
+            f"--config={configuration / 'config.yaml'}",
+            f"--config={configuration / f'{sampling}.yaml'}",
+            "--feature-gates=transform.flatten.logs",
+            *(f"--set={setting}" for setting in settings),
+        ]
+        self._environment = {
+            "LISTEN_HOST": "127.0.0.1",
+            "QUEUE_DIRECTORY": str(folder / "queue"),
+            **{name: str(port) for name, port in zip(names, ports, strict=True)},
+            "JAEGER_ENDPOINT": f"{backends.root}/jaeger",
+            "LOKI_ENDPOINT": f"{backends.root}/loki",
+            "GATEWAY_TELEMETRY_ENDPOINT": f"{backends.root}/gateway",
+            "PROMETHEUS_ENDPOINT": f"{backends.root}/prometheus",
+        }
+        self.log = folder / "collector.log"
+        self.start()
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+        eventually(self._healthy, 20)
+
+    def _healthy(self):
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return requests.get(f"http://127.0.0.1:{self._health}", timeout=2).ok
+        except requests.ConnectionError:
+            return False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def send_lines(self, tag, *lines):
+        """Send lines as Docker's log driver does."""
+        with socket.create_connection(("127.0.0.1", self.fluent), 5) as connection:
+            for line in lines:
+                record = {"container_id": "0" * 64, "container_name": "/shop-1", "source": "stdout", "log": line}
+                connection.sendall(_packed([tag, int(time.time()), record]))
+
+    def send_spans(self, *spans, service="order-service"):
+        """Send spans as a service does: dicts of name, attributes, and what else differs."""
+        trace = {
+            "resource": {
+                "attributes": [attribute("service.name", service), attribute("service.instance.id", "random")]
+            },
+            "scopeSpans": [{"spans": [span_json(**span) for span in spans]}],
+        }
+        answer = requests.post(f"http://127.0.0.1:{self.otlp}/v1/traces", json={"resourceSpans": [trace]}, timeout=5)
+        answer.raise_for_status()
+
+    def metric(self, name, **labels):
+        """One of the Collector's own metrics."""
+        return sample(requests.get(f"http://127.0.0.1:{self._telemetry}/metrics", timeout=5).text, name, **labels)
+
+
+def attribute(key, value):
+    return {"key": key, "value": {"intValue": value} if isinstance(value, int) else {"stringValue": value}}
+
+
+def span_json(name, trace_id=None, duration_ms=10, attributes=None, **other):
+    """A span in OTLP's JSON."""
+    now = time.time_ns()
+    return {
+        "traceId": trace_id or os.urandom(16).hex(),
+        "spanId": os.urandom(8).hex(),
+        "name": name,
+        "kind": 2,
+        "startTimeUnixNano": str(now - duration_ms * 1_000_000),
+        "endTimeUnixNano": str(now),
+        "attributes": [attribute(*item) for item in (attributes or {}).items()],
+        **other,
+    }
+
+
+def _packed(value):
+    """The value in MessagePack, as far as Docker's log driver uses it."""
+    if isinstance(value, str):
+        return b"\xdb" + len(value.encode()).to_bytes(4, "big") + value.encode()
+    if isinstance(value, int):
+        return b"\xce" + value.to_bytes(4, "big")
+    if isinstance(value, dict):
+        return bytes([0x80 + len(value)]) + b"".join(_packed(part) for item in value.items() for part in item)
+    return bytes([0x90 + len(value)]) + b"".join(map(_packed, value))
+
+
+@pytest.fixture
+def backends():
+    running = Backends()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_collector(program, backends, tmp_path):
+    """Start Collectors that send to `backends`: `start_collector()`, or with the name of a sampling."""
+    started = []
+
+    def start(sampling="keep-all", *settings):
+        folder = tmp_path / f"collector-{len(started)}"
+        folder.mkdir()
+        started.append(Collector(program("otelcol"), folder, backends, sampling, settings))
+        return started[-1]
+
+    yield start
+    for collector in started:
+        collector.kill()
+
+
+@pytest.fixture
+def collector(start_collector):
+    return start_collector()
