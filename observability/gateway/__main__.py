@@ -1,0 +1,89 @@
+"""`python -m observability.gateway`: reads the access log until it is told to stop. settings.py says what it takes."""
+
+import signal
+import sys
+
+import waitress
+from flask import Flask
+
+from observability.gateway.app import AT_ONCE, MAX_BYTES, create_app
+from observability.gateway.follow import Follower
+from observability.gateway.line import Vocabulary
+from observability.gateway.metrics import GatewayMetrics
+from observability.gateway.pipeline import Pipeline
+from observability.gateway.settings import ROUTES, GatewaySettings
+from servicekit import exporting, logs, telemetry
+from servicekit.background import Periodic
+from servicekit.config import ConfigError, load
+
+NAME = "gateway-telemetry"
+_LOOK_SECONDS = 0.1  # how often to look at the file
+_STOP_SECONDS = 0.4  # how long its reader may take for the chunk at hand
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    try:
+        settings = load(GatewaySettings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # there is no logging yet
+        return 2
+    logs.configure(NAME, settings.log_level)
+    vocabulary = Vocabulary.of(ROUTES)
+    metrics = GatewayMetrics(vocabulary)
+    export = None
+    if settings.gateway_tracing == "log" and settings.otel_exporter_otlp_endpoint is not None:
+        export = exporting.Pipeline(settings.otel_exporter_otlp_endpoint, metrics.registry)
+    pipeline = Pipeline(vocabulary, metrics, telemetry.resource("nginx", settings), export)
+    try:
+        if (path := settings.access_log_file) is not None:
+            state = settings.state_file or path.with_name(f"{path.name}.position")
+            _follow(settings, metrics, Follower(path, state, pipeline.take))
+        else:
+            app = create_app(metrics.registry, lambda: True, pipeline.take)
+            _serve(app, settings)
+    except OSError as error:
+        logs.get_logger().error("listen.failed", reason=error.strerror)
+        return 1
+    finally:
+        if export is not None:
+            export.shutdown()
+    return 0
+
+
+def _follow(settings: GatewaySettings, metrics: GatewayMetrics, follower: Follower) -> None:
+    reading = Periodic("follow", _LOOK_SECONDS, follower.read)
+    reading.start()
+    try:
+        _serve(create_app(metrics.registry, lambda: follower.healthy, None), settings)
+    finally:
+        reading.stop(_STOP_SECONDS)
+    reading.run_once()  # what came last
+    follower.close()
+
+
+def _serve(app: Flask, settings: GatewaySettings) -> None:
+    """Serve until the process is told to stop."""
+    server = waitress.create_server(
+        app,
+        listen=" ".join(f"{settings.host}:{port}" for port in settings.ports),
+        threads=AT_ONCE + 4,  # so that there are some left for probes
+        connection_limit=16,
+        max_request_body_size=MAX_BYTES,
+        inbuf_overflow=MAX_BYTES,  # what is larger would go to a temporary file
+        outbuf_overflow=MAX_BYTES,
+        ident=None,
+    )
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    logs.get_logger().info("server.started", ports=settings.ports, tracing=settings.gateway_tracing)
+    server.run()
+    logs.get_logger().info("server.stopped")
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise SystemExit  # which waitress takes as the wish to end
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""HTTP: `/metrics` and `/healthz`, and the access log as OTLP logs where a Collector brings it."""
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+
+from flask import Flask, Response, request
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+MAX_BYTES = 8 * 1024 * 1024
+"""The largest request, unpacked."""
+
+AT_ONCE = 2
+"""Requests worked on at the same time, which bounds memory. The sender is told to come back with one more."""
+
+_PROTOBUF = "application/x-protobuf"
+_TAKEN = ExportLogsServiceResponse().SerializeToString()
+_LINES = 500  # as many as a chunk of a followed file has
+
+
+class _Refused(Exception):  # noqa: N818  # not an error of ours
+    def __init__(self, status: int, reason: str, **headers: str) -> None:
+        super().__init__(reason)
+        self.response = Response(f"{reason}\n", status, headers, content_type="text/plain")
+
+
+def create_app(
+    registry: CollectorRegistry, alive: Callable[[], bool], take: Callable[[Sequence[bytes]], None] | None
+) -> Flask:
+    """Make the app.
+
+    Args:
+        registry: What `/metrics` shows.
+        alive: Whether all of the process works.
+        take: Is given the lines that come by OTLP; None to take none.
+    """
+    app = Flask("gateway-telemetry", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+
+    @app.get("/healthz")
+    def healthz() -> tuple[dict[str, str], int]:
+        return ({"status": "ok"}, 200) if alive() else ({"status": "failed"}, 503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
+
+    if take is not None:
+        _receive(app, take)
+    return app
+
+
+def _receive(app: Flask, take: Callable[[Sequence[bytes]], None]) -> None:
+    """Take OTLP logs: each record's body is a line. The answer comes when they are counted, so none is lost."""
+    room = threading.BoundedSemaphore(AT_ONCE)
+
+    @app.errorhandler(_Refused)
+    def refuse(refused: _Refused) -> Response:
+        return refused.response
+
+    @app.post("/v1/logs")
+    def logs() -> Response:
+        if not room.acquire(blocking=False):
+            raise _Refused(503, "busy", **{"Retry-After": "1"})
+        try:
+            lines = list(_bodies(_decode()))
+            for start in range(0, len(lines), _LINES):
+                take(lines[start : start + _LINES])
+        finally:
+            room.release()
+        return Response(_TAKEN, content_type=_PROTOBUF)
+
+
+def _decode() -> ExportLogsServiceRequest:
+    if request.mimetype != _PROTOBUF:
+        raise _Refused(415, f"send {_PROTOBUF}")
+    body = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding == "gzip":
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            body = unpacker.decompress(body, MAX_BYTES)
+        except zlib.error:
+            raise _Refused(400, "not gzip") from None
+        if unpacker.unconsumed_tail:
+            raise _Refused(413, "too large")
+    elif encoding != "identity":
+        raise _Refused(415, "send gzip or identity")
+    try:
+        return ExportLogsServiceRequest.FromString(body)
+    except DecodeError:
+        raise _Refused(400, "not an ExportLogsServiceRequest") from None
+
+
+def _bodies(message: ExportLogsServiceRequest) -> Iterator[bytes]:
+    for of_resource in message.resource_logs:
+        for of_scope in of_resource.scope_logs:
+            for record in of_scope.log_records:
+                yield record.body.string_value.encode()  # empty for a body of another kind: counted as no line of ours

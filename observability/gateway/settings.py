@@ -1,0 +1,42 @@
+"""What can be chosen about the gateway's telemetry."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from servicekit.config import TelemetrySettings
+
+ROUTES = Path(__file__).resolve().parents[2] / "nginx" / "gateway" / "routes.conf"
+"""nginx's table of routes: what it does not have is `unmatched`."""
+
+
+class GatewaySettings(TelemetrySettings):
+    """The settings of the process. Each is read from the environment variable of its name in capitals."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(9145, ge=1, le=65535, description="Port of `/metrics` and `/healthz`.")
+    gateway_tracing: Literal["log", "module", "off"] = Field(
+        "log", description="As nginx's. `log`: make spans; else metrics only."
+    )
+    access_log_file: Path | None = Field(None, description="Follow this file.")
+    state_file: Path | None = Field(
+        None, description="Where to note how far it was read: ACCESS_LOG_FILE with `.position`."
+    )
+    access_log_otlp_port: int | None = Field(
+        None, ge=1, le=65535, description="Or take the lines from a Collector: OTLP/HTTP logs on this port."
+    )
+    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
+        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.access_log_file is None) == (self.access_log_otlp_port is None):
+            raise ValueError("set either ACCESS_LOG_FILE or ACCESS_LOG_OTLP_PORT")
+        return self
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports to listen on."""
+        return [port for port in (self.port, self.access_log_otlp_port) if port is not None]
