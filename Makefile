@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs rotate-keys psql rollout health-compose
+.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs story rotate-keys psql rollout health-compose
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,10 @@ status: $(VENV)/ready-local ## show each part: state, pid, port, memory, restart
 
 logs: $(VENV)/ready-local ## follow the logs: SERVICE=order-service for one, FOLLOW=0 for the last lines only
 	@$(PY) -m local logs $(SERVICE) $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+story: $(VENV)/ready-local ## show an order: ORDER=7, its row, trace and log lines; TRACE=id for a trace, JSON=1 for programs
+	$(if $(ORDER)$(TRACE),,$(error which one? make story ORDER=7, or make story TRACE=<trace id>))
+	@$(PY) -m observability.story $(if $(ORDER),--order "$(ORDER)") $(if $(TRACE),--trace "$(TRACE)") $(if $(filter 1,$(JSON)),--json)
 
 health: $(VENV)/ready-dev ## check the running stack from end to end
 	@$(PY) -m local health

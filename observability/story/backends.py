@@ -1,0 +1,127 @@
+"""Jaeger's and Loki's HTTP APIs, as far as a story needs them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+
+from observability.story.errors import StoryError
+from observability.story.spans import Trace, parse
+
+_SECONDS = 3.0
+_TRACES = 20
+_LINES = 1000
+_HEAD = frozenset(("timestamp", "level", "service", "event", "trace_id", "span_id", "parent_span_id", "trace_flags"))
+
+_pool = urllib3.PoolManager(retries=False, timeout=_SECONDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One log line, taken apart."""
+
+    time: int
+    """In nanoseconds since 1970."""
+    service: str
+    level: str
+    event: str
+    span_id: str
+    fields: dict[str, Any]
+    """All else that it says."""
+
+
+def trace(jaeger: str, trace_id: str) -> Trace:
+    """Ask Jaeger for a trace; one without spans when it has none of this id.
+
+    Raises:
+        StoryError: Jaeger cannot be asked.
+    """
+    data = _get("Jaeger", jaeger, f"/api/traces/{trace_id}", {})
+    return parse(data["data"][0]) if data and data["data"] else Trace(trace_id)
+
+
+def traces_of_order(jaeger: str, order_id: int, since: float, until: float) -> list[Trace]:
+    """Ask Jaeger for the traces about an order, the oldest first.
+
+    Args:
+        jaeger: The API's root.
+        order_id: The order.
+        since: Unix time in seconds.
+        until: Unix time in seconds.
+
+    Raises:
+        StoryError: Jaeger cannot be asked.
+    """
+    wanted = {
+        "service": "order-service",
+        "tags": json.dumps({"shop.order.id": str(order_id)}),
+        "start": str(int(since * 1e6)),
+        "end": str(int(until * 1e6)),
+        "limit": str(_TRACES),
+    }
+    data = _get("Jaeger", jaeger, "/api/traces", wanted)
+    return sorted(map(parse, data["data"] if data else ()), key=lambda found: found.start)
+
+
+def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
+    """Ask Loki for the log lines of a trace, the oldest first.
+
+    Args:
+        loki: The API's root.
+        trace_id: The trace.
+        since: Unix time in seconds.
+        until: Unix time in seconds.
+
+    Raises:
+        StoryError: Loki cannot be asked.
+    """
+    wanted = {
+        "query": f'{{service_namespace="shop"}} | trace_id="{trace_id}"',
+        "start": str(int(since * 1e9)),
+        "end": str(int(until * 1e9)),
+        "limit": str(_LINES),
+        "direction": "forward",
+    }
+    data = _get("Loki", loki, "/loki/api/v1/query_range", wanted)
+    streams = data["data"]["result"] if data else ()
+    found = [_line(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
+    return sorted(found, key=lambda line: line.time)
+
+
+def _line(labels: dict[str, str], time: str, text: str) -> Line:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        said = {"event": text}
+    return Line(
+        time=int(time),
+        service=str(said.get("service") or labels.get("service_name", "")),
+        level=str(said.get("level", "")),
+        event=str(said.get("event", "")),
+        span_id=str(said.get("span_id", "")),
+        fields={name: value for name, value in said.items() if name not in _HEAD},
+    )
+
+
+def _get(who: str, root: str, path: str, fields: dict[str, str]) -> Any:
+    """Ask for JSON; None where the answer is 404."""
+    try:
+        answer = _pool.request("GET", root + path, fields=fields)
+    except urllib3.exceptions.HTTPError as error:
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+        why = "nothing listens there" if refused else type(error).__name__
+        raise StoryError(f"{who}'s API at {root} does not answer ({why}): look at `make status`.") from error
+    if answer.status == 404:  # noqa: PLR2004 - how Jaeger says that there is no such trace
+        return None
+    try:
+        if answer.status == 200:  # noqa: PLR2004
+            return answer.json()
+    except ValueError:
+        pass
+    said = " ".join(answer.data.decode(errors="replace").split())[:200]
+    raise StoryError(f"{who}'s API at {root} answers {answer.status} to {path}: {said}")
