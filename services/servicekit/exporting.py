@@ -180,37 +180,31 @@ class _Exporter(SpanExporter):
         self._otlp = OTLPSpanExporter(
             f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS, compression=Compression.Gzip, session=self._session
         )
-        self._failing_since: float | None = None
-        self._told_at = 0.0
         self._lost = 0
+        self._told_at = -_REMIND_SECONDS
+        self._told = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self._session.failure = _OTHER
-        result = self._otlp.export([cut(span) for span in spans])
-        if result is SpanExportResult.SUCCESS:
-            self._counts.exported(len(spans), "")
-            self._tell_resumed()
-        else:
-            self._counts.exported(len(spans), self._session.failure)
-            self._tell_failed(self._session.failure, len(spans))
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._otlp.export([cut(span) for span in spans])
+        finally:
+            failure = "" if result is SpanExportResult.SUCCESS else self._session.failure
+            self._counts.exported(len(spans), failure)
+            self._tell(failure, len(spans))
         return result
 
     def shutdown(self) -> None:
         self._otlp.shutdown()  # type: ignore[no-untyped-call]
 
-    def _tell_failed(self, error_type: str, count: int) -> None:
-        now = time.monotonic()
-        self._lost += count
-        if self._failing_since is None:
-            self._failing_since = now
-        elif now - self._told_at < _REMIND_SECONDS:
-            return
-        self._told_at = now
-        logs.get_logger().warning("telemetry.export_failed", error_type=error_type, spans_lost=self._lost)
-
-    def _tell_resumed(self) -> None:
-        if self._failing_since is None:
-            return
-        seconds = round(time.monotonic() - self._failing_since, 3)
-        logs.get_logger().info("telemetry.export_resumed", after_s=seconds, spans_lost=self._lost)
-        self._failing_since, self._lost = None, 0
+    def _tell(self, failure: str, count: int) -> None:
+        # A line a minute at most, however often it comes and goes. The endpoint stays out: it may hold a password.
+        if failure:
+            self._lost += count
+            if time.monotonic() - self._told_at >= _REMIND_SECONDS:
+                self._told_at, self._told = time.monotonic(), True
+                logs.get_logger().warning("telemetry.export_failed", error_type=failure, spans_lost=self._lost)
+        elif self._told:
+            logs.get_logger().info("telemetry.export_resumed", spans_lost=self._lost)
+            self._lost, self._told = 0, False

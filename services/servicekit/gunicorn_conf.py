@@ -7,6 +7,7 @@ Without the application's name on the command line, as in the images, `SERVICE=o
 """
 
 import os
+import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -21,9 +22,7 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def setup(self, cfg: Any) -> None:
         """Configure logging for master and workers; gunicorn calls this first of all."""
-        name = cfg.default_proc_name  # the application, if the command line named it
-        package = (name if ":" in name else cfg.wsgi_app or "").partition(".")[0]  # `order_service.app:create_app()`
-        logs.configure(package.replace("_", "-"), cfg.loglevel)
+        logs.configure(_service(), cfg.loglevel)
         self.cfg = cfg
         self.loglevel = self.LOG_LEVELS[cfg.loglevel]
         self.error_log.setLevel(self.loglevel)
@@ -60,6 +59,16 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             listener.close()
 
 
+def _service() -> str:
+    """Name the service: by the application, `order_service.app:create_app()`, or by the environment."""
+    application = next((argument for argument in sys.argv[1:] if ":create_app" in argument), None)
+    package = application.partition(".")[0] if application else f"{os.environ.get('SERVICE', 'unknown')}_service"
+    return package.replace("_", "-")
+
+
+# Before all else: what is wrong with the settings is a log line too.
+logs.configure(_service())
+logs.capture_output()
 _settings = load(ServerSettings)
 
 if "SERVICE" in os.environ:

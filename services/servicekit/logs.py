@@ -1,13 +1,17 @@
 """Structured logs: one JSON object a line on stdout, whoever wrote it.
 
 Our own events are noun-then-verb with their values as fields. What a library logs through the standard library
-comes out in the same form, as the event `library.logged`.
+comes out in the same form, as the event `library.logged`; what one prints, as `library.printed`.
 """
 
+import io
+import json
 import logging
 import sys
+import threading
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -17,6 +21,11 @@ from servicekit import tracing
 
 MAX_FRAMES = 20
 """Frames kept of a traceback, the innermost ones: enough to find the cause, small enough for any log store."""
+
+MAX_LINE = 8192
+"""Bytes of a line. Docker cuts lines at 16 KB, in the middle of the JSON; Loki refuses them from 256 KB."""
+
+_MAX_VALUE = 1024  # characters of a value in a line that is too long
 
 _HEAD = ("timestamp", "level", "service", "event", "trace_id", "span_id")
 
@@ -50,10 +59,10 @@ def configure(service: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_dumps)],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(),
+        logger_factory=structlog.BytesLoggerFactory(_output().buffer),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_output())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_as_library_event, *shared],
@@ -69,6 +78,59 @@ def configure(service: str, level: str = "info") -> None:
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, threshold))
     logging.captureWarnings(capture=True)
+
+
+def capture_output() -> None:
+    """Turn what is printed, and what kills a thread or the process, into log lines; after `configure`.
+
+    For processes whose output is a log. What is written before, or by C code, is not caught.
+    """
+    logging.raiseExceptions = False  # it would print the arguments of a log call that failed
+    sys.stdout = _Printed("stdout")
+    sys.stderr = _Printed("stderr")
+
+    def thread_crashed(crash: threading.ExceptHookArgs) -> None:
+        name = crash.thread.name if crash.thread is not None else None
+        get_logger().error("thread.crashed", thread=name, exc_info=crash.exc_value or True)
+
+    def process_crashed(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+        get_logger().critical("process.crashed", exc_info=error)
+
+    threading.excepthook = thread_crashed
+    sys.excepthook = process_crashed
+
+
+class _Printed(io.TextIOBase):
+    """Logs each line that is written to it."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._rest = threading.local()  # of a line, until its end comes; threads must not mix theirs
+
+    def write(self, text: str) -> int:
+        *lines, self._rest.text = (getattr(self._rest, "text", "") + text).split("\n")
+        if len(self._rest.text) > MAX_LINE:  # a line without end
+            lines.append(self._rest.text)
+            self._rest.text = ""
+        for line in lines:
+            if line.strip():
+                level = logging.INFO if self._stream == "stdout" else logging.WARNING
+                get_logger().log(level, "library.printed", message=line, stream=self._stream)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """The real one's, for who hands it on to a child process."""
+        return 1 if self._stream == "stdout" else 2
+
+
+def _output() -> TextIO:
+    """Where log lines go: standard output, though `capture_output` has put something before it."""
+    output = sys.__stdout__ if isinstance(sys.stdout, _Printed) else sys.stdout
+    assert output is not None, "a service is not started with its output closed"  # noqa: S101
+    return output
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:
@@ -132,7 +194,24 @@ def _type_name(error: BaseException) -> str:
 
 
 def _dumps(event: Mapping[str, Any], **_kwargs: object) -> bytes:
-    # What every line has comes first, so that a person who reads lines finds it at the same place in each. A field
-    # that JSON has no form for must not cost a request its answer.
+    # What every line has comes first, so that a person who reads lines finds it at the same place in each.
     head = {name: event[name] for name in _HEAD if name in event}
-    return orjson.dumps({**head, **event}, default=repr)
+    line = _encoded({**head, **event})
+    if len(line) > MAX_LINE:
+        line = _encoded({**head, **{name: _shortened(value) for name, value in event.items()}, "cut": True})
+    if len(line) > MAX_LINE:
+        line = _encoded({**{name: _shortened(value) for name, value in head.items()}, "cut": True})
+    return line
+
+
+def _encoded(event: Mapping[str, Any]) -> bytes:
+    # A field that JSON has no form for must not cost a request its answer.
+    try:
+        return orjson.dumps(event, default=repr)
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no string
+        return json.dumps(event, default=repr, skipkeys=True).encode()
+
+
+def _shortened(value: object) -> object:
+    text = value if isinstance(value, str) else _encoded({"": value}).decode()[4:-1]
+    return value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "…"
