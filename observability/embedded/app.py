@@ -1,12 +1,29 @@
 """The wiring: one file, its stores, and three HTTP servers in one process."""
 
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from flask import Flask
+from flask import Blueprint, Flask
+from waitress import create_server, wasyncore
+from waitress.server import TcpWSGIServer
 
+from observability.embedded import jaeger, loki, otlp
 from observability.embedded.database import MEGABYTE, Database
+from observability.embedded.logs import LogStore
+from observability.embedded.metrics import Metrics
 from observability.embedded.settings import BackendSettings
+from observability.embedded.spans import SpanStore
+from servicekit import logs
 
+_THREADS = 4  # of each port, so that a slow search keeps nobody from sending
 _LOOP_SECONDS = 0.2  # between two looks at whether to stop
+_STOP_SECONDS = 0.5  # that requests in work have to finish
+_BACKLOG = 128
 
 
 class PortInUse(RuntimeError):  # noqa: N818  # it is said of the port
@@ -28,7 +45,80 @@ class Backend:
             max_age_seconds=settings.retention_hours * 3600,
             queue_bytes=settings.queue_mb * MEGABYTE,
         )
+        self.spans = SpanStore(self.database)
+        self.logs = LogStore(self.database)
+        self.metrics = Metrics(self.database, self.spans)
+        self._stopping = threading.Event()
 
-    def apps(self) -> dict[str, Flask]:
+    def stop(self) -> None:
+        """Make `run` come to its end; may be called from a signal's handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Serve until `stop`; then write what was accepted.
+
+        Raises:
+            PortInUse: One of the ports is taken.
+            Unusable: The database's file cannot be used.
+        """
+        log = logs.get_logger()
+        with contextlib.ExitStack() as stack:
+            sockets = {name: stack.enter_context(self._listen(name)) for name in self.apps()}
+            self.database.start()
+            stack.callback(self.database.stop)
+            servers: dict[int, Any] = {}
+            for name, app in self.apps().items():
+                server = self._server(app, sockets[name], servers)
+                stack.callback(server.task_dispatcher.shutdown, cancel_pending=True, timeout=_STOP_SECONDS)
+            stack.callback(wasyncore.close_all, servers)
+            log.info("backend.started", **{name: getattr(self._settings, name) for name in sockets})
+            while not self._stopping.is_set():
+                wasyncore.poll2(_LOOP_SECONDS, servers)
+        log.info("backend.stopped", failed_writes=self.database.figures.failed_writes)
+
+    def apps(self) -> Mapping[str, Flask]:
         """Give the app of each port, by the name of the port's setting."""
-        return {}
+        limits = otlp.Limits(self._settings.max_request_mb * MEGABYTE, self._settings.retention_hours * 3600)
+        return {
+            "otlp_port": _app("otlp", otlp.blueprint(self.spans, self.logs, self.metrics, limits)),
+            "jaeger_port": _app("jaeger", jaeger.blueprint(self.spans)),
+            "loki_port": _app("loki", loki.blueprint(self.logs)),
+        }
+
+    @contextlib.contextmanager
+    def _listen(self, name: str) -> Iterator[socket.socket]:
+        host, port = self._settings.host, getattr(self._settings, name)
+        try:
+            listener = socket.create_server((host, port), backlog=_BACKLOG)
+        except OSError as error:
+            variable = name.upper()
+            raise PortInUse(
+                f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): stop what uses it, or set {variable}"
+            ) from error
+        with listener:
+            yield listener
+
+    def _server(self, app: Flask, listener: socket.socket, servers: dict[int, Any]) -> TcpWSGIServer:
+        return create_server(
+            app,
+            map=servers,
+            sockets=[listener],
+            threads=_THREADS,
+            ident=None,
+            connection_limit=1000,
+            channel_timeout=60,
+            max_request_body_size=2 * self._settings.max_request_mb * MEGABYTE,  # the apps refuse in their own words
+            clear_untrusted_proxy_headers=True,
+        )
+
+
+def _app(name: str, blueprint: Blueprint) -> Flask:
+    app = Flask(name, static_folder=None)
+    app.url_map.merge_slashes = False
+    app.register_blueprint(blueprint)
+    return app
+
+
+def quieten() -> None:
+    """Keep the web server's words about its queue out of the log: metrics say how much there is to do."""
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)

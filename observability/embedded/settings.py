@@ -19,7 +19,7 @@ class BackendSettings(Settings):
     log_files: str = Field("", description="Files of JSON lines to follow: paths or patterns, separated by commas.")
     retention_hours: float = Field(24.0, gt=0, le=24 * 365, description="What is older is deleted.")
     max_database_mb: int = Field(1024, ge=16, le=1024 * 1024, description="Above this size the oldest is deleted.")
-    queue_mb: int = Field(24, ge=1, le=1024, description="How much may wait to be written before senders must wait.")
+    queue_mb: int = Field(4, ge=1, le=1024, description="How much may wait to be written before senders must wait.")
     max_request_mb: int = Field(8, ge=1, le=64, description="The largest body of a request, unpacked.")
     deployment_environment: str = Field("local", description="Where this runs: a label of the lines of `LOG_FILES`.")
     log_level: Annotated[str, BeforeValidator(str.lower)] = Field(

@@ -1,0 +1,247 @@
+"""Jaeger's HTTP API (the JSON one, version 1) on the span store.
+
+What is answered, and how, was compared with Jaeger 2.13 itself: tests/conformance/test_jaeger.py.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, request
+
+from observability.embedded import tags
+from observability.embedded.database import Timeout
+from observability.embedded.jaegerjson import hex_id, trace_json
+from observability.embedded.spans import FOREVER, Query, SpanStore
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1500  # as Jaeger's UI offers; more traces in one answer are more memory than this process should take
+
+_US = 1_000
+_MS = 1_000_000
+_S = 1_000_000_000
+_DAY = 24 * 3600 * _S
+_LOOKBACK = 2 * _DAY  # Jaeger's default of a search without `start`
+_UNITS = {"ns": 1, "us": _US, "µs": _US, "ms": _MS, "s": _S, "m": 60 * _S, "h": 3600 * _S}
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_TRACE_ID_DIGITS = 32
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
+
+
+class BadRequest(ValueError):  # noqa: N818  # as HTTP calls it
+    """A parameter is wrong. The message is for whoever asked."""
+
+
+def blueprint(spans: SpanStore) -> Blueprint:
+    """Make the API's routes."""
+    routes = Blueprint("jaeger", __name__)
+
+    @routes.get("/api/services")
+    def services() -> Response:
+        names = spans.services()
+        return _answer(names, total=len(names))
+
+    @routes.get("/api/services/<path:service>/operations")
+    def operation_names(service: str) -> Response:
+        names = sorted({name for name, _ in spans.operations(service)})
+        return _answer(names or None, total=len(names))
+
+    @routes.get("/api/operations")
+    def operations() -> Response:
+        wanted = request.args.get("spanKind", "")
+        found = [(name, _kind(kind)) for name, kind in spans.operations(_required_service())]
+        answer = [{"name": name, "spanKind": kind} for name, kind in found if wanted in {"", kind}]
+        return _answer(answer, total=len(answer))
+
+    @routes.get("/api/traces/<trace_id>")
+    def trace(trace_id: str) -> Response:
+        _boolean("raw")
+        found = spans.trace(_trace_id(trace_id))
+        return _error(HTTPStatus.NOT_FOUND, "trace not found") if found is None else _answer([trace_json(found)])
+
+    @routes.get("/api/traces")
+    def search() -> Response:
+        _boolean("raw")
+        if wanted := request.args.getlist("traceID"):
+            return _traces(spans, wanted)
+        return _answer([trace_json(found) for found in spans.search(_query())])
+
+    @routes.get("/api/dependencies")
+    def dependencies() -> Response:
+        end = _integer("endTs", time.time_ns() // _MS) * _MS
+        start = end - _integer("lookback", _DAY // _MS) * _MS
+        service = request.args.get("service", "")
+        calls = spans.dependencies(_clamped(start), _clamped(end))
+        return _answer(
+            [
+                {"parent": parent, "child": child, "callCount": count}
+                for parent, child, count in calls
+                if service in {"", parent, child}
+            ]
+        )
+
+    @routes.get("/api/metrics/<_name>")
+    def metrics(_name: str) -> Response:
+        # As Jaeger without a store of metrics.
+        return _error(HTTPStatus.NOT_IMPLEMENTED, "metrics querying is currently disabled")
+
+    _add_home(routes)
+    _add_errors(routes)
+    return routes
+
+
+def _add_home(routes: Blueprint) -> None:
+    @routes.get("/ready")
+    def ready() -> str:
+        return "ready\n"
+
+    @routes.get("/")
+    def home() -> Response:
+        text = "The embedded backend: Jaeger's HTTP API without its UI. Begin at /api/services.\n"
+        return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _add_errors(routes: Blueprint) -> None:
+    @routes.app_errorhandler(BadRequest)
+    def bad_request(error: BadRequest) -> Response:
+        return _error(HTTPStatus.BAD_REQUEST, str(error))
+
+    @routes.app_errorhandler(Timeout)
+    def too_slow(error: Timeout) -> Response:
+        return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+
+    @routes.app_errorhandler(HTTPStatus.NOT_FOUND)
+    def not_supported(_: Exception) -> Response:
+        return _error(HTTPStatus.NOT_FOUND, "the embedded backend has no such path: see docs/embedded-backend.md")
+
+    @routes.app_errorhandler(HTTPStatus.METHOD_NOT_ALLOWED)
+    def not_allowed(_: Exception) -> Response:
+        return _error(HTTPStatus.METHOD_NOT_ALLOWED, "the embedded backend answers only GET here")
+
+
+# -- answers
+
+
+def _answer(data: Any, *, total: int = 0, errors: Any = None) -> Response:
+    body = {"data": data, "total": total, "limit": 0, "offset": 0, "errors": errors}
+    pretty = orjson.OPT_INDENT_2 if request.args.get("prettyPrint", "false") not in {"", "false"} else 0
+    return Response(orjson.dumps(body, option=pretty), content_type="application/json")
+
+
+def _error(status: HTTPStatus, message: str) -> Response:
+    """Answer as Jaeger does by way of Go's `http.Error`, which calls the JSON a text."""
+    body = {"data": None, "total": 0, "limit": 0, "offset": 0, "errors": [{"code": int(status), "msg": message}]}
+    return Response(orjson.dumps(body) + b"\n", status, content_type="text/plain; charset=utf-8")
+
+
+def _traces(spans: SpanStore, wanted: Sequence[str]) -> Response:
+    """Answer with traces by their ids, and with an error for each that is not there."""
+    if len(wanted) > MAX_LIMIT:
+        raise BadRequest(f"at most {MAX_LIMIT} traceID parameters")
+    trace_ids = [_trace_id(one, "cannot parse traceID param: ") for one in wanted]
+    found = [(trace_id, spans.trace(trace_id)) for trace_id in trace_ids]
+    missing = [{"msg": "trace not found", "traceID": hex_id(trace_id)} for trace_id, trace in found if trace is None]
+    return _answer([trace_json(trace) for _, trace in found if trace is not None], errors=missing or None)
+
+
+def _kind(kind: int) -> str:
+    return tags.KINDS[kind] if 0 <= kind < len(tags.KINDS) else ""
+
+
+# -- parameters
+
+
+def _query() -> Query:
+    now = time.time_ns()
+    start = _integer("start", (now - _LOOKBACK) // _US) * _US
+    end = _integer("end", now // _US) * _US
+    if start > end:
+        raise BadRequest("invalid parameter: start time must be before end time")
+    shortest, longest = _duration("minDuration"), _duration("maxDuration")
+    if longest and longest < shortest:
+        raise BadRequest("'maxDuration' should be greater than 'minDuration'")
+    limit = _integer("limit", DEFAULT_LIMIT)
+    if not 0 < limit <= MAX_LIMIT:
+        raise BadRequest(f"invalid parameter: limit must be greater than 0, and at most {MAX_LIMIT}")
+    return Query(
+        service=_required_service(),
+        operation=request.args.get("operation", ""),
+        tags=_tags(),
+        start=_clamped(start),
+        # Times are kept in nanoseconds, and asked for in microseconds: the last one counts whole.
+        end=_clamped(end + _US - 1),
+        min_duration=_clamped(shortest),
+        max_duration=_clamped(longest + _US - 1) if longest else FOREVER,
+        limit=limit,
+    )
+
+
+def _required_service() -> str:
+    service = request.args.get("service", "")
+    if not service:
+        raise BadRequest("parameter 'service' is required")
+    return service
+
+
+def _tags() -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for one in request.args.getlist("tag"):
+        key, colon, value = one.partition(":")
+        if not colon:
+            raise BadRequest(f"malformed 'tag' parameter, expecting key:value, received: {one}")
+        wanted[key] = value
+    for many in request.args.getlist("tags"):
+        try:
+            parsed = orjson.loads(many)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"malformed 'tags' parameter, cannot unmarshal JSON: {error}") from error
+        if parsed is None:
+            continue
+        if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
+            raise BadRequest("malformed 'tags' parameter, cannot unmarshal JSON: expecting an object of strings")
+        wanted.update(parsed)
+    return wanted
+
+
+def _trace_id(text: str, prefix: str = "") -> bytes:
+    if len(text) > _TRACE_ID_DIGITS:
+        raise BadRequest(f"{prefix}TraceID cannot be longer than {_TRACE_ID_DIGITS} hex characters: {text}")
+    if not re.fullmatch(r"[0-9a-fA-F]+", text):
+        raise BadRequest(f'{prefix}parsing "{text}": invalid syntax')
+    return bytes.fromhex(text.zfill(_TRACE_ID_DIGITS))
+
+
+def _integer(name: str, default: int) -> int:
+    text = request.args.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise BadRequest(f"unable to parse param '{name}': parsing \"{text}\": invalid syntax")
+    return int(text)
+
+
+def _boolean(name: str) -> bool:
+    text = request.args.get(name, "")
+    if text not in _TRUE | _FALSE:
+        raise BadRequest(f"unable to parse param '{name}': parsing \"{text}\": invalid syntax")
+    return text in _TRUE
+
+
+def _duration(name: str) -> int:
+    """Read a duration as Go writes it, `1m2.5s`, in nanoseconds."""
+    text = request.args.get(name, "")
+    unsigned = text.removeprefix("+").replace("μ", "µ")  # the Greek letter is allowed too
+    if unsigned in {"", "0"}:
+        return 0
+    parts = _DURATION_PART.findall(unsigned)
+    if "".join(number + unit for number, unit in parts) != unsigned:
+        raise BadRequest(f"unable to parse param '{name}': invalid duration \"{text}\"")
+    return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _clamped(nanoseconds: int) -> int:
+    return max(0, min(nanoseconds, FOREVER))
