@@ -1,0 +1,479 @@
+"""The stages of a query, made into functions that look at one line at a time."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, assert_never
+
+import orjson
+
+from observability.embedded.logql import units
+from observability.embedded.logql.ast import (
+    Both,
+    Compare,
+    Condition,
+    Drop,
+    Either,
+    Json,
+    Keep,
+    LabelFilter,
+    LabelFormat,
+    LineFilter,
+    LineFormat,
+    Logfmt,
+    Matcher,
+    Regexp,
+    Stage,
+    Template,
+    Unwrap,
+)
+from observability.embedded.logql.parse import compile_pattern
+
+ERROR = "__error__"
+ERROR_DETAILS = "__error_details__"
+EXTRACTED = "_extracted"  # what Loki appends when a line has a field of the name of a label
+
+_JSON_ERROR = "Value looks like object, but can't find closing '}' symbol"  # Loki's, for a line that is no object
+_NO_TEXT = "\ufffd"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_INVALID = re.compile(r"[^A-Za-z0-9_]")
+_PAIR = re.compile(r'([^\s="]+)(?:(=)("(?:\\.|[^"\\])*"|[^\s"]*))?')
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_READERS: Mapping[str, Callable[[str], float]] = {
+    "number": units.number,
+    "duration": lambda text: units.duration_ns(text) / 1e9,
+    "bytes": units.size,
+}
+_CONVERSIONS: Mapping[str, Callable[[str], float]] = {
+    "": units.number,
+    "bytes": units.size,
+    "duration": _READERS["duration"],
+    "duration_seconds": _READERS["duration"],
+}
+
+
+class Line:
+    """A line on its way through the stages, and its labels by where they come from.
+
+    `stream` and `metadata` are shared between lines: they are replaced, never changed.
+    """
+
+    __slots__ = ("error", "error_details", "metadata", "parsed", "stream", "text", "timestamp", "value")
+
+    def __init__(self, timestamp: int, text: str, stream: dict[str, str], metadata: dict[str, str]) -> None:
+        self.timestamp = timestamp
+        self.text = text
+        self.stream = stream
+        self.metadata = metadata
+        self.parsed: dict[str, str] = {}
+        self.error = ""
+        self.error_details = ""
+        self.value: float | None = None
+
+    def get(self, name: str) -> str | None:
+        """Give a label's value, None when there is no such label."""
+        if name == ERROR:
+            return self.error or None
+        if name == ERROR_DETAILS:
+            return self.error_details or None
+        value = self.parsed.get(name)
+        if value is None:
+            value = self.metadata.get(name)
+        return self.stream.get(name) if value is None else value
+
+    def extract(self, name: str, value: str, *, replace: bool = False) -> None:
+        """Add a label found in the line; the first of a name stays, and the line's own labels do."""
+        if name in self.stream or name in self.metadata:
+            name += EXTRACTED
+        if replace or name not in self.parsed:
+            self.parsed[name] = value
+
+    def set(self, name: str, value: str) -> None:
+        """Set a label, whatever it was."""
+        self.delete(name)
+        self.parsed[name] = value
+
+    def delete(self, name: str) -> None:
+        """Take a label away."""
+        if name == ERROR:
+            self.error = ""
+        elif name == ERROR_DETAILS:
+            self.error_details = ""
+        else:
+            self.parsed.pop(name, None)
+            if name in self.metadata:
+                self.metadata = {key: value for key, value in self.metadata.items() if key != name}
+            if name in self.stream:
+                self.stream = {key: value for key, value in self.stream.items() if key != name}
+
+    def fail(self, error: str, details: str = "") -> None:
+        """Note that a stage could not do its work on this line."""
+        self.error, self.error_details = error, details
+
+    def added(self) -> dict[str, str]:
+        """Give the labels that stages have added, with the error."""
+        if not self.error and not self.error_details:
+            return self.parsed
+        errors = {ERROR: self.error, ERROR_DETAILS: self.error_details}
+        return self.parsed | {name: value for name, value in errors.items() if value}
+
+    def labels(self) -> dict[str, str]:
+        """Give all labels."""
+        return {**self.stream, **self.metadata, **self.added()}
+
+
+Step = Callable[[Line], bool]
+"""Changes a line, and tells whether it stays."""
+
+
+def compile_stages(stages: Iterable[Stage], needed: frozenset[str] | None = None) -> list[Step]:
+    """Make the steps of a pipeline.
+
+    Args:
+        stages: The pipeline.
+        needed: The labels that somebody looks at afterwards; None for all. When neither that nor a stage looks at any,
+            nothing is parsed, as in Loki: so a line that is no JSON is no error in `sum(count_over_time(... | json))`.
+    """
+    stages = tuple(stages)
+    parse = needed is None or bool(needed) or any(not isinstance(stage, LineFilter | Json | Logfmt) for stage in stages)
+    steps = []
+    for stage in stages:
+        if isinstance(stage, Json | Logfmt | Regexp) and not parse:
+            continue
+        steps.append(_step(stage))
+    return steps
+
+
+def _step(stage: Stage) -> Step:  # noqa: C901, PLR0911  # one case for each kind
+    match stage:
+        case LineFilter():
+            return _line_filter(stage)
+        case Json():
+            return _json_fields(stage) if stage.fields else _parse_json
+        case Logfmt():
+            return _logfmt_fields(stage) if stage.fields else _logfmt(stage)
+        case Regexp():
+            return _regexp(stage)
+        case LabelFilter():
+            return _condition(stage.condition)
+        case LineFormat():
+            return _line_format(stage)
+        case LabelFormat():
+            return _label_format(stage)
+        case Drop():
+            return _drop(stage)
+        case Keep():
+            return _keep(stage)
+        case Unwrap():
+            return _unwrap(stage)
+        case _:
+            assert_never(stage)
+
+
+# --- filters ---
+
+
+def _line_filter(stage: LineFilter) -> Step:
+    values = stage.values
+    wanted = stage.operator in {"|=", "|~"}
+    if stage.operator in {"|=", "!="}:
+        if len(values) == 1:
+            (only,) = values
+            return lambda line: (only in line.text) is wanted
+        return lambda line: any(value in line.text for value in values) is wanted
+    searches = [compile_pattern(value).search for value in values]
+    return lambda line: any(search(line.text) is not None for search in searches) is wanted
+
+
+def text_test(matcher: Matcher) -> Callable[[str], bool]:
+    """Make the test of a label's value; a label that is not there has the value ''."""
+    value = matcher.value
+    match matcher.operator:
+        case "=":
+            return lambda text: text == value
+        case "!=":
+            return lambda text: text != value
+        case "=~":
+            fullmatch = compile_pattern(value).fullmatch
+            return lambda text: fullmatch(text) is not None
+        case _:
+            fullmatch = compile_pattern(value).fullmatch
+            return lambda text: fullmatch(text) is None
+
+
+def _condition(condition: Condition) -> Step:
+    match condition:
+        case Matcher(name=name):
+            test = text_test(condition)
+            return lambda line: test(line.get(name) or "")
+        case Compare():
+            return _compare(condition)
+        case Both(left, right):
+            first, second = _condition(left), _condition(right)
+            return lambda line: first(line) and second(line)
+        case Either(left, right):
+            first, second = _condition(left), _condition(right)
+            return lambda line: first(line) or second(line)
+        case _:
+            assert_never(condition)
+
+
+def _compare(condition: Compare) -> Step:
+    name, wanted = condition.name, condition.value
+    compare, read = _COMPARISONS[condition.operator], _READERS[condition.unit]
+
+    def step(line: Line) -> bool:
+        text = line.get(name)
+        if text is None:
+            return False
+        if line.error:
+            return True  # only a test of text removes a line with an error, so that it is seen
+        try:
+            return compare(read(text), wanted)
+        except (ValueError, OverflowError) as error:
+            line.fail("LabelFilterErr", str(error))
+            return True
+
+    return step
+
+
+# --- parsers ---
+
+
+def _label_name(key: str) -> str:
+    key = _INVALID.sub("_", key.strip())
+    return f"_{key}" if key[:1].isdigit() else key
+
+
+def _text(value: str) -> str:
+    """Leave out what is no valid text, as Loki does: half a surrogate pair could not even be sent."""
+    if value.isascii():
+        return value
+    return "" if _NO_TEXT in value or _SURROGATE.search(value) else value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+# Numbers stay as they are written, as in Loki: 1.50 is "1.50".
+_JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_refuse_constant, strict=False)
+
+
+def _parse_json(line: Line) -> bool:
+    try:
+        fields, _ = _JSON.raw_decode(line.text, len(line.text) - len(line.text.lstrip()))
+        if not isinstance(fields, dict):
+            line.fail("JSONParserErr", _JSON_ERROR)
+            return True
+        _extract_all(line, fields, "")
+    except (ValueError, RecursionError):
+        line.fail("JSONParserErr", _JSON_ERROR)
+    return True
+
+
+def _extract_all(line: Line, fields: dict[str, Any], prefix: str) -> None:
+    for key, value in fields.items():
+        name = _label_name(key) if not prefix else f"{prefix}_{_INVALID.sub('_', key)}"
+        if isinstance(value, str):
+            line.extract(name, _text(value))
+        elif value is True or value is False:
+            line.extract(name, "true" if value else "false")
+        elif isinstance(value, dict):
+            _extract_all(line, value, name)
+
+
+def _json_fields(stage: Json) -> Step:
+    def step(line: Line) -> bool:
+        if not line.text:
+            return True
+        try:
+            if line.text[0] not in '{["':
+                raise ValueError
+            document = orjson.loads(line.text)
+        except ValueError:
+            line.fail("JSONParserErr")
+            return True
+        for name, path in stage.fields:
+            value = _at_path(document, path)
+            if value is not None:
+                line.extract(name, _as_text(value), replace=True)
+            elif line.get(name) is None:
+                line.parsed[name] = ""
+        return True
+
+    return step
+
+
+def _at_path(document: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        if isinstance(key, str) and isinstance(document, dict):
+            document = document.get(key)
+        elif isinstance(key, int) and isinstance(document, list) and key < len(document):
+            document = document[key]
+        else:
+            return None
+    return document
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()
+
+
+def _pairs(stage: Logfmt, line: Line) -> Iterable[tuple[str, str]]:
+    position = 0
+    for found in _PAIR.finditer(line.text):
+        if stage.strict and line.text[position : found.start()].strip():
+            break
+        position = found.end()
+        key, equals, value = found.groups()
+        if not value and not stage.keep_empty:
+            continue
+        if not equals or not value:
+            value = ""
+        elif value[0] == '"':
+            value = _unquote(value)
+        name = _label_name(key)
+        if name:
+            yield name, _text(value)
+    if stage.strict and (rest := line.text[position:].strip()):
+        line.fail("LogfmtParserErr", f"logfmt syntax error at pos {position + 1} : unexpected {rest[0]!r}")
+
+
+def _unquote(text: str) -> str:
+    try:
+        return str(orjson.loads(text))
+    except ValueError:
+        return text[1:-1]
+
+
+def _logfmt(stage: Logfmt) -> Step:
+    def step(line: Line) -> bool:
+        for name, value in _pairs(stage, line):
+            line.extract(name, value)
+        return True
+
+    return step
+
+
+def _logfmt_fields(stage: Logfmt) -> Step:
+    def step(line: Line) -> bool:
+        found = dict(_pairs(stage, line))
+        for name, key in stage.fields:
+            if key in found:
+                line.extract(name, found[key], replace=True)
+            elif line.get(name) is None:
+                line.parsed[name] = ""
+        return True
+
+    return step
+
+
+def _regexp(stage: Regexp) -> Step:
+    search = compile_pattern(stage.pattern).search
+
+    def step(line: Line) -> bool:
+        found = search(line.text)
+        if found:
+            for name, value in found.groupdict().items():
+                line.extract(name, value or "")
+        return True
+
+    return step
+
+
+# --- labels and texts ---
+
+
+def _render(template: Template, line: Line) -> str:
+    texts = []
+    for part in template.parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part[0] == "__line__":
+            texts.append(line.text)
+        else:
+            texts.append("" if part[0] in {ERROR, ERROR_DETAILS} else line.get(part[0]) or "")
+    return "".join(texts)
+
+
+def _line_format(stage: LineFormat) -> Step:
+    def step(line: Line) -> bool:
+        line.text = _render(stage.template, line)
+        return True
+
+    return step
+
+
+def _label_format(stage: LabelFormat) -> Step:
+    def step(line: Line) -> bool:
+        for name, source in stage.assignments:
+            if isinstance(source, Template):
+                line.set(name, _render(source, line))
+            elif (value := line.get(source)) is not None:
+                line.set(name, value)
+                line.delete(source)
+        return True
+
+    return step
+
+
+def _named(labels: Iterable[str | Matcher]) -> list[tuple[str, Callable[[str], bool] | None]]:
+    return [(label, None) if isinstance(label, str) else (label.name, text_test(label)) for label in labels]
+
+
+def _drop(stage: Drop) -> Step:
+    named = _named(stage.labels)
+
+    def step(line: Line) -> bool:
+        for name, test in named:
+            value = line.get(name)
+            if value is not None and (test is None or test(value)):
+                line.delete(name)
+        return True
+
+    return step
+
+
+def _keep(stage: Keep) -> Step:
+    named = _named(stage.labels)
+
+    def step(line: Line) -> bool:
+        kept = {name for name, test in named if (value := line.get(name)) is not None and (test is None or test(value))}
+        line.stream = {name: value for name, value in line.stream.items() if name in kept}
+        line.metadata = {name: value for name, value in line.metadata.items() if name in kept}
+        line.parsed = {name: value for name, value in line.parsed.items() if name in kept}
+        return True
+
+    return step
+
+
+def _unwrap(stage: Unwrap) -> Step:
+    read = _CONVERSIONS[stage.conversion]
+
+    def step(line: Line) -> bool:
+        text = line.get(stage.name)
+        if text is None:
+            return False
+        try:
+            line.value = read(text)
+        except (ValueError, OverflowError) as error:
+            line.value = 0.0
+            line.fail("SampleExtractionErr", str(error))
+        line.delete(stage.name)
+        return True
+
+    return step

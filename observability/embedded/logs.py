@@ -1,0 +1,450 @@
+"""Log lines in the SQLite file: how they get there, and how a query finds them.
+
+A stream is a set of labels, as in Loki. What else is known about a line is its metadata, which queries see as labels.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import time
+from base64 import b64encode
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from observability.embedded.logql.ast import Both, Condition, Json, LabelFilter, LineFilter, LogQuery, Matcher
+from observability.embedded.logql.pipeline import Line, text_test
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+    from observability.embedded.database import Database
+
+MAX_LINE = 256 * 1024
+"""Characters kept of a line: what Loki takes, in bytes."""
+
+INDEXED = {
+    "service.name": "service_name",
+    "service.namespace": "service_namespace",
+    "deployment.environment.name": "deployment_environment_name",
+}
+"""The resource attributes that are labels of the stream. All others are metadata, as Loki is configured here."""
+
+_UNKNOWN_SERVICE = "unknown_service"  # Loki's
+_DELETED_AT_ONCE = 500
+_SAMPLED = 100  # lines whose size stands for that of all
+_PUSHED = 10  # line filters that SQLite does
+_ROW_BYTES = 100  # of Python's around a row
+_INVALID = re.compile(r"[^A-Za-z0-9_]")
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+_LEVELS = {
+    "trace": "trace",
+    "trc": "trace",
+    "debug": "debug",
+    "dbg": "debug",
+    "info": "info",
+    "inf": "info",
+    "information": "info",
+    "warn": "warn",
+    "wrn": "warn",
+    "warning": "warn",
+    "error": "error",
+    "err": "error",
+    "critical": "critical",
+    "fatal": "fatal",
+}
+_LEVEL_FIELDS = ("level", "severity", "lvl", "severity_text", "log_level")
+_SEVERITIES = ("trace", "debug", "info", "warn", "error", "fatal")  # of four numbers each
+_LEVEL_IN_LOGFMT = re.compile(r'(?:^|\s)(?:level|severity|lvl)="?(\w+)', re.IGNORECASE)
+_LEVEL_WORDS = (
+    ("info", ("info", "INFO")),
+    ("error", ("err:", "ERR:", "[err]", "[ERR]", "[error]", "[ERROR]", "error:", "ERROR")),
+    ("warn", ("warn:", "WARN:", "[warn]", "[WARN]", "warning", "WARNING")),
+    ("critical", ("critical:", "CRITICAL:", "[critical]", "[CRITICAL]")),
+    ("debug", ("debug", "DEBUG")),
+)
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """A log line, and what is known about it."""
+
+    timestamp_ns: int
+    labels: dict[str, str]
+    metadata: dict[str, str]
+    line: str
+
+
+@dataclass
+class Prepared:
+    """Entries as rows, made outside of the writer's thread."""
+
+    rows: list[tuple[str, int, int, bytes | None, str, str]] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """How much a stream holds in a time; the bytes are an estimate, as Loki's are."""
+
+    labels: dict[str, str]
+    entries: int
+    bytes: int
+
+
+class LogStore:
+    """The tables of the logs.
+
+    Args:
+        database: The file they are in.
+    """
+
+    schema = """
+        CREATE TABLE streams (id INTEGER PRIMARY KEY, labels TEXT NOT NULL UNIQUE);
+        CREATE TABLE entries (
+            id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, ts INTEGER NOT NULL, hash INTEGER NOT NULL, trace BLOB,
+            metadata TEXT NOT NULL, line TEXT NOT NULL
+        );
+        CREATE UNIQUE INDEX entries_time ON entries (stream, ts, hash);
+        CREATE INDEX entries_trace ON entries (trace, ts) WHERE trace IS NOT NULL
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def append(self, entries: Sequence[LogEntry]) -> None:
+        """Queue entries to be written. One that is there already, line and metadata, is not written again.
+
+        Raises:
+            Full: The writer is behind.
+        """
+        prepared = prepare(entries)
+        self.database.write(lambda connection: insert(connection, prepared), prepared.size)
+
+    # -- what the file asks of its stores
+
+    def oldest(self, connection: sqlite3.Connection) -> int | None:
+        """Give the time of the oldest entry."""
+        found = self._oldest_stream(connection)
+        return found[1] if found else None
+
+    def delete_oldest(self, connection: sqlite3.Connection, before: int) -> int:
+        """Delete some of the oldest entries, and a stream that has none left."""
+        found = self._oldest_stream(connection)
+        if found is None or found[1] >= before:
+            return 0
+        stream, _ = found
+        deleted = connection.execute(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE stream = ? AND ts < ? ORDER BY ts LIMIT ?)",
+            (stream, before, _DELETED_AT_ONCE),
+        ).rowcount
+        connection.execute(
+            "DELETE FROM streams WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM entries WHERE stream = ?1)", (stream,)
+        )
+        return deleted
+
+    def _oldest_stream(self, connection: sqlite3.Connection) -> tuple[int, int] | None:
+        found: tuple[int, int] | None = connection.execute(
+            "SELECT id, (SELECT min(ts) FROM entries WHERE stream = streams.id) AS ts FROM streams "
+            "WHERE ts IS NOT NULL ORDER BY ts LIMIT 1"
+        ).fetchone()
+        return found
+
+
+class Reader:
+    """Looks at the logs through a connection for reading: what a query is computed from."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def lines(self, query: LogQuery, start: int, end: int, *, backward: bool) -> Iterator[Line]:
+        """Give the lines of the selector's streams with `start <= timestamp < end`, in order of time.
+
+        Filters that SQLite can do faster are done here already: on a trace id by its index, on a text in the line.
+        """
+        streams = self._matching([query.matchers])
+        order = "DESC" if backward else "ASC"
+        conditions, values = _pushed_filters(query)
+        if (trace := _pushed_trace(query)) is not None:
+            cursor = self._connection.execute(
+                f"SELECT stream, ts, line, metadata FROM entries INDEXED BY entries_trace "  # noqa: S608  # constants
+                f"WHERE trace = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}",
+                (trace, start, end, *values),
+            )
+            for stream, *row in cursor:
+                if stream in streams:
+                    yield _line(row, streams[stream])
+            return
+        sql = (
+            f"SELECT ts, line, metadata FROM entries WHERE stream = ? AND ts >= ? AND ts < ?{conditions} "  # noqa: S608
+            f"ORDER BY ts {order}, id {order}"
+        )
+
+        def of_stream(stream: int, labels: dict[str, str]) -> Iterator[Line]:
+            for row in self._connection.execute(sql, (stream, start, end, *values)):
+                yield _line(row, labels)
+
+        each = [of_stream(stream, labels) for stream, labels in streams.items()]
+        if len(each) == 1:
+            yield from each[0]
+        else:
+            yield from heapq.merge(*each, key=lambda line: line.timestamp, reverse=backward)
+
+    def series(self, selectors: Sequence[Sequence[Matcher]], start: int, end: int) -> list[dict[str, str]]:
+        """Give the streams that match one of the selectors (all, if there is none) and have a line in that time."""
+        matching = self._matching(selectors or [()])
+        return [labels for stream, labels in matching.items() if self._has_lines(stream, start, end)]
+
+    def volumes(self, selector: Sequence[Matcher], start: int, end: int) -> list[Volume]:
+        """Give how much each stream of a selector holds in that time."""
+        volumes = []
+        for stream, labels in self._matching([selector]).items():
+            where = "stream = ? AND ts >= ? AND ts < ?"
+            (entries,) = self._connection.execute(
+                f"SELECT count(*) FROM entries WHERE {where}",  # noqa: S608  # a constant
+                (stream, start, end),
+            ).fetchone()
+            if entries:
+                (size,) = self._connection.execute(
+                    f"SELECT avg(length(line)) FROM (SELECT line FROM entries WHERE {where} LIMIT {_SAMPLED})",  # noqa: S608
+                    (stream, start, end),
+                ).fetchone()
+                volumes.append(Volume(labels, entries, round(entries * size)))
+        return volumes
+
+    def _matching(self, selectors: Sequence[Sequence[Matcher]]) -> dict[int, dict[str, str]]:
+        tests: list[list[tuple[str, Callable[[str], bool]]]] = [
+            [(matcher.name, text_test(matcher)) for matcher in selector] for selector in selectors
+        ]
+        found = {}
+        for stream, text in self._connection.execute("SELECT id, labels FROM streams").fetchall():
+            labels: dict[str, str] = orjson.loads(text)
+            if any(all(test(labels.get(name, "")) for name, test in selector) for selector in tests):
+                found[stream] = labels
+        return found
+
+    def _has_lines(self, stream: int, start: int, end: int) -> bool:
+        return bool(
+            self._connection.execute(
+                "SELECT 1 FROM entries WHERE stream = ? AND ts >= ? AND ts < ? LIMIT 1", (stream, start, end)
+            ).fetchone()
+        )
+
+
+def prepare(entries: Iterable[LogEntry]) -> Prepared:
+    """Make rows of entries."""
+    prepared = Prepared()
+    streams: dict[tuple[tuple[str, str], ...], str] = {}
+    for entry in entries:
+        key = tuple(entry.labels.items())
+        if (labels := streams.get(key)) is None:
+            labels = streams[key] = orjson.dumps(entry.labels, option=orjson.OPT_SORT_KEYS).decode()
+        line = entry.line[:MAX_LINE]
+        metadata = entry.metadata
+        if "detected_level" not in metadata:
+            metadata = {**metadata, "detected_level": detect_level(metadata, line)}
+        text = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
+        digest = blake2b(text, digest_size=8)
+        digest.update(line.encode())
+        prepared.rows.append(
+            (
+                labels,
+                entry.timestamp_ns,
+                int.from_bytes(digest.digest(), "big", signed=True),
+                _trace_of(metadata, line),
+                text.decode(),
+                line,
+            )
+        )
+        prepared.size += len(line) + len(text) + _ROW_BYTES
+    return prepared
+
+
+def insert(connection: sqlite3.Connection, prepared: Prepared) -> None:
+    """Write prepared entries, in the writer's thread."""
+    streams: dict[str, int] = {}
+    for labels in {row[0] for row in prepared.rows}:
+        connection.execute("INSERT OR IGNORE INTO streams (labels) VALUES (?)", (labels,))
+        (streams[labels],) = connection.execute("SELECT id FROM streams WHERE labels = ?", (labels,)).fetchone()
+    connection.executemany(
+        "INSERT OR IGNORE INTO entries (stream, ts, hash, trace, metadata, line) VALUES (?, ?, ?, ?, ?, ?)",
+        ((streams[labels], *row) for labels, *row in prepared.rows),
+    )
+
+
+def _line(row: Sequence[Any], labels: dict[str, str]) -> Line:
+    timestamp, text, metadata = row
+    return Line(timestamp, text, labels, orjson.loads(metadata))
+
+
+# --- filters that SQLite does ---
+
+
+def _pushed_filters(query: LogQuery) -> tuple[str, list[str]]:
+    conditions = ""
+    values: list[str] = []
+    for stage in query.stages[:_PUSHED]:
+        if not isinstance(stage, LineFilter | LabelFilter | Json):
+            break  # it may change the line
+        if isinstance(stage, LineFilter) and stage.operator in {"|=", "!="} and len(stage.values) <= _PUSHED:
+            contained = " OR ".join("instr(line, ?) > 0" for _ in stage.values)
+            conditions += f" AND {'NOT ' if stage.operator == '!=' else ''}({contained})"
+            values.extend(stage.values)
+    return conditions, values
+
+
+def _pushed_trace(query: LogQuery) -> bytes | None:
+    """Give the trace id that each line has to have, if the query says so before it changes any label.
+
+    `| json` may stand before it: a line's own trace id is in the index when its metadata has none.
+    """
+    if any(matcher.name == "trace_id" for matcher in query.matchers):
+        return None
+    for stage in query.stages:
+        if isinstance(stage, LabelFilter):
+            found = _trace_in(stage.condition)
+            if found is not None:
+                return found
+        elif not isinstance(stage, LineFilter) and stage != Json():
+            return None
+    return None
+
+
+def _trace_in(condition: Condition) -> bytes | None:
+    match condition:
+        case Matcher("trace_id", "=", value) if _TRACE_ID.fullmatch(value):
+            return bytes.fromhex(value)
+        case Both(left, right):
+            return _trace_in(left) or _trace_in(right)
+    return None
+
+
+def _trace_of(metadata: dict[str, str], line: str) -> bytes | None:
+    trace = metadata.get("trace_id")
+    if trace is None and '"trace_id"' in line:
+        fields = _fields(line)
+        trace = fields.get("trace_id") if fields else None
+    return bytes.fromhex(trace) if isinstance(trace, str) and _TRACE_ID.fullmatch(trace) else None
+
+
+# --- levels ---
+
+
+def detect_level(metadata: dict[str, str], line: str) -> str:
+    """Find a line's level as Loki does, which shows it as `detected_level`; `unknown` if there is none."""
+    for name in _LEVEL_FIELDS:
+        if name in metadata:
+            return _LEVELS.get(metadata[name].lower(), metadata[name])
+    if number := metadata.get("severity_number", ""):
+        index = (int(number) - 1) // 4 if number.isdigit() else -1
+        return _SEVERITIES[index] if 0 <= index < len(_SEVERITIES) else "unknown"
+    found: Any = None
+    if (fields := _fields(line)) is not None:
+        found = next((fields[name] for name in _LEVEL_FIELDS if name in fields), None)
+    elif match := _LEVEL_IN_LOGFMT.search(line):
+        found = match[1]
+    if isinstance(found, str) and found.lower() in _LEVELS:
+        return _LEVELS[found.lower()]
+    return next((level for level, words in _LEVEL_WORDS if any(word in line for word in words)), "unknown")
+
+
+def _fields(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        fields = orjson.loads(line)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+# --- OTLP ---
+
+
+def entries_from_otlp(request: ExportLogsServiceRequest) -> list[LogEntry]:
+    """Make entries of an export request, as Loki's `/otlp/v1/logs` does."""
+    entries: list[LogEntry] = []
+    now = time.time_ns()
+    for of_resource in request.resource_logs:
+        labels: dict[str, str] = {}
+        common: dict[str, str] = {}
+        for attribute in of_resource.resource.attributes:
+            if attribute.key in INDEXED:
+                labels[INDEXED[attribute.key]] = _as_text(attribute.value)
+            else:
+                _flatten(attribute.key, attribute.value, common)
+        labels.setdefault("service_name", _UNKNOWN_SERVICE)
+        for of_scope in of_resource.scope_logs:
+            scope = dict(common)
+            for attribute in of_scope.scope.attributes:
+                _flatten(attribute.key, attribute.value, scope)
+            _set(scope, scope_name=of_scope.scope.name, scope_version=of_scope.scope.version)
+            entries.extend(_entry(record, labels, scope, now) for record in of_scope.log_records)
+    return entries
+
+
+def _entry(record: LogRecord, labels: dict[str, str], common: dict[str, str], now: int) -> LogEntry:
+    metadata = dict(common)
+    for attribute in record.attributes:
+        _flatten(attribute.key, attribute.value, metadata)
+    _set(
+        metadata,
+        severity_text=record.severity_text,
+        severity_number=str(record.severity_number or ""),
+        trace_id=record.trace_id.hex(),
+        span_id=record.span_id.hex(),
+        flags=str(record.flags or ""),
+        dropped_attributes_count=str(record.dropped_attributes_count or ""),
+    )
+    if record.time_unix_nano and record.observed_time_unix_nano:
+        metadata["observed_timestamp"] = str(record.observed_time_unix_nano)
+    timestamp = record.time_unix_nano or record.observed_time_unix_nano or now
+    return LogEntry(min(timestamp, 2**63 - 1), labels, metadata, _as_text(record.body))
+
+
+def _set(metadata: dict[str, str], **values: str) -> None:
+    metadata.update({name: value for name, value in values.items() if value})
+
+
+def _flatten(key: str, value: AnyValue, into: dict[str, str]) -> None:
+    name = _INVALID.sub("_", key)
+    if value.WhichOneof("value") == "kvlist_value":
+        for inner in value.kvlist_value.values:
+            _flatten(f"{name}_{inner.key}", inner.value, into)
+    else:
+        into[name] = _as_text(value)
+
+
+def _as_text(value: AnyValue) -> str:
+    plain = _as_plain(value)
+    if isinstance(plain, str):
+        return plain
+    return "" if plain is None else orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _as_plain(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    match kind:
+        case None:
+            return None
+        case "array_value":
+            return [_as_plain(item) for item in value.array_value.values]
+        case "kvlist_value":
+            return _as_dict(value.kvlist_value.values)
+        case "bytes_value":
+            return b64encode(value.bytes_value).decode()
+        case _:
+            return getattr(value, kind)
+
+
+def _as_dict(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _as_plain(pair.value) for pair in pairs}

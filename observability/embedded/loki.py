@@ -1,0 +1,421 @@
+"""Loki's HTTP API, the part of it that Grafana, the story, the tests and curl use; by the logs in the SQLite file."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from flask import Blueprint, Response, request
+
+from observability.embedded.database import Timeout
+from observability.embedded.logql import units
+from observability.embedded.logql.ast import LogQLError, LogQuery, Metric
+from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, select_lines
+from observability.embedded.logql.parse import parse, parse_selector
+from observability.embedded.logs import LogStore, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from observability.embedded.logql.ast import Matcher
+    from observability.embedded.logql.pipeline import Line
+
+_T = TypeVar("_T")
+
+PREFIX = "/loki/api/v1"
+
+QUERY_SECONDS = 20.0
+"""What a query may take."""
+
+MAX_LINES = 5000
+MAX_POINTS = 11_000
+MAX_RANGE_NS = 721 * 3600 * 1_000_000_000
+"""Loki's limits of an answer and of a query's time range (30d1h)."""
+
+_PARALLEL = 4  # queries at once: Python computes one at a time anyway
+_WAIT_SECONDS = 5.0  # for a turn
+_DEFAULT_LIMIT = 100
+_DEFAULT_SINCE_NS = 3600 * 1_000_000_000
+_DEFAULT_POINTS = 250  # of a range query without a step
+_SECOND = 1_000_000_000
+_SECONDS_DIGITS = 10  # a whole number of so many digits is in seconds, a longer one in nanoseconds
+_CATEGORIZE = "categorize-labels"
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_NOT_HERE = (
+    "{} is not part of the embedded backend: it answers query_range, query, labels, label/<name>/values, series, "
+    "index/stats, index/volume, status/buildinfo and /ready. Run the real Loki for the rest (docs/compose.md)."
+)
+
+
+class Refused(Exception):  # noqa: N818  # it is said of the request
+    """The request cannot be answered; the message says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class _Answer:
+    kind: str
+    result: Any
+    clock: Clock
+    entries: int
+
+
+def blueprint(store: LogStore, *, query_seconds: float = QUERY_SECONDS) -> Blueprint:
+    """Make the API of a store."""
+    api = Blueprint("loki", __name__)
+    routes = _Routes(store, query_seconds)
+    views: dict[str, Callable[..., Response]] = {
+        f"{PREFIX}/query_range": routes.query_range,
+        f"{PREFIX}/query": routes.query,
+        f"{PREFIX}/labels": routes.labels,
+        f"{PREFIX}/label": routes.labels,
+        f"{PREFIX}/label/<name>/values": routes.label_values,
+        f"{PREFIX}/series": routes.series,
+        f"{PREFIX}/index/stats": routes.index_stats,
+        f"{PREFIX}/index/volume": routes.index_volume,
+    }
+    for rule, view in views.items():
+        api.add_url_rule(rule, view.__name__ + rule, view, methods=["GET", "POST"])
+    api.add_url_rule(f"{PREFIX}/status/buildinfo", view_func=_build_info)
+    api.add_url_rule("/ready", view_func=_ready)
+    api.add_url_rule("/loki/<path:rest>", view_func=_not_here, methods=["GET", "POST", "PUT", "DELETE"])
+
+    for error in (Refused, LogQLError, TimeLimit, Timeout, RecursionError):
+        api.register_error_handler(error, _refusal)
+    return api
+
+
+def _refusal(error: Exception) -> Response:
+    match error:
+        case Refused():
+            status, message = error.status, str(error)
+        case TimeLimit() | Timeout():
+            status = 504
+            message = (
+                "Request timed out, decrease the duration of the request or add more label matchers (prefer exact "
+                "match over regex match) to reduce the amount of data processed."
+            )
+        case RecursionError():
+            status, message = 400, "parse error : the query is nested too deeply"
+        case _:
+            status, message = 400, str(error)
+    return Response(f"{message}\n", status, content_type="text/plain; charset=utf-8")
+
+
+class _Routes:
+    """The views, with what they look at."""
+
+    def __init__(self, store: LogStore, query_seconds: float) -> None:
+        self._store = store
+        self._seconds = query_seconds
+        self._turns = threading.BoundedSemaphore(_PARALLEL)
+
+    def query_range(self) -> Response:
+        query = parse(request.values.get("query", ""))
+        start, end = _time_range()
+        direction = request.values.get("direction", "backward").lower()
+        if direction not in {"backward", "forward"}:
+            raise Refused(400, f"invalid direction '{request.values['direction']}'")
+        limit = _limit()
+        step = _duration("step")
+        if step is None:
+            step = max((end - start) // _DEFAULT_POINTS // _SECOND, 1) * _SECOND
+        if step <= 0:
+            raise Refused(400, "zero or negative query resolution step widths are not accepted. Try a positive integer")
+        interval = _duration("interval") or 0
+        if interval < 0:
+            raise Refused(400, "interval must be >= 0")
+        if (end - start) // step > MAX_POINTS:
+            raise Refused(
+                400,
+                f"exceeded maximum resolution of {MAX_POINTS:,} points per time series. Try increasing the value of "
+                "the step parameter",
+            )
+        if isinstance(query, LogQuery):
+            return self._answer(
+                lambda reader, clock: _streams(
+                    select_lines(
+                        reader,
+                        query,
+                        start,
+                        end,
+                        limit=limit,
+                        backward=direction == "backward",
+                        interval=interval,
+                        clock=clock,
+                    ),
+                    clock,
+                )
+            )
+        # Loki moves the times onto multiples of the step, so that the same query asked later has the same points.
+        steps = Steps(start // step * step, -(-end // step) * step, step)
+        return self._answer(lambda reader, clock: _matrix(_evaluate(reader, query, steps, clock), steps, clock))
+
+    def query(self) -> Response:
+        query = parse(request.values.get("query", ""))
+        now = _time("time") if request.values.get("time") else time.time_ns()
+        _limit()
+        if isinstance(query, LogQuery):
+            raise Refused(
+                400,
+                "log queries are not supported as an instant query type, please change your query to a range query "
+                "type",
+            )
+        steps = Steps(now, now, _SECOND)
+        return self._answer(lambda reader, clock: _vector(query, _evaluate(reader, query, steps, clock), now, clock))
+
+    def labels(self) -> Response:
+        names = {name for labels in self._matching() for name in labels}
+        return _json({"status": "success", **({"data": sorted(names)} if names else {})})
+
+    def label_values(self, name: str) -> Response:
+        values = {labels[name] for labels in self._matching() if name in labels}
+        return _json({"status": "success", **({"data": sorted(values)} if values else {})})
+
+    def series(self) -> Response:
+        selectors = [*request.values.getlist("match[]"), *request.values.getlist("match")]
+        start, end = _time_range()
+        parsed = [parse_selector(selector) for selector in selectors]
+        return _json({"status": "success", "data": self._read(lambda reader: reader.series(parsed, start, end))})
+
+    def index_stats(self) -> Response:
+        volumes = self._volumes()
+        return _json(
+            {
+                "streams": len(volumes),
+                "chunks": len(volumes),
+                "bytes": sum(volume.bytes for volume in volumes),
+                "entries": sum(volume.entries for volume in volumes),
+            }
+        )
+
+    def index_volume(self) -> Response:
+        """How many bytes, by the labels that the selector names or `targetLabels` lists."""
+        query = request.values.get("query", "")
+        names = [name for name in request.values.get("targetLabels", "").split(",") if name] or [
+            matcher.name for matcher in parse_selector(query)
+        ]
+        _, end = _time_range()
+        sums: dict[Key, int] = {}
+        for volume in self._volumes():
+            key = tuple(sorted((name, volume.labels[name]) for name in set(names) if name in volume.labels))
+            sums[key] = sums.get(key, 0) + volume.bytes
+        ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))[: _limit()]
+        result = [{"metric": dict(key), "value": [_seconds(end), str(size)]} for key, size in ordered]
+        return _success(_Answer("vector", result, Clock(), len(result)), 0)
+
+    def _volumes(self) -> list[Any]:
+        selector = parse_selector(request.values.get("query", ""))
+        start, end = _time_range()
+        return self._read(lambda reader: reader.volumes(selector, start, end))
+
+    def _matching(self) -> list[dict[str, str]]:
+        start, end = _time_range()
+        query = request.values.get("query")
+        selectors: list[tuple[Matcher, ...]] = [parse_selector(query)] if query else []
+        return self._read(lambda reader: reader.series(selectors, start, end))
+
+    def _read(self, look: Callable[[Reader], _T]) -> _T:
+        if not self._turns.acquire(timeout=_WAIT_SECONDS):
+            raise Refused(429, "too many outstanding requests")
+        try:
+            with self._store.database.read(self._seconds) as connection:
+                return look(Reader(connection))
+        finally:
+            self._turns.release()
+
+    def _answer(self, compute: Callable[[Reader, Clock], _Answer]) -> Response:
+        began = time.monotonic()
+        clock = Clock(began + self._seconds)
+        answer = self._read(lambda reader: compute(reader, clock))
+        return _success(answer, time.monotonic() - began)
+
+
+def _ready() -> Response:
+    return Response("ready\n", content_type="text/plain; charset=utf-8")
+
+
+def _build_info() -> Response:
+    names = ("revision", "branch", "buildUser", "buildDate", "goVersion")
+    return _json({"version": "embedded-backend", **dict.fromkeys(names, "")})
+
+
+def _not_here(rest: str) -> Response:
+    raise Refused(404, _NOT_HERE.format(f"/loki/{rest}"))
+
+
+# --- parameters ---
+
+
+def _time_range() -> tuple[int, int]:
+    now = time.time_ns()
+    end = _time("end") if request.values.get("end") else now
+    if request.values.get("start"):
+        start = _time("start")
+    else:
+        since = _DEFAULT_SINCE_NS
+        if text := request.values.get("since"):
+            try:
+                since = units.range_ns(text)
+            except ValueError as error:
+                raise Refused(400, f"could not parse 'since' parameter: {error}") from None
+        start = min(end, now) - since
+    if end < start:
+        raise Refused(400, "end timestamp must not be before or equal to start time")
+    if end - start > MAX_RANGE_NS:
+        raise Refused(
+            400,
+            "the query time range exceeds the limit "
+            f"(query length: {units.format_duration(end - start)}, limit: 30d1h)",
+        )
+    return start, end
+
+
+def _time(name: str) -> int:
+    """Read a time as Loki does: seconds with a point or of at most ten digits, nanoseconds, or RFC 3339."""
+    text = request.values[name]
+    try:
+        if found := _RFC3339.fullmatch(text):
+            whole, fraction, zone = found.groups()
+            seconds = int(datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp())
+            value = seconds * _SECOND + int((fraction or "").ljust(9, "0"))
+        elif "." in text:
+            value = int(units.number(text) * 1_000) * 1_000_000
+        else:
+            if not re.fullmatch(r"[-+]?\d{1,19}", text):
+                raise ValueError(text)
+            value = int(text) * (_SECOND if len(text) <= _SECONDS_DIGITS else 1)
+    except (ValueError, OverflowError):
+        problem = f'strconv.ParseInt: parsing "{text}": invalid syntax'
+        raise Refused(400, problem if name == "time" else f"could not parse '{name}' parameter: {problem}") from None
+    if not -(2**62) < value < 2**62:
+        raise Refused(400, f"could not parse '{name}' parameter: value out of range")
+    return value
+
+
+def _duration(name: str) -> int | None:
+    """Read a duration: a number of seconds, or `1m30s`."""
+    text = request.values.get(name)
+    if not text:
+        return None
+    try:
+        value = int(units.number(text) * _SECOND) if re.fullmatch(r"[-+.\deE]+", text) else units.range_ns(text)
+    except (ValueError, OverflowError):
+        raise Refused(400, f'cannot parse "{text}" to a valid duration') from None
+    if abs(value) > MAX_RANGE_NS:
+        raise Refused(400, f'cannot parse "{text}" to a valid duration. It overflows int64')
+    return value
+
+
+def _limit() -> int:
+    text = request.values.get("limit")
+    if not text:
+        return _DEFAULT_LIMIT
+    if not re.fullmatch(r"[-+]?\d{1,18}", text):
+        raise Refused(400, f'strconv.Atoi: parsing "{text}": invalid syntax')
+    limit = int(text)
+    if limit <= 0:
+        raise Refused(400, "limit must be a positive value")
+    if limit > MAX_LINES:
+        raise Refused(
+            400,
+            f"max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {MAX_LINES})",
+        )
+    return limit
+
+
+# --- answers ---
+
+
+def _evaluate(reader: Reader, metric: Metric, steps: Steps, clock: Clock) -> Series | float:
+    return Evaluation(reader, steps, clock).run(metric)
+
+
+def _streams(lines: Iterable[Line], clock: Clock) -> _Answer:
+    categorize = _CATEGORIZE in request.headers.get("X-Loki-Response-Encoding-Flags", "")
+    streams: dict[Key, list[list[Any]]] = {}
+    count = 0
+    for line in lines:
+        value: list[Any] = [str(line.timestamp), line.text]
+        if categorize:
+            labels = line.stream
+            parts = {"structuredMetadata": line.metadata, "parsed": line.added()}
+            value.append({name: part for name, part in parts.items() if part})
+        else:
+            labels = line.labels()
+        streams.setdefault(tuple(sorted(labels.items())), []).append(value)
+        count += 1
+    result = [{"stream": dict(key), "values": values} for key, values in sorted(streams.items())]
+    return _Answer("streams", result, clock, count)
+
+
+def _matrix(result: Series | float, steps: Steps, clock: Clock) -> _Answer:
+    series: Series = {(): [result] * len(steps)} if isinstance(result, float) else result
+    times = [_seconds(at) for at in steps]
+    rows = [
+        {
+            "metric": dict(key),
+            "values": [
+                [at, units.format_number(point)] for at, point in zip(times, points, strict=True) if point is not None
+            ],
+        }
+        for key, points in sorted(series.items())
+    ]
+    return _Answer("matrix", rows, clock, len(rows))
+
+
+def _vector(query: Metric, result: Series | float, now: int, clock: Clock) -> _Answer:
+    if isinstance(result, float):
+        return _Answer("scalar", [_seconds(now), units.format_number(result)], clock, 1)
+    ordered = sorted(result.items())
+    operation = getattr(query, "operation", "")
+    if operation in {"topk", "sort_desc", "bottomk", "sort"}:
+        ordered.sort(key=lambda item: item[1][0] or 0.0, reverse=operation in {"topk", "sort_desc"})
+    rows = [
+        {"metric": dict(key), "value": [_seconds(now), units.format_number(points[0])]}
+        for key, points in ordered
+        if points[0] is not None
+    ]
+    return _Answer("vector", rows, clock, len(rows))
+
+
+def _seconds(nanoseconds: int) -> float | int:
+    milliseconds = nanoseconds // 1_000_000
+    return milliseconds // 1000 if milliseconds % 1000 == 0 else milliseconds / 1000
+
+
+def _success(answer: _Answer, seconds: float) -> Response:
+    statistics = answer.clock.statistics
+    data: dict[str, Any] = {"resultType": answer.kind}
+    if answer.kind == "streams" and _CATEGORIZE in request.headers.get("X-Loki-Response-Encoding-Flags", ""):
+        data["encodingFlags"] = [_CATEGORIZE]
+    data["result"] = answer.result
+    data["stats"] = {
+        "summary": {
+            "bytesProcessedPerSecond": int(statistics.bytes / seconds) if seconds else 0,
+            "linesProcessedPerSecond": int(statistics.lines / seconds) if seconds else 0,
+            "totalBytesProcessed": statistics.bytes,
+            "totalLinesProcessed": statistics.lines,
+            "execTime": seconds,
+            "queueTime": 0,
+            "subqueries": 0,
+            "totalEntriesReturned": answer.entries,
+            "splits": 0,
+            "shards": 0,
+            "totalPostFilterLines": statistics.kept,
+            "totalStructuredMetadataBytesProcessed": 0,
+        }
+    }
+    return _json({"status": "success", "data": data})
+
+
+def _json(body: Any) -> Response:
+    return Response(orjson.dumps(body), content_type="application/json; charset=UTF-8")
