@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from local import prometheus
 from local.parts import Part, ending_with_parent
 from local.probes import http_ready
-from local.settings import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,13 +49,7 @@ def parts(settings: Settings, targets: Mapping[str, int], tracing: str, after: t
         tracing: The gateway's GATEWAY_TRACING.
         after: The steps that must be done before Prometheus starts.
     """
-    everything = _backend(settings), _gateway(settings, tracing), _prometheus(settings, targets, after)
-    programs = {"embedded-backend": "embedded", "gateway-telemetry": "gateway"}
-    return tuple(
-        part
-        for part in everything
-        if part.name not in programs or (PROJECT / "observability" / programs[part.name] / "__main__.py").exists()
-    )
+    return _backend(settings), _gateway(settings, tracing), _prometheus(settings, targets, after)
 
 
 def _backend(settings: Settings) -> Part:
@@ -66,7 +59,7 @@ def _backend(settings: Settings) -> Part:
     return Part(
         name="embedded-backend",
         ports=ports,
-        command=lambda: _prepare_backend(settings),
+        command=lambda: _prepare(settings, "embedded"),
         ready=lambda: next(
             filter(None, (http_ready(f"http://127.0.0.1:{port}/ready") for port in ports.values())), None
         ),
@@ -74,7 +67,7 @@ def _backend(settings: Settings) -> Part:
             "PYTHONPATH": "services",
             "HOST": "127.0.0.1",
             **{name: str(port) for name, port in ports.items()},
-            "EMBEDDED_DATABASE": str(_database(settings)),
+            "EMBEDDED_DATABASE": str(_folder(settings) / "embedded.sqlite"),
             "LOG_FILES": ",".join(f"{logs}/{name}.log" for name in ("*-service", "nginx", "gateway-telemetry")),
             "DEPLOYMENT_ENVIRONMENT": "local",
         },
@@ -87,7 +80,7 @@ def _gateway(settings: Settings, tracing: str) -> Part:
     return Part(
         name="gateway-telemetry",
         ports={"GATEWAY_TELEMETRY_PORT": port},
-        command=lambda: ending_with_parent("TERM", sys.executable, "-m", "observability.gateway"),
+        command=lambda: _prepare(settings, "gateway"),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
         environment={
             **environment(settings),
@@ -96,6 +89,7 @@ def _gateway(settings: Settings, tracing: str) -> Part:
             "PORT": str(port),
             "GATEWAY_TRACING": tracing,
             "ACCESS_LOG_FILE": str(settings.run_dir / "logs" / "nginx.log"),
+            "STATE_FILE": str(_folder(settings) / "nginx.position"),
         },
     )
 
@@ -122,10 +116,10 @@ def _prometheus(settings: Settings, targets: Mapping[str, int], after: tuple[str
     )
 
 
-def _database(settings: Settings) -> Path:
-    return settings.run_dir / "telemetry" / "embedded.sqlite"
+def _prepare(settings: Settings, program: str) -> list[str]:
+    _folder(settings).mkdir(mode=0o700, exist_ok=True)
+    return ending_with_parent("TERM", sys.executable, "-m", f"observability.{program}")
 
 
-def _prepare_backend(settings: Settings) -> list[str]:
-    _database(settings).parent.mkdir(mode=0o700, exist_ok=True)
-    return ending_with_parent("TERM", sys.executable, "-m", "observability.embedded")
+def _folder(settings: Settings) -> Path:
+    return settings.run_dir / "telemetry"

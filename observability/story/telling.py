@@ -124,6 +124,8 @@ class _Teller:
             if not missing or self._errors or time.monotonic() >= deadline:
                 break
             time.sleep(_PAUSE_SECONDS)
+        if self._errors:  # what was not asked for is not missing
+            missing = []
         return Story(row=self._row, chapters=chapters, missing=missing, errors=list(self._errors))
 
     def _chapters(self) -> list[Chapter]:

@@ -15,6 +15,7 @@ from tests.fixtures.services import eventually
 pytestmark = pytest.mark.slow
 
 PARTS = ["order-db", "auth-service", "user-service", "product-service", "order-service", "payment-service", "nginx"]
+WATCHERS = ["embedded-backend", "gateway-telemetry", "prometheus"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def shop(tmp_path_factory):
     running.down()
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*PARTS, *WATCHERS])
 def test_a_killed_part_comes_back_and_the_books_balance(shop, part):
     pid = shop.pid(part)
     under_load(shop, lambda: os.kill(pid, signal.SIGKILL))
@@ -41,7 +42,7 @@ def test_a_killed_worker_comes_back_and_the_books_balance(shop, part):
 
 
 def test_a_payment_killed_in_mid_charge_is_made_once(own_stack):
-    shop = own_stack(PAYMENT_LATENCY_MS="1500")
+    shop = own_stack(PAYMENT_LATENCY_MS="1500", TELEMETRY="off")
     token = shop.login()
     answers = []
     placing = threading.Thread(
@@ -62,7 +63,7 @@ def test_a_payment_killed_in_mid_charge_is_made_once(own_stack):
 
 
 def test_orders_of_an_outage_are_paid_within_30_seconds_of_its_end(own_stack):
-    shop = own_stack()
+    shop = own_stack(TELEMETRY="off")
     token = shop.login()
     pid = shop.pid("payment-service")
     for process in (psutil.Process(pid), *psutil.Process(pid).children()):
@@ -79,7 +80,7 @@ def test_orders_of_an_outage_are_paid_within_30_seconds_of_its_end(own_stack):
 
 
 def test_while_payment_is_frozen_orders_wait_for_it_and_the_rest_of_the_shop_goes_on(own_stack):
-    shop = own_stack()
+    shop = own_stack(TELEMETRY="off")
     token = shop.login()
     path = shop.gateway.post("/orders/", {"product_id": 1}, token).headers["Location"]
     pid = shop.pid("payment-service")

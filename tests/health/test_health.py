@@ -2,7 +2,9 @@
 
 import pytest
 
+from observability.contract import load
 from tests.fixtures.services import eventually
+from tests.telemetry.contract import check_trace
 
 PREFIXES = {"auth": "auth", "user": "users", "product": "products", "order": "orders", "payment": "payments"}
 
@@ -50,3 +52,38 @@ def test_the_order_is_a_log_line_of_its_trace(running, order):
 def test_the_order_is_counted(running, order):
     _, _, before = order
     assert running.services["order"].metric("orders_total", status="PAID") > before
+
+
+def test_the_order_is_a_complete_trace(backends, order):
+    _, trace_id, _ = order
+
+    def complete():
+        spans = backends.trace(trace_id)
+        return spans and not check_trace(load(), "order", spans) and spans
+
+    spans = eventually(complete, pause=0.1)
+    assert {span.service for span in spans} >= {"nginx", "order-service", "product-service", "payment-service"}
+
+
+@pytest.mark.parametrize("service", ["nginx", "order-service", "product-service", "payment-service"])
+def test_the_order_is_found_in_the_log_search_by_its_trace(running, backends, order, service):
+    _, trace_id, _ = order
+    query = f'{{service_name="{service}"}} | trace_id="{trace_id}"'
+    lines = eventually(lambda: backends.lines(query), pause=0.1)
+    assert {line["trace_id"] for line in lines} == {trace_id}
+    completed = eventually(lambda: backends.lines(f'{query} | json | event="request.completed"'), pause=0.1)
+    assert [line["service"] for line in completed] == [service]
+
+
+def test_the_order_is_counted_in_prometheus(prometheus, order):
+    _, _, before = order
+    query = 'sum(orders_total{job="order-service", status="PAID"})'
+    eventually(lambda: any(value > before for _, value in prometheus.query(query)), 20, pause=0.2)
+
+
+def test_every_target_of_prometheus_is_up(prometheus):
+    def all_up():
+        up = {labels["job"]: value for labels, value in prometheus.query("min by (job) (up)")}
+        return up.keys() >= {"nginx", *(f"{name}-service" for name in PREFIXES)} and set(up.values()) == {1}
+
+    eventually(all_up, 20, pause=0.2)

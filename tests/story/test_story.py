@@ -248,6 +248,7 @@ def test_a_backend_that_does_not_answer_is_told_and_the_rest_of_the_story_too(te
     assert re.fullmatch(rf"{who}'s API at http://\S+ does not answer \(nothing listens there\): .*\n", err)
     assert re.search(r"^  status +PAID$", said, re.MULTILINE)
     assert kept in said
+    assert "Not there" not in said
 
 
 def test_a_backend_that_answers_an_error_is_quoted(tell, shop):
