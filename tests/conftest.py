@@ -4,7 +4,10 @@ import os
 
 import pytest
 
-pytest_plugins = [f"tests.fixtures.{name}" for name in ("services", "database", "gateway", "stack", "otlp")]
+pytest_plugins = [
+    f"tests.fixtures.{name}"
+    for name in ("services", "database", "gateway", "stack", "otlp", "gateway_telemetry", "embedded")
+]
 
 
 @pytest.hookimpl(trylast=True)

@@ -93,7 +93,7 @@ class Backend:
         except OSError as error:
             variable = name.upper()
             raise PortInUse(
-                f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): stop what uses it, or set {variable}"
+                f"cannot listen on {host}:{port}, {os.strerror(error.errno or 0)}: stop its user, or set {variable}"
             ) from error
         with listener:
             yield listener

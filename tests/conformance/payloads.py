@@ -11,29 +11,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 MS = 1_000_000
 KINDS = {"": 0, "internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
+FIELDS = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value", bytes: "bytes_value"}
 LEVELS = {"debug": 5, "info": 9, "warning": 13, "error": 17}
 
 
 def value(of):
-    """A Python value as OTLP's; an AnyValue stays what it is."""
-    match of:
-        case AnyValue():
-            return of
-        case bool():
-            return AnyValue(bool_value=of)
-        case int():
-            return AnyValue(int_value=of)
-        case float():
-            return AnyValue(double_value=of)
-        case bytes():
-            return AnyValue(bytes_value=of)
-        case list():
-            return AnyValue(array_value=ArrayValue(values=[value(one) for one in of]))
-        case dict():
-            return AnyValue(kvlist_value=KeyValueList(values=attributes(of)))
-        case None:
-            return AnyValue()
-    return AnyValue(string_value=of)
+    """A Python value as OTLP's."""
+    if isinstance(of, list):
+        return AnyValue(array_value=ArrayValue(values=[value(one) for one in of]))
+    if isinstance(of, dict):
+        return AnyValue(kvlist_value=KeyValueList(values=attributes(of)))
+    return AnyValue() if of is None else AnyValue(**{FIELDS[type(of)]: of})
 
 
 def attributes(of):
@@ -255,14 +243,31 @@ def short_id(**kwargs):
     return trace
 
 
+def skewed(**kwargs):
+    """Spans whose times do not fit into their parents', and one that ends before it begins."""
+    trace = Trace(**kwargs)
+    root = trace.add("order-service", "backwards", "server", ms=-5)
+    trace.add("order-service", "early", parent=root, at=-50, ms=500)
+    parent = trace.add("order-service", "parent", parent=root, ms=10)
+    trace.add("payment-service", "late", "server", parent=parent, at=1500, ms=4)
+    trace.add("payment-service", "much later", "server", parent=parent, at=3_725_250.25, ms=4)
+    trace.add("payment-service", "a little early", "server", parent=parent, at=-0.00025, ms=4)
+    return trace
+
+
+def nameless(**kwargs):
+    """Spans of a service whose name is empty."""
+    trace = Trace(**kwargs)
+    trace.add("", "of nobody", "server")
+    return trace
+
+
 def log_request(service, records, environment="test"):
     """An export request of logs: `records` are `(time_ns, level, line, trace_id, span_id)`."""
     message = ExportLogsServiceRequest()
     batch = message.resource_logs.add()
     batch.resource.attributes.extend(
-        attributes(
-            {"service.name": service, "service.namespace": "shop", "deployment.environment.name": environment}
-        )
+        attributes({"service.name": service, "service.namespace": "shop", "deployment.environment.name": environment})
     )
     group = batch.scope_logs.add()
     for at, level, line, trace_id, span_id in records:
