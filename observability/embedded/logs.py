@@ -115,7 +115,11 @@ class LogStore:
             metadata TEXT NOT NULL, line TEXT NOT NULL
         );
         CREATE UNIQUE INDEX entries_time ON entries (stream, ts, hash);
-        CREATE INDEX entries_trace ON entries (trace, ts) WHERE trace IS NOT NULL
+        CREATE INDEX entries_trace ON entries (trace, ts) WHERE trace IS NOT NULL;
+        CREATE TABLE tails (
+            device INTEGER, inode INTEGER, offset INTEGER NOT NULL, skipping INTEGER NOT NULL, head BLOB NOT NULL,
+            PRIMARY KEY (device, inode)
+        ) WITHOUT ROWID
     """
 
     def __init__(self, database: Database) -> None:
