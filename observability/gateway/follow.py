@@ -100,14 +100,14 @@ class Follower:
 
     def _split(self, chunk: bytes) -> None:
         *lines, rest = (self._rest + chunk).split(b"\n")
-        if lines and self._skipping:
+        if self._skipping and lines:
             del lines[0]
             self._skipping = False
+        elif self._skipping:
+            rest = b""
         if len(rest) > _MAX_LINE:
             lines.append(rest[:_MAX_LINE])  # to be counted as what it is, once
             self._skipping, rest = True, b""
-        elif self._skipping:
-            rest = b""
         self._rest = rest
         if lines:
             self._take(lines)
