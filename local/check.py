@@ -1,4 +1,4 @@
-"""Reads the settings as the given services would, and ends with what is wrong with them: `check auth user ...`."""
+"""Reads the settings of the given modules as their programs would, and ends with what is wrong with them."""
 
 import sys
 from importlib import import_module
@@ -7,7 +7,7 @@ from servicekit.config import ConfigError, ServerSettings, Settings, load
 
 if __name__ == "__main__":
     found: dict[str, None] = {}  # each once: most settings are in several classes
-    modules = [import_module(f"{service}_service.settings") for service in sys.argv[1:]]
+    modules = [import_module(name) for name in sys.argv[1:]]
     for kind in (ServerSettings, *(value for module in modules for value in vars(module).values())):
         if isinstance(kind, type) and issubclass(kind, Settings):
             try:

@@ -89,7 +89,7 @@ def build(settings: Settings) -> Stack:
         welcome=_WELCOME.format(
             port=settings.gateway_port, look=telemetry.LOOK.format(**vars(settings)) if watchers else ""
         ),
-        check=lambda: _check(settings),
+        check=lambda: _check(settings, watchers),
     )
 
 
@@ -153,14 +153,18 @@ def _port(settings: Settings, service: str) -> int:
     return port
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, watchers: tuple[Part, ...]) -> None:
     owner = password_file(settings, OWNER)
     if (settings.run_dir / "data" / "PG_VERSION").exists() and not owner.exists():
         raise LocalError(f"The database's password is lost: restore {owner}, or `make reset` to begin with no data.")
-    environments = [service_environment(settings, service) for service in SERVICES]
+    if watchers and "," in str(settings.run_dir):  # it stands in a list of files, separated by commas
+        raise LocalError(f"{settings.run_dir} has a comma in it: choose another folder with RUN_DIR.")
+    environments: list[dict[str, str]] = [service_environment(settings, service) for service in SERVICES]
     path = ":".join(environment["PYTHONPATH"] for environment in environments)
+    environments += [dict(part.environment) for part in watchers]
     environment = {**os.environ, **ChainMap(*environments), "PYTHONPATH": path}
-    services = [sys.executable, "-m", "local.check", *SERVICES]
+    modules = [f"{service}_service.settings" for service in SERVICES] + (telemetry.SETTINGS if watchers else [])
+    services = [sys.executable, "-m", "local.check", *modules]
     for command in (services, [*_prepare_gateway(settings), "-t", "-q"]):
         done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -29,6 +29,9 @@ Or ask the APIs of Jaeger, Loki and Prometheus themselves (their pages are in Do
 """
 """What to tell the person about it."""
 
+SETTINGS = ["observability.embedded.settings", "observability.gateway.settings"]
+"""The modules with the settings of its programs."""
+
 
 def environment(settings: Settings) -> dict[str, str]:
     """Give what tells a program of the stack where its telemetry goes."""

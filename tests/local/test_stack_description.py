@@ -1,8 +1,10 @@
 """The real stack, as it is described before anything is started."""
 
 import dataclasses
+import glob
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,8 @@ def test_settings_that_will_do_pass_the_check(settings, monkeypatch):
         ("CATALOGUE_FILE", "/nope"),
         ("CATALOGUE_FILE", "README.md"),
         ("LOGIN_RATE", "bogus_rate"),
+        ("RETENTION_HOURS", "-1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
         ("GATEWAY_TRACING", "bogus"),
     ],
 )
@@ -102,6 +106,39 @@ def test_a_task_that_hangs_is_ended(settings):
     with pytest.raises(StepError, match=r"nap did not end within 1 s") as caught:
         stack._run(hurried, "nap", {}, "-c", "import time; print('zzz', flush=True); time.sleep(60)")
     assert caught.value.log.read_text() == "zzz\n"
+
+
+def test_telemetry_goes_to_the_embedded_backend_unless_it_is_off(parts):
+    for name in ("order-service", "gateway-telemetry"):
+        assert parts[name].environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
+        assert parts[name].environment["DEPLOYMENT_ENVIRONMENT"] == "local"
+    without = build(Settings.read({"TELEMETRY": "off"}))
+    assert not {"embedded-backend", "gateway-telemetry", "prometheus"} & {part.name for part in without.parts}
+    assert not any("OTEL_EXPORTER_OTLP_ENDPOINT" in part.environment for part in without.parts)
+    assert "make story" not in without.welcome
+
+
+def test_the_welcome_says_where_to_look():
+    welcome = build(Settings.read({"JAEGER_PORT": "1686", "PROMETHEUS_PORT": "1909"})).welcome
+    for place in ("make story ORDER=1", "localhost:1686/api/traces", "localhost:3100/loki/", "localhost:1909/api/"):
+        assert place in welcome
+
+
+def test_a_folder_with_a_pattern_in_its_name_is_followed_as_it_is_called(tmp_path):
+    folder = tmp_path / "[a-c]*"
+    parts = {part.name: part for part in build(Settings.read({"RUN_DIR": str(folder)})).parts}
+    (folder / "logs").mkdir(parents=True)
+    for name in ("order-service", "nginx", "gateway-telemetry", "order-db", "embedded-backend"):
+        (folder / "logs" / f"{name}.log").touch()
+    patterns = parts["embedded-backend"].environment["LOG_FILES"].split(",")
+    found = {Path(path).stem for pattern in patterns for path in glob.glob(pattern)}  # noqa: PTH207 - as the backend does
+    assert found == {"order-service", "nginx", "gateway-telemetry"}
+
+
+def test_a_folder_that_the_backend_cannot_be_told_is_refused(tmp_path):
+    settings = Settings.read({"RUN_DIR": str(tmp_path / "a,b")})
+    with pytest.raises(LocalError, match="a,b has a comma in it: choose another folder with RUN_DIR"):
+        build(settings).check()
 
 
 def test_a_service_is_told_where_the_others_are(parts):
