@@ -108,6 +108,7 @@ def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
         _queue(lambda: spans.append(message.resource_spans, size))
     metrics.spans_received.inc(accepted)
     answer = ExportTraceServiceResponse()
+    answer.partial_success.SetInParent()  # as the Collector's
     if rejected:
         answer.partial_success.rejected_spans = sum(rejected.values())
         answer.partial_success.error_message = "; ".join(f"{reason}: {count}" for reason, count in rejected.items())
@@ -121,7 +122,9 @@ def _logs(logs: LogStore, metrics: Metrics, limits: Limits) -> Message:
     if found:
         _queue(lambda: logs.append(found))
     metrics.log_records_received.inc(len(found))
-    return ExportLogsServiceResponse()
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.SetInParent()
+    return answer
 
 
 def _queue(append: Callable[[], None]) -> None:

@@ -23,6 +23,7 @@ _TYPES = {
     "bytes_value": "binary",
 }
 _STATUSES = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}  # as Go's JSON has them
 _NO_NAME = "missing-service-name"  # as Jaeger calls them
 _EMPTY_NAME = "empty-service-name"
 
@@ -95,7 +96,8 @@ def _typed(value: AnyValue) -> tuple[str, Any]:
     kind = _TYPES.get(which)
     if kind is not None:
         return kind, getattr(value, which)
-    return "string", json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return "string", text.translate(_ESCAPED)
 
 
 def _plain(value: AnyValue) -> Any:
