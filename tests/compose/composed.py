@@ -1,8 +1,9 @@
-"""The shop in Docker Compose, driven as a person would: commands in a terminal, requests to port 80."""
+"""The shop in Docker Compose, driven as a person would: commands in a terminal, requests to the published ports."""
 
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
+import requests
 
 from tests.fixtures.services import Client, eventually
 
@@ -22,6 +24,9 @@ PROJECT = Path(__file__).parents[2]
 SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
 LONG_RUNNING = (*SERVICES, "nginx", "order-db")
 ONE_SHOTS = ("init", "migrate", "seed")
+BACKENDS = ("collector", "gateway-telemetry", "jaeger", "loki", "prometheus", "grafana")
+SHIPPED = (*SERVICES, "nginx", "gateway-telemetry")  # whose lines the Collector gets
+BOTH_FILES = "docker-compose.yml:docker-compose.observability.yml"
 
 # So that `docker compose` means what COMPOSE says, whoever types it.
 SHIM = """\
@@ -54,14 +59,9 @@ class ComposedShop:
         program, *arguments = shlex.split(os.environ.get("COMPOSE") or "docker compose")
         if "/" in program:
             program = str((PROJECT / program).resolve())
-        settings = {
-            "GATEWAY_PORT",
-            "ORDER_DB_PORT",
-            "SECRETS_DIR",
-            "LOGIN_RATE",
-            "COMPOSE_FILE",
-            "COMPOSE_PROJECT_NAME",
-        }
+        files = [PROJECT / name for name in BOTH_FILES.split(":")]
+        settings = {name for file in files for name in re.findall(r"(?<!\$)\$\{(\w+)", file.read_text())}
+        settings |= {"COMPOSE_FILE", "COMPOSE_PROJECT_NAME"}
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in settings},
             "PATH": f"{tools}:{os.environ['PATH']}",
@@ -69,6 +69,15 @@ class ComposedShop:
             "TERM": "dumb",
         }
         self.gateway = Client("http://localhost")
+        self.long_running = LONG_RUNNING
+
+    def settings(self, **environment):
+        """Set environment variables for all commands from now on."""
+        self._environment |= environment
+
+    def down(self):
+        """Delete all of it but images, also what an earlier run left of the overlay."""
+        self.compose("down", "--volumes", "--remove-orphans", seconds=120, COMPOSE_FILE=BOTH_FILES)
 
     def run(self, *command, seconds=60, **environment):
         """Run a command in the clone; what it printed to stdout. Fails with all that it printed."""
@@ -171,11 +180,11 @@ class ComposedShop:
 
     def unhealthy(self):
         """The long-running containers that are not healthy, and how they are."""
-        containers = [container for service in LONG_RUNNING for container in self.containers(service)]
+        containers = [container for service in self.long_running for container in self.containers(service)]
         shown = self.run(
-            "docker", "inspect", "--format", "{{.Name}} {{.State.Status}} {{.State.Health.Status}}", *containers
+            "docker", "inspect", "--format", "{{.Name}} {{.State.Status}} {{json .State.Health}}", *containers
         )
-        return [line for line in shown.splitlines() if not line.endswith(" running healthy")]
+        return [line for line in shown.splitlines() if not re.search(r' running (null|\{"Status":"healthy")', line)]
 
     def wait_until_ready(self, seconds=60):
         """Wait until every long-running container is healthy."""
@@ -214,6 +223,71 @@ class ComposedShop:
         return self.run(
             sys.executable, "-m", "pytest", "-q", "tests/health", seconds=120, HEALTH_COMPOSE="docker compose"
         )
+
+
+class ObservedShop:
+    """The same stack with the telemetry's overlay: what `shop` can do, and what the backends know.
+
+    Attributes:
+        started_after: Seconds that `up` took.
+    """
+
+    jaeger_url = "http://localhost:16686"
+    loki_url = "http://localhost:3100"
+    prometheus_url = "http://localhost:9090"
+    grafana_url = "http://localhost:3000"
+    otlp_url = "http://localhost:4318"
+
+    def __init__(self, shop):
+        self._shop = shop
+        # Any nginx can do `log`; `module` needs the official image.
+        shop.settings(COMPOSE_FILE=BOTH_FILES, GATEWAY_TRACING=os.environ.get("GATEWAY_TRACING", "log"))
+        shop.long_running = (*LONG_RUNNING, *BACKENDS)
+        began = time.monotonic()
+        shop.compose("up", "-d", "--build", "--wait", seconds=400)
+        self.started_after = time.monotonic() - began
+        self._session = requests.Session()
+
+    def __getattr__(self, name):
+        return getattr(self._shop, name)
+
+    def close(self):
+        self._session.close()
+
+    def ask(self, url, **parameters):
+        """What a backend answers, from JSON; None if it has nothing or is not there."""
+        try:
+            answer = self._session.get(url, params=parameters, timeout=10)
+        except requests.ConnectionError:
+            return None
+        return answer.json() if answer.ok else None
+
+    def trace(self, trace_id):
+        """The trace as Jaeger shows it, or None."""
+        found = self.ask(f"{self.jaeger_url}/api/traces/{trace_id}")
+        return found["data"][0] if found and found["data"] else None
+
+    def lines(self, query, since_seconds=600):
+        """What a query for log lines finds: [(labels, [[nanoseconds, line], ...])]."""
+        start = time.time_ns() - since_seconds * 10**9
+        found = self.ask(f"{self.loki_url}/loki/api/v1/query_range", query=query, start=start, limit=1000)
+        return [(stream["stream"], stream["values"]) for stream in found["data"]["result"]] if found else []
+
+    def metric(self, query):
+        """What a PromQL query gives now: [(labels, number)]."""
+        found = self.ask(f"{self.prometheus_url}/api/v1/query", query=query)
+        return [(one["metric"], float(one["value"][1])) for one in found["data"]["result"]] if found else []
+
+    def logs(self):
+        """What `docker compose logs` shows, by service; of ended containers too."""
+        services = (*LONG_RUNNING, *ONE_SHOTS, "prepare", *BACKENDS)
+        return {service: self._shop.compose("logs", "--no-log-prefix", service) for service in services}
+
+    def place_order(self, token):
+        """Place an order that has to be paid: (its id, its trace's id)."""
+        answer = self.gateway.post("/orders/", {"product_id": 1}, token)
+        assert (answer.status_code, answer.json()["status"]) == (201, "PAID"), answer.text
+        return answer.json()["id"], answer.headers["traceresponse"].split("-")[1]
 
 
 def _finish(command, folder, environment, seconds):

@@ -6,7 +6,19 @@ import time
 
 import pytest
 
-from tests.compose.composed import ComposedShop
+from tests.compose.composed import BACKENDS, ComposedShop, ObservedShop
+
+
+def pytest_collection_modifyitems(items):
+    """Run what wants the overlay last: the stack gets it once, and keeps it."""
+    items.sort(key=_wants_overlay)
+
+
+def _wants_overlay(item):
+    service = item.callspec.params.get("service") if hasattr(item, "callspec") else None
+    return "observed" in getattr(item, "fixturenames", ()) or (
+        "stack" in getattr(item, "fixturenames", ()) and service in BACKENDS
+    )
 
 
 @pytest.fixture(scope="session")
@@ -18,18 +30,38 @@ def shop(request, tmp_path_factory):
         pytest.fail("There is a stack, or its data: these tests would delete it. First: docker compose down -v")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends the tests early wants no stack left either
     try:
-        running.compose("down", "--volumes", "--remove-orphans", seconds=120)
+        running.down()
         began = time.monotonic()
         running.compose("up", "-d", "--build", "--wait", seconds=400)
-        with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-            print(f"`docker compose up -d --build --wait` took {time.monotonic() - began:.0f} s")  # noqa: T201
+        tell(request, f"`docker compose up -d --build --wait` took {time.monotonic() - began:.0f} s")
         yield running
     finally:
         running.gateway.session.close()
-        running.compose("down", "--volumes", "--remove-orphans", seconds=120)
+        running.down()
 
 
 @pytest.fixture(scope="session")
 def token(shop):
     """The demo login's token."""
     return shop.login()
+
+
+@pytest.fixture(scope="session")
+def observed(shop, request):
+    """The stack with docker-compose.observability.yml on top, from now on."""
+    running = ObservedShop(shop)
+    tell(request, f"with the observability overlay it took {running.started_after:.0f} s")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def stack(request, service):
+    """The stack in which a service is: with the overlay, if it is of the overlay."""
+    return request.getfixturevalue("observed" if service in BACKENDS else "shop")
+
+
+def tell(request, text):
+    """Print a line for the person who runs the tests."""
+    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{text}")  # noqa: T201
