@@ -113,6 +113,19 @@ def test_the_gateways_own_answers_are_part_of_the_trace_too(gateway, target, sta
         assert got.json()["trace_id"] == TRACE
 
 
+def test_a_share_of_new_traces_is_sampled_and_a_clients_decision_stands(start_gateway):
+    gateway = start_gateway(GATEWAY_SAMPLE_PERCENT="50")
+    flags = [gateway.request("GET", "/orders/1").headers["traceresponse"][-2:] for _ in range(100)]
+    assert set(flags) == {"00", "01"}
+    assert 20 <= flags.count("01") <= 80
+    for decision in ("00", "01"):
+        got = {
+            gateway.request("GET", "/orders/1", f"traceparent: 00-{TRACE}-{PARENT}-{decision}").headers["traceresponse"]
+            for _ in range(20)
+        }
+        assert {answer[-2:] for answer in got} == {decision}
+
+
 def test_switched_off_the_context_passes_through_and_the_services_answer_counts(start_gateway):
     gateway = start_gateway(GATEWAY_TRACING="off")
     got = gateway.request("GET", "/orders/", f"traceparent: {VALID}", "tracestate: a=1")
