@@ -46,33 +46,6 @@ _ROW_BYTES = 100  # of Python's around a row
 _INVALID = re.compile(r"[^A-Za-z0-9_]")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
-_LEVELS = {
-    "trace": "trace",
-    "trc": "trace",
-    "debug": "debug",
-    "dbg": "debug",
-    "info": "info",
-    "inf": "info",
-    "information": "info",
-    "warn": "warn",
-    "wrn": "warn",
-    "warning": "warn",
-    "error": "error",
-    "err": "error",
-    "critical": "critical",
-    "fatal": "fatal",
-}
-_LEVEL_FIELDS = ("level", "severity", "lvl", "severity_text", "log_level")
-_SEVERITIES = ("trace", "debug", "info", "warn", "error", "fatal")  # of four numbers each
-_LEVEL_IN_LOGFMT = re.compile(r'(?:^|\s)(?:level|severity|lvl)="?(\w+)', re.IGNORECASE)
-_LEVEL_WORDS = (
-    ("info", ("info", "INFO")),
-    ("error", ("err:", "ERR:", "[err]", "[ERR]", "[error]", "[ERROR]", "error:", "ERROR")),
-    ("warn", ("warn:", "WARN:", "[warn]", "[WARN]", "warning", "WARNING")),
-    ("critical", ("critical:", "CRITICAL:", "[critical]", "[CRITICAL]")),
-    ("debug", ("debug", "DEBUG")),
-)
-
 
 @dataclass(frozen=True)
 class LogEntry:
@@ -124,6 +97,7 @@ class LogStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        database.add(self)
 
     def append(self, entries: Sequence[LogEntry]) -> None:
         """Queue entries to be written. One that is there already, line and metadata, is not written again.
@@ -253,10 +227,7 @@ def prepare(entries: Iterable[LogEntry]) -> Prepared:
         if (labels := streams.get(key)) is None:
             labels = streams[key] = orjson.dumps(entry.labels, option=orjson.OPT_SORT_KEYS).decode()
         line = entry.line[:MAX_LINE]
-        metadata = entry.metadata
-        if "detected_level" not in metadata:
-            metadata = {**metadata, "detected_level": detect_level(metadata, line)}
-        text = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
+        text = orjson.dumps(entry.metadata, option=orjson.OPT_SORT_KEYS)
         digest = blake2b(text, digest_size=8)
         digest.update(line.encode())
         prepared.rows.append(
@@ -264,7 +235,7 @@ def prepare(entries: Iterable[LogEntry]) -> Prepared:
                 labels,
                 entry.timestamp_ns,
                 int.from_bytes(digest.digest(), "big", signed=True),
-                _trace_of(metadata, line),
+                _trace_of(entry.metadata, line),
                 text.decode(),
                 line,
             )
@@ -338,27 +309,6 @@ def _trace_of(metadata: dict[str, str], line: str) -> bytes | None:
         fields = _fields(line)
         trace = fields.get("trace_id") if fields else None
     return bytes.fromhex(trace) if isinstance(trace, str) and _TRACE_ID.fullmatch(trace) else None
-
-
-# --- levels ---
-
-
-def detect_level(metadata: dict[str, str], line: str) -> str:
-    """Find a line's level as Loki does, which shows it as `detected_level`; `unknown` if there is none."""
-    for name in _LEVEL_FIELDS:
-        if name in metadata:
-            return _LEVELS.get(metadata[name].lower(), metadata[name])
-    if number := metadata.get("severity_number", ""):
-        index = (int(number) - 1) // 4 if number.isdigit() else -1
-        return _SEVERITIES[index] if 0 <= index < len(_SEVERITIES) else "unknown"
-    found: Any = None
-    if (fields := _fields(line)) is not None:
-        found = next((fields[name] for name in _LEVEL_FIELDS if name in fields), None)
-    elif match := _LEVEL_IN_LOGFMT.search(line):
-        found = match[1]
-    if isinstance(found, str) and found.lower() in _LEVELS:
-        return _LEVELS[found.lower()]
-    return next((level for level, words in _LEVEL_WORDS if any(word in line for word in words)), "unknown")
 
 
 def _fields(line: str) -> dict[str, Any] | None:
