@@ -27,6 +27,7 @@ PORTS = {
     "product": "PRODUCT_PORT",
     "payment": "PAYMENT_PORT",
     "jaeger": "JAEGER_PORT",
+    "extra": "PROMETHEUS_PORT",
 }
 
 
