@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from servicekit.config import DatabaseSettings
 from servicekit.errors import DependencyUnavailable
-from servicekit.metrics import Metrics
+from servicekit.metrics import DatabaseMetrics, Metrics
 from servicekit.tracing import Tracer
 
 Row = Mapping[str, Any]
@@ -42,7 +42,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings, service: str, metrics: Metrics, tracer: Tracer) -> None:
         self._settings = settings
         self._service = service
-        self._metrics = metrics
+        self._metrics = DatabaseMetrics(metrics.registry)
         self._tracer = tracer
         psycopg2.extensions.set_wait_callback(_wait)
         # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. `pool_pre_ping`

@@ -66,24 +66,6 @@ class Metrics:
             ["peer_service"],
             registry=self.registry,
         )
-        self._query_duration = Histogram(
-            "db_client_operation_duration_seconds",
-            "Duration of database statements, the wait for a connection not included.",
-            ["db_query_summary", "outcome"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._pool_wait = Histogram(
-            "db_client_connection_wait_time_seconds",
-            "Wait for a connection of the pool.",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._pool_timeouts = Counter(
-            "db_client_connection_timeouts_total",
-            "Requests that got no connection within the wait limit.",
-            registry=self.registry,
-        )
 
     def request_began(self) -> None:
         """Count a request as active."""
@@ -114,6 +96,39 @@ class Metrics:
         """Count a second try of a call."""
         self._client_retries.labels(peer).inc()
 
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, in the format that the `Accept` header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class DatabaseMetrics:
+    """The metrics of a service that has a database.
+
+    Args:
+        registry: The service's.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._query_duration = Histogram(
+            "db_client_operation_duration_seconds",
+            "Duration of database statements, the wait for a connection not included.",
+            ["db_query_summary", "outcome"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._pool_wait = Histogram(
+            "db_client_connection_wait_time_seconds",
+            "Wait for a connection of the pool.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._pool_timeouts = Counter(
+            "db_client_connection_timeouts_total",
+            "Requests that got no connection within the wait limit.",
+            registry=registry,
+        )
+
     def query_ended(self, summary: str, *, ok: bool, seconds: float) -> None:
         """Record a database statement; `summary` is such as `INSERT orders`."""
         self._query_duration.labels(summary, "ok" if ok else "error").observe(seconds, exemplar())
@@ -125,11 +140,6 @@ class Metrics:
     def connection_missed(self) -> None:
         """Count a wait for a connection that ended without one."""
         self._pool_timeouts.inc()
-
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics and their content type, in the format that the `Accept` header asks for."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
 
 
 def exemplar() -> dict[str, str] | None:

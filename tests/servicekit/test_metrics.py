@@ -6,8 +6,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from servicekit.config import ServiceSettings
 from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
+from servicekit.metrics import DatabaseMetrics, Metrics
 from servicekit.tracing import Tracer
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
@@ -19,6 +20,11 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 @pytest.fixture
 def client(serve):
     return serve(sample_app())
+
+
+@pytest.fixture
+def traced(serve, collector):
+    return serve(sample_app(settings=ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint)))
 
 
 def _series(client):
@@ -49,7 +55,9 @@ def test_requests_are_counted_by_method_route_and_status(client, method, path, r
     assert client.metric(COUNT, **labels) == 1
 
 
-def test_a_scan_of_random_paths_and_methods_adds_no_series(client):
+@pytest.mark.parametrize("name", ["client", "traced"])
+def test_a_scan_of_random_paths_and_methods_adds_no_series(request, name):
+    client = request.getfixturevalue(name)
     rng = random.Random(7)
 
     def scan(rounds):
@@ -79,17 +87,22 @@ def test_the_format_is_negotiated(client):
     assert list(parse_openmetrics(rich.text))
 
 
-def test_an_exemplars_trace_id_is_the_responses(client):
-    response = client.get("/notes/7")
-    _, trace_id, span_id, _ = response.headers["traceresponse"].split("-")
+def _exemplars(client):
     families = parse_openmetrics(client.get("/metrics", headers={"Accept": OPENMETRICS}).text)
-    exemplars = [
-        sample.exemplar.labels
-        for family in families
-        for sample in family.samples
-        if sample.exemplar and sample.labels.get("http_route") == "/notes/{note_id}"
-    ]
-    assert exemplars == [{"trace_id": trace_id, "span_id": span_id}]
+    return [sample.exemplar.labels for family in families for sample in family.samples if sample.exemplar]
+
+
+def test_an_exemplars_trace_id_is_the_responses(traced):
+    response = traced.get("/notes/7")
+    _, trace_id, span_id, _ = response.headers["traceresponse"].split("-")
+    assert _exemplars(traced) == [{"trace_id": trace_id, "span_id": span_id}]
+
+
+def test_there_is_no_exemplar_where_there_will_be_no_trace(client, traced):
+    client.get("/notes/7")  # of a service that sends no spans anywhere
+    assert _exemplars(client) == []
+    traced.get("/notes/7", headers={"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"})
+    assert _exemplars(traced) == []
 
 
 def test_what_is_served_now_is_counted_and_goes_back(client):
@@ -100,12 +113,17 @@ def test_what_is_served_now_is_counted_and_goes_back(client):
 
 def test_counters_are_there_at_0_from_the_start(serve, peer):
     metrics = Metrics()
+    DatabaseMetrics(metrics.registry)
     client = serve(
         sample_app(metrics=metrics, peer=ServiceClient("things", peer().root, metrics, Tracer(), timeout_seconds=1.0))
     )
     text = client.get("/metrics").text
     assert re.search(r'^http_client_retries_total\{peer_service="things"\} 0\.0$', text, re.MULTILINE)
-    assert re.search(r"^db_client_connection_timeouts_total 0\.0$", text, re.MULTILINE)
+    assert "db_client" not in text  # it has no database, and so nothing to say about it
+
+
+def test_a_service_without_a_database_shows_no_metrics_of_one(client):
+    assert "db_client" not in client.get("/metrics").text
 
 
 def test_runtime_metrics_are_there_and_created_series_are_not(client):
