@@ -150,7 +150,6 @@ class _Counts:
 
 
 _TIMEOUT, _UNAVAILABLE, _REJECTED, _OTHER = _FAILURES = ("timeout", "unavailable", "rejected", "_OTHER")
-_TOO_MUCH = frozenset({429, 502, 503, 504})  # what OTLP calls retryable
 
 
 class _Session(requests.Session):
@@ -168,7 +167,7 @@ class _Session(requests.Session):
         except requests.Timeout:
             self.failure = _TIMEOUT
             raise
-        if response.status_code not in _TOO_MUCH:
+        if response.status_code < 500 and response.status_code != 429:  # noqa: PLR2004  # 429: come again later
             self.failure = _REJECTED  # unless it succeeded, when nobody asks
         return response
 

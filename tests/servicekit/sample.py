@@ -1,5 +1,7 @@
 """A small service made of servicekit alone: what the tests of servicekit send requests to."""
 
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -117,6 +119,10 @@ ERRORS = {}
 """Name to exception: what `/failures/<name>` raises."""
 
 
+def _die():
+    raise RuntimeError("canary-message")
+
+
 def create_app():
     """For gunicorn: a request for /slow says that it has begun, and ends when it is told to."""
     marks = Settings().marks_dir
@@ -129,5 +135,14 @@ def create_app():
         while not (marks / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         return {"finished": True}
+
+    @routes.get("/prints")
+    def prints():
+        print("to stdout")  # noqa: T201
+        sys.stderr.write("to stderr\n")
+        thread = threading.Thread(target=_die, name="doomed")
+        thread.start()
+        thread.join()
+        return {}
 
     return sample_app(extra=[routes], settings=load(ServiceSettings))

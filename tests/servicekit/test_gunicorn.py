@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import requests
 
 from tests.fixtures.database import PROJECT
+from tests.fixtures.otlp import Collector
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
 
@@ -108,6 +110,100 @@ def test_what_is_no_http_is_refused_and_not_quoted_in_the_log(sample, request_by
     assert "canary" not in sample.output.lower()
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//[canary",
+        "http://[canary/x",
+        "/%ff%fe",
+        "/notes/7;canary",
+        "/notes/7?%%%",
+        "*",
+        "/notes//7",
+        "/?" + "a" * 4000,
+    ],
+)
+def test_no_target_and_no_host_breaks_a_traced_request_or_gets_into_its_span(traced, collector_of_module, target):
+    address = ("127.0.0.1", int(traced.client.root.rpartition(":")[2]))
+    for host in ("x", "[canary", "canary:port", "x/healthz?", "", "\xff"):
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+            answer = connection.recv(65536).decode()
+        assert answer.split()[1] in {"200", "400", "404"}, answer
+    for _ in range(8):  # as many threads as may have kept something
+        response = traced.client.get("/notes/9")
+        trace_id = response.headers["traceresponse"].split("-")[1]
+        (span,) = collector_of_module.trace(trace_id, 1)
+        assert (span.kind, span.parent_id) == ("SERVER", "")
+    assert b"canary" not in b"".join(collector_of_module.bodies)
+    assert "canary" not in traced.output
+
+
+@pytest.fixture(scope="module")
+def collector_of_module():
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory, collector_of_module):
+    """A traced sample with few threads, so that each is used again soon."""
+    env = {"PORT": str(free_port()), "OTEL_EXPORTER_OTLP_ENDPOINT": collector_of_module.endpoint}
+    server = Server(SAMPLE, tmp_path_factory.mktemp("traced") / "log", THREADS="2", QUEUE_LENGTH="0", **env)
+    server.client = Client(f"http://127.0.0.1:{env['PORT']}")
+    eventually(server.is_up, 20)
+    yield server
+    server.client.session.close()
+    server.stop()
+
+
+def test_the_last_spans_are_sent_before_the_end(start, collector):
+    server = start(SAMPLE, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
+    eventually(server.is_up, 20)
+    for _ in range(20):
+        server.client.get("/notes/7")
+    assert server.stop() == 0
+    assert len(collector.named("GET /notes/{note_id}")) == 20
+    assert len({span.resource["service.instance.id"] for span in collector.spans}) == 1
+
+
+@pytest.mark.parametrize("backend", ["dead", "frozen", "failing"])
+def test_the_end_does_not_wait_for_a_backend_that_takes_nothing(start, start_collector, backend):
+    if backend == "dead":
+        endpoint = f"http://127.0.0.1:{free_port()}"
+    else:
+        collector = start_collector()
+        endpoint = collector.endpoint
+        if backend == "frozen":
+            collector.frozen.set()
+        else:
+            collector.status = 503
+    server = start(SAMPLE, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    eventually(server.is_up, 20)
+    for _ in range(5):
+        assert server.client.get("/notes/7").status_code == 200
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 4
+    assert server.events
+
+
+def test_what_a_library_prints_and_what_kills_a_thread_are_log_lines(start):
+    server = start(SAMPLE)
+    eventually(server.is_up, 20)
+    server.client.get("/prints")
+    printed = eventually(lambda: [e for e in server.events if e["event"] == "library.printed"])
+    assert [(e["message"], e["stream"], e["level"]) for e in printed] == [
+        ("to stdout", "stdout", "info"),
+        ("to stderr", "stderr", "warning"),
+    ]
+    assert all(event["trace_id"] for event in printed)
+    (crash,) = eventually(lambda: [e for e in server.events if e["event"] == "thread.crashed"])
+    assert (crash["exception_type"], crash["thread"]) == ("builtins.RuntimeError", "doomed")
+    assert "canary" not in server.output
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     port = free_port()
@@ -201,6 +297,7 @@ def test_what_it_cannot_start_with_is_named_and_it_ends(start, app, env, variabl
     server = start(app, **env)
     assert server.process.wait(20) not in {0, None}
     assert variable in server.output
+    assert server.events  # all of it is log lines
     assert server.output.count("Booting worker") <= 1
 
 

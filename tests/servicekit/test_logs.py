@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from servicekit import logs
+
 SCRIPT = """
 import logging, sys, warnings
 import psycopg2
@@ -153,6 +155,71 @@ def test_no_message_no_local_and_no_row_of_an_exception_is_logged(run, by_event)
     """What an exception says may be a password, an address, a row: the canaries stand for those."""
     assert by_event["database.failed"]["exception_type"] == "psycopg2.IntegrityError"
     assert b"canary" not in run.stdout
+
+
+ODD = """
+import sys
+from servicekit import logs
+logs.configure("sample-service")
+log = logs.get_logger()
+log.info("value.long", text="x" * 100_000, frames=["y" * 2000] * 20, order_id=7)
+log.info("values.many", **{f"field_{n}": "z" * 500 for n in range(100)})
+log.info("event." + "w" * 100_000)
+log.info("surrogate.half", text="a\\ud800b", big=10**30, keys={(1, 2): 3})
+logs.capture_output()
+print("a line", "another")
+print("no end", end="")
+print(", but now")
+print("x" * 20_000)
+sys.stderr.write("one\\ntwo\\n\\n")
+raise RuntimeError("canary-message")
+"""
+
+
+@pytest.fixture(scope="module")
+def odd():
+    done = subprocess.run(
+        [sys.executable, "-c", ODD.replace("\\\\", "\\")],
+        env={**os.environ, "PYTHONPATH": "services"},
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def odd_lines(odd):
+    return [json.loads(line) for line in odd.splitlines()]
+
+
+def test_no_line_is_longer_than_the_bound_and_each_is_still_an_object(odd, odd_lines):
+    assert max(map(len, odd.splitlines())) <= logs.MAX_LINE
+    assert all(line["service"] == "sample-service" for line in odd_lines)
+    long, many, event, *_ = odd_lines
+    assert (long["event"], long["order_id"], long["cut"]) == ("value.long", 7, True)
+    assert long["text"].startswith("xxx")
+    assert (many["event"], many["cut"]) == ("values.many", True)
+    assert event["event"].startswith("event.www")
+
+
+def test_what_json_cannot_say_costs_no_line(odd_lines):
+    (line,) = [line for line in odd_lines if line["event"] == "surrogate.half"]
+    assert line["text"].startswith("a")
+    assert int(line["big"]) == 10**30
+
+
+def test_what_is_printed_is_a_log_line_each(odd_lines):
+    printed = [(line["message"], line["stream"]) for line in odd_lines if line["event"] == "library.printed"]
+    assert printed[:2] == [("a line another", "stdout"), ("no end, but now", "stdout")]
+    assert printed[-2:] == [("one", "stderr"), ("two", "stderr")]
+
+
+def test_what_ends_the_process_is_a_log_line_without_its_message(odd, odd_lines):
+    assert odd_lines[-1]["event"] == "process.crashed"
+    assert odd_lines[-1]["exception_type"] == "builtins.RuntimeError"
+    assert b"canary" not in odd
 
 
 def test_the_level_decides_what_is_written():

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from servicekit.config import ServiceSettings
 from servicekit.http import ServiceClient
-from servicekit.metrics import DatabaseMetrics, Metrics
+from servicekit.metrics import Metrics
 from servicekit.tracing import Tracer
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
@@ -113,17 +113,12 @@ def test_what_is_served_now_is_counted_and_goes_back(client):
 
 def test_counters_are_there_at_0_from_the_start(serve, peer):
     metrics = Metrics()
-    DatabaseMetrics(metrics.registry)
     client = serve(
         sample_app(metrics=metrics, peer=ServiceClient("things", peer().root, metrics, Tracer(), timeout_seconds=1.0))
     )
     text = client.get("/metrics").text
     assert re.search(r'^http_client_retries_total\{peer_service="things"\} 0\.0$', text, re.MULTILINE)
     assert "db_client" not in text  # it has no database, and so nothing to say about it
-
-
-def test_a_service_without_a_database_shows_no_metrics_of_one(client):
-    assert "db_client" not in client.get("/metrics").text
 
 
 def test_runtime_metrics_are_there_and_created_series_are_not(client):

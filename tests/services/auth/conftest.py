@@ -40,12 +40,13 @@ def users(peer):
 
 
 @pytest.fixture
-def start(serve, users, folder, signer):
+def start(serve, users, folder, signer, endpoint):
     """`start()`: a client of an auth-service on the test's folder of keys; a second one is a replica."""
     folder.mkdir(mode=0o700)
     pem = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "1700000000000.pem").write_bytes(pem)
-    return lambda: serve(create_app(AuthSettings(auth_keys_dir=folder, user_url=users.root)))
+    settings = AuthSettings(auth_keys_dir=folder, user_url=users.root, otel_exporter_otlp_endpoint=endpoint)
+    return lambda: serve(create_app(settings))
 
 
 @pytest.fixture

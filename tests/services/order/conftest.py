@@ -78,7 +78,7 @@ def payment_peer(peer, payments):
 
 
 @pytest.fixture
-def settings(database, products, payment_peer, auth_peer):
+def settings(database, products, payment_peer, auth_peer, endpoint):
     return OrderSettings(
         database_host=database.host,
         database_port=database.port,
@@ -89,6 +89,7 @@ def settings(database, products, payment_peer, auth_peer):
         product_url=products.root,
         payment_url=payment_peer.root,
         payment_timeout_seconds=1,
+        otel_exporter_otlp_endpoint=endpoint,
     )
 
 
