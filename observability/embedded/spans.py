@@ -32,7 +32,7 @@ _LARGE_SPAN = 4 * MAX_ITEMS  # bytes: what is smaller cannot break a limit
 _SLACK = 60 * 10**9  # a trace's spans are looked for this long before and after its key
 _RARE = 1000  # traces with a term, up to which it is worth beginning a search there
 _DELETE_SPANS = 300  # at once: about 20 ms of work
-_CACHED_TEXT = 64
+_CACHED_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -325,22 +325,41 @@ def _row(key: int, operation: int, origin: int, span: Span) -> tuple[int, bytes,
 
 def _terms(service: str, span: Span, kind: int) -> Iterator[int]:
     """Give the terms of a span's tags and of its events' fields."""
-    for key, kind_of_value, value in tags.of_span(span, kind):
-        yield _tag_term(service, key, tags.text(kind_of_value, value))
+    yield from _attribute_terms(service, span.attributes)
+    for tag in tags.beside_attributes(span, kind):
+        yield _tag_term(service, tag)
     for event in span.events:
-        for key, kind_of_value, value in tags.of_event(event):
-            yield _tag_term(service, key, tags.text(kind_of_value, value))
+        yield _term("tag", service, tags.EVENT_NAME, event.name)
+        yield from _attribute_terms(service, event.attributes)
 
 
-def _tag_term(service: str, key: str, value: str) -> int:
-    if len(value) <= _CACHED_TEXT:
-        return _term("tag", service, key, value)
-    return _hash(f"tag\0{service}\0{key}\0{value}".encode())
+def _attribute_terms(service: str, attributes: Iterable[KeyValue]) -> Iterator[int]:
+    # Nearly all attributes have been seen before, and their bytes are had sooner than their values.
+    for attribute in attributes:
+        data = attribute.SerializeToString()
+        yield _known_term(service, data) if len(data) <= _CACHED_BYTES else _attribute_term(service, data)
+
+
+def _attribute_term(service: str, data: bytes) -> int:
+    (tag,) = tags.of_attributes([KeyValue.FromString(data)])
+    return _tag_term(service, tag)
+
+
+_known_term = lru_cache(maxsize=8192)(_attribute_term)
+
+
+def _tag_term(service: str, tag: tags.Tag) -> int:
+    key, kind, value = tag
+    return _hash(_joined("tag", service, key, tags.text(kind, value)))
 
 
 @lru_cache(maxsize=8192)
 def _term(*parts: str) -> int:
-    return _hash("\0".join(parts).encode())
+    return _hash(_joined(*parts))
+
+
+def _joined(*parts: str) -> bytes:
+    return "\0".join(parts).encode()
 
 
 def _hash(data: bytes) -> int:
@@ -421,7 +440,7 @@ class _Condition:
 
 def _mark_condition(connection: sqlite3.Connection, service: str, key: str, value: str) -> _Condition:
     """Ask for a tag: of a span, of an event, or of where the spans come from."""
-    terms = [_tag_term(service, key, value)]
+    terms = [_hash(_joined("tag", service, key, value))]
     rows = connection.execute("SELECT id, resource, scope FROM origin WHERE service = ?", (service,))
     for origin, resource, scope in rows:
         of_origin = tags.of_resource(Resource.FromString(resource)) + tags.of_scope(

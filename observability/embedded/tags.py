@@ -12,6 +12,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 Tag = tuple[str, str, Any]
 """Key, Jaeger's name of the type, and value: a str, int, float or bool, or bytes for `binary`."""
 
+EVENT_NAME = "event"
+"""The key of an event's name among its fields."""
+
 KINDS = ("", "internal", "server", "client", "producer", "consumer")
 """Jaeger's name of each kind of span, by OTLP's number."""
 
@@ -30,7 +33,12 @@ _EMPTY_NAME = "empty-service-name"
 
 def of_span(span: Span, kind: int) -> list[Tag]:
     """Give a span's own tags."""
-    tags = of_attributes(span.attributes)
+    return of_attributes(span.attributes) + beside_attributes(span, kind)
+
+
+def beside_attributes(span: Span, kind: int) -> list[Tag]:
+    """Give the tags that a span has from what is not an attribute in OTLP."""
+    tags: list[Tag] = []
     if 0 < kind < len(KINDS):
         tags.append(("span.kind", "string", KINDS[kind]))
     status = span.status
@@ -48,7 +56,7 @@ def of_span(span: Span, kind: int) -> list[Tag]:
 def of_event(event: Span.Event) -> list[Tag]:
     """Give the fields of a span's event."""
     fields = of_attributes(event.attributes)
-    return [("event", "string", event.name), *fields] if event.name else fields
+    return [(EVENT_NAME, "string", event.name), *fields] if event.name else fields
 
 
 def of_scope(scope: InstrumentationScope) -> list[Tag]:
