@@ -17,7 +17,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import Status
+from opentelemetry.trace import SpanContext, Status
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit import logs
@@ -56,12 +56,13 @@ def cut(span: ReadableSpan) -> ReadableSpan:
     """Return a span with nothing but what the telemetry contract knows.
 
     Instrumentation libraries record more than one would think: path and query, the user agent, the client's address,
-    a made-up method, messages of exceptions. A list of what may leave keeps out what they will think of next.
+    a made-up method, messages of exceptions. A list of what may leave keeps out what they will think of next. The
+    client's tracestate is handed on in headers, as W3C wants it, and not kept.
     """
     return ReadableSpan(
         span.name,
-        span.context,
-        span.parent,
+        _stateless(span.context),
+        _stateless(span.parent),
         span.resource,
         {name: value for name, value in (span.attributes or {}).items() if name in ATTRIBUTES or name[:5] == "shop."},
         links=span.links,
@@ -71,6 +72,12 @@ def cut(span: ReadableSpan) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _stateless(context: SpanContext | None) -> SpanContext | None:
+    if context is None or not context.trace_state:
+        return context
+    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)
 
 
 class Pipeline(SpanProcessor):

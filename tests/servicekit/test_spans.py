@@ -184,7 +184,17 @@ def test_a_context_header_full_of_rubbish_costs_nothing_and_appears_nowhere(clie
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", header: value.encode("latin-1")}
         assert client.get("/notes/7", headers=headers).status_code == 200
     eventually(lambda: len(collector.named("GET /notes/{note_id}")) == 4)
-    assert all(b"canary" not in body for body in collector.bodies if header != "tracestate")
+    assert all(b"canary" not in body for body in collector.bodies)
+
+
+def test_a_tracestate_is_handed_on_and_not_kept(start, collector, peer):
+    things = peer()
+    things.expect_request("/things/7").respond_with_json({})
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=canary"}
+    start(things.root).get("/calls/7", headers=headers)
+    assert things.log[0][0].headers["tracestate"] == "vendor=canary"
+    assert collector.trace(TRACE, 2)
+    assert all(b"canary" not in body for body in collector.bodies)
 
 
 def test_a_call_is_a_client_span_and_its_context_is_what_is_sent(start, collector, peer):
