@@ -18,6 +18,7 @@ from observability.embedded.logs import LogStore
 from observability.embedded.metrics import Metrics
 from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import SpanStore
+from observability.embedded.tail import Tail
 from servicekit import logs
 
 _THREADS = 4  # of each port, so that a slow search keeps nobody from sending
@@ -66,6 +67,10 @@ class Backend:
             sockets = {name: stack.enter_context(self._listen(name)) for name in self.apps()}
             self.database.start()
             stack.callback(self.database.stop)
+            if patterns := self._settings.log_files:
+                tail = Tail(self.logs, patterns.split(","), environment=self._settings.deployment_environment)
+                tail.start()
+                stack.callback(tail.stop)
             servers: dict[int, Any] = {}
             for name, app in self.apps().items():
                 server = self._server(app, sockets[name], servers)
