@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 from observability.embedded.database import Timeout
 from observability.embedded.logql import units
 from observability.embedded.logql.ast import LogQLError, LogQuery, Metric
-from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, select_lines
+from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, reach, select_lines
 from observability.embedded.logql.parse import parse, parse_selector
 from observability.embedded.logs import LogStore, Reader
 
@@ -157,6 +157,7 @@ class _Routes:
             )
         # Loki moves the times onto multiples of the step, so that the same query asked later has the same points.
         steps = Steps(start // step * step, -(-end // step) * step, step)
+        _check_length(steps.end - steps.start + reach(query))
         return self._answer(lambda reader, clock: _matrix(_evaluate(reader, query, steps, clock), steps, clock))
 
     def query(self) -> Response:
@@ -270,13 +271,14 @@ def _time_range() -> tuple[int, int]:
         start = min(end, now) - since
     if end < start:
         raise Refused(400, "end timestamp must not be before or equal to start time")
-    if end - start > MAX_RANGE_NS:
-        raise Refused(
-            400,
-            "the query time range exceeds the limit "
-            f"(query length: {units.format_duration(end - start)}, limit: 30d1h)",
-        )
+    _check_length(end - start)
     return start, end
+
+
+def _check_length(nanoseconds: int) -> None:
+    if nanoseconds > MAX_RANGE_NS:
+        length = units.format_duration(nanoseconds)
+        raise Refused(400, f"the query time range exceeds the limit (query length: {length}, limit: 30d1h)")
 
 
 def _time(name: str) -> int:

@@ -99,6 +99,19 @@ class Steps:
         return iter(range(self.start, self.end + 1, self.step))
 
 
+def reach(metric: Metric) -> int:
+    """Give how far before its first step a metric looks, in nanoseconds."""
+    match metric:
+        case RangeAggregation():
+            return metric.range_ns + metric.offset_ns
+        case VectorAggregation():
+            return reach(metric.inner)
+        case Binary():
+            return max(reach(metric.left), reach(metric.right))
+        case _:
+            return 0
+
+
 def select_lines(  # noqa: PLR0913  # what Loki's API takes
     source: Source, query: LogQuery, start: int, end: int, *, limit: int, backward: bool, interval: int, clock: Clock
 ) -> list[Line]:

@@ -139,7 +139,9 @@ def _refuse_character(text: str, error: UnexpectedCharacters) -> NoReturn:
         _at(error.line, error.column, "literal not terminated")
     if rest[0] == "[":
         _at(error.line, error.column, "missing closing ']' in duration")
-    _at(error.line, error.column, "syntax error: unexpected IDENTIFIER")
+    if rest[0] == "'" and not re.match(r"'(\\.|[^'\\])'", rest):
+        _at(error.line, error.column, "invalid char literal")
+    _at(error.line, error.column, f"syntax error: unexpected {'.' if rest[0] == '.' else 'IDENTIFIER'}")
 
 
 def _refuse_token(text: str, error: UnexpectedToken) -> NoReturn:

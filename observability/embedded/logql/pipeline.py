@@ -152,6 +152,8 @@ def compile_stages(stages: Iterable[Stage], needed: frozenset[str] | None = None
         if isinstance(stage, Json | Logfmt | Regexp) and not parse:
             continue
         steps.append(_step(stage))
+    # The value is no label of the series; but until here a filter may look at it.
+    steps += [_drop(Drop((stage.name,))) for stage in stages if isinstance(stage, Unwrap)]
     return steps
 
 
@@ -301,14 +303,16 @@ def _json_fields(stage: Json) -> Step:
         try:
             if line.text[0] not in '{["':
                 raise ValueError
-            document = orjson.loads(line.text)
-        except ValueError:
+            document, end = _JSON.raw_decode(line.text)
+        except (ValueError, RecursionError):
             line.fail("JSONParserErr")
             return True
         for name, path in stage.fields:
             value = _at_path(document, path)
             if value is not None:
-                line.extract(name, _as_text(value), replace=True)
+                if isinstance(value, dict | list):  # as it is written, but for spaces
+                    value = orjson.dumps(_at_path(orjson.loads(line.text[:end]), path)).decode()
+                line.extract(name, _text(value) if isinstance(value, str) else str(value).lower(), replace=True)
             elif line.get(name) is None:
                 line.parsed[name] = ""
         return True
@@ -325,12 +329,6 @@ def _at_path(document: Any, path: tuple[str | int, ...]) -> Any:
         else:
             return None
     return document
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return orjson.dumps(value).decode()
 
 
 def _pairs(stage: Logfmt, line: Line) -> Iterable[tuple[str, str]]:
@@ -473,7 +471,6 @@ def _unwrap(stage: Unwrap) -> Step:
         except (ValueError, OverflowError) as error:
             line.value = 0.0
             line.fail("SampleExtractionErr", str(error))
-        line.delete(stage.name)
         return True
 
     return step
