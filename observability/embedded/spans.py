@@ -133,6 +133,8 @@ class SpanStore:
     def __init__(self, database: Database) -> None:
         self.counts = Counts()
         self._database = database
+        # Of traces that are being deleted bit by bit: their origins, and the terms of their services and operations.
+        self._leading: dict[int, tuple[set[int], set[int]]] = {}
         database.add(self)
 
     # -- writing
@@ -202,43 +204,48 @@ class SpanStore:
         """Delete some of the oldest spans, whole traces where they are not huge; say how many spans."""
         deleted = 0
         traces = connection.execute("SELECT key FROM trace WHERE key < ? ORDER BY key LIMIT 100", (before,)).fetchall()
-        touched: set[tuple[int, int]] = set()  # an origin and an operation's term
         for (trace,) in traces:
-            deleted += self._delete_spans(connection, trace, _DELETE_SPANS - deleted, touched)
+            limit = _DELETE_SPANS - deleted
+            taken = self._delete_spans(connection, trace, limit)
+            if taken < limit:
+                self._delete_trace(connection, trace)
+            deleted += taken
             if deleted >= _DELETE_SPANS:
                 break
-        for origin, named in touched:
-            connection.execute(
-                "DELETE FROM origin WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM mark WHERE term = ?1)", (origin,)
-            )
-            connection.execute(
-                "DELETE FROM operation WHERE term = ?1 AND NOT EXISTS (SELECT 1 FROM extent WHERE term = ?1)", (named,)
-            )
         return deleted
 
-    def _delete_spans(
-        self, connection: sqlite3.Connection, trace: int, limit: int, touched: set[tuple[int, int]]
-    ) -> int:
+    def _delete_spans(self, connection: sqlite3.Connection, trace: int, limit: int) -> int:
         rows = connection.execute(
             "SELECT span.id, start, origin, term, service, kind, rest"
             " FROM span JOIN operation ON operation.id = span.operation WHERE trace = ? LIMIT ?",
             (trace, limit),
         ).fetchall()
         terms: set[int] = set()
-        extents: set[int] = set()
+        leading = self._leading.setdefault(trace, (set(), set()))
         for _, _, origin, named, service, kind, rest in rows:
-            touched.add((origin, named))
-            terms.add(origin)
             terms.update(_terms(service, Span.FromString(rest), kind))
-            extents.update((named, _term("service", service)))
+            leading[0].add(origin)
+            leading[1].update((named, _term("service", service)))
         connection.executemany("DELETE FROM mark WHERE term = ? AND trace = ?", ((term, trace) for term in terms))
-        connection.executemany("DELETE FROM extent WHERE term = ? AND trace = ?", ((term, trace) for term in extents))
         connection.executemany(
             "DELETE FROM span WHERE trace = ? AND id = ? AND start = ?", ((trace, row[0], row[1]) for row in rows)
         )
-        if len(rows) < limit:
-            connection.execute("DELETE FROM trace WHERE key = ?", (trace,))
         return len(rows)
+
+    def _delete_trace(self, connection: sqlite3.Connection, trace: int) -> None:
+        """Delete what is left of a trace without spans, and the names that no other has."""
+        connection.execute("DELETE FROM trace WHERE key = ?", (trace,))
+        origins, extents = self._leading.pop(trace)
+        for origin in origins:
+            connection.execute("DELETE FROM mark WHERE term = ? AND trace = ?", (origin, trace))
+            connection.execute(
+                "DELETE FROM origin WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM mark WHERE term = ?1)", (origin,)
+            )
+        for term in extents:
+            connection.execute("DELETE FROM extent WHERE term = ? AND trace = ?", (term, trace))
+            connection.execute(
+                "DELETE FROM operation WHERE term = ?1 AND NOT EXISTS (SELECT 1 FROM extent WHERE term = ?1)", (term,)
+            )
 
     # -- reading
 
@@ -268,8 +275,10 @@ class SpanStore:
             for key in _candidates(connection, query):
                 if not _fits(connection, key, query):
                     continue
-                (trace_id,) = connection.execute("SELECT id FROM trace WHERE key = ?", (key,)).fetchone()
-                traces.append(_load(connection, key, trace_id))
+                row = connection.execute("SELECT id FROM trace WHERE key = ?", (key,)).fetchone()
+                if row is None:
+                    continue  # the process ended while it deleted a huge trace
+                traces.append(_load(connection, key, *row))
                 if len(traces) == query.limit:
                     break
         return traces
