@@ -2,7 +2,15 @@ import pytest
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from servicekit.config import ConfigError, DatabaseSettings, ServerSettings, Settings, VerifierSettings, load
+from servicekit.config import (
+    ConfigError,
+    DatabaseSettings,
+    ServerSettings,
+    Settings,
+    TelemetrySettings,
+    VerifierSettings,
+    load,
+)
 
 
 class Sample(Settings):
@@ -56,6 +64,11 @@ def test_settings_do_not_change_after_they_are_read(monkeypatch):
         (ServerSettings, "PORT", "http"),
         (ServerSettings, "THREADS", "0"),
         (ServerSettings, "LOG_LEVEL", "loud"),
+        (TelemetrySettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318"),
+        (TelemetrySettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318/v1/traces"),
+        (TelemetrySettings, "OTEL_TRACES_SAMPLER_ARG", "1.1"),
+        (TelemetrySettings, "OTEL_TRACES_SAMPLER_ARG", "nan"),
+        (TelemetrySettings, "DEPLOYMENT_ENVIRONMENT", "some where"),
         (DatabaseSettings, "DATABASE_USER", None),
         (DatabaseSettings, "DATABASE_PASSWORD_FILE", None),
         (DatabaseSettings, "DATABASE_POOL_SIZE", "0"),

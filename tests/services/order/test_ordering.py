@@ -66,7 +66,7 @@ class FakePayments:
 
 
 class FakeSignals:
-    spans = ("trace_of_request", "order_settling", "order_answered")
+    spans = ("trace_of_request", "order_settling", "order_settled_elsewhere", "order_answered")
 
     def __init__(self):
         self.told = []

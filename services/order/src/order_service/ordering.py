@@ -119,6 +119,8 @@ class Ordering:
                 return order
             if was_pending:
                 self._signals.order_settled(settled, late=late)
+            else:
+                self._signals.order_settled_elsewhere(settled)
             return settled
 
     def read(self, order_id: int, *, user_id: int, is_admin: bool) -> Order:

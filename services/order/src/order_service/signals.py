@@ -81,6 +81,10 @@ class Signals:
             self._reconciled.inc()
         self._log.info("order.settled", order_id=order.id, status=order.status, payment_id=order.payment_id, late=late)
 
+    def order_settled_elsewhere(self, order: Order) -> None:
+        """Somebody else, request or reconciler, was faster; what they did is told already."""
+        tracing.describe(attributes=_about(order))
+
     def order_left_pending(self, order: Order, dependency: str) -> None:
         """Payment, or the database after it, did not answer: the reconciler will ask again."""
         tracing.failed("dependency_unavailable")
