@@ -2,6 +2,7 @@
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from structlog.testing import capture_logs
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 GATEWAY = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -86,10 +87,15 @@ def test_a_repeated_order_is_described_too(place, collector):
     assert server.attributes["shop.order.status"] == "PAID"
 
 
-@pytest.mark.parametrize(("status", "error_type"), [(503, "dependency_unavailable"), (422, "charge_refused")])
-def test_an_order_left_pending_shows_why(place, collector, payments, status, error_type):
+@pytest.mark.parametrize(
+    ("status", "error_type", "event"),
+    [(503, "dependency_unavailable", "order.left_pending"), (422, "charge_refused", "charge.refused")],
+)
+def test_an_order_left_pending_shows_why(place, collector, payments, status, error_type, event):
     payments.status = status
-    place(headers=GATEWAY)
+    with capture_logs() as events:
+        place(headers=GATEWAY)
+    assert event in {line["event"] for line in events}
     collector.trace(TRACE, PLACED - 1)
     settle = collector.one("settle order")
     assert (settle.failed, settle.attributes["error.type"]) == (True, error_type)

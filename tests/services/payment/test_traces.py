@@ -1,6 +1,7 @@
 """The part of an order's trace that payment-service makes."""
 
 import pytest
+from structlog.testing import capture_logs
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -44,7 +45,9 @@ def test_a_charge_is_looked_up_decided_and_recorded(client, traced, collector, a
 
 
 def test_a_processor_that_is_down_is_why_a_charge_failed(start, traced, collector):
-    traced(start(payment_outage=True))
+    with capture_logs() as events:
+        traced(start(payment_outage=True))
+    assert {"event": "processor.unavailable", "order_id": 7, "log_level": "warning"} in events
     collector.trace(TRACE, 3)
     decide = collector.one("decide charge")
     assert decide.failed
