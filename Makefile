@@ -83,8 +83,9 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \
 	done
 
-docs: $(VENV)/ready-local ## write the table of settings in the README from the code
+docs: $(VENV)/ready-local ## write the README's table of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
+	$(PY) docs/telemetry.py
 
 # Touched last, so an interrupted installation is done again.
 $(VENV)/ready-%: requirements/%.txt local/venv.sh

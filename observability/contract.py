@@ -60,12 +60,13 @@ Rules = dict[str, Rule]
 class Seen(_Entry):
     """How it is known that something declared is really emitted."""
 
-    only_in: Literal["local", "compose"] | None = None
-    """The mode that has it, if only one has."""
     may: str | None = None
     """Why it need not be seen: nothing depends on it."""
     tested_by: str | None = None
     """The test that provokes what no request can, as `tests/x.py::test_y`."""
+
+    only_in: Literal["local", "compose"] | None = None
+    """The mode that has it: its group's."""
 
     def expected(self, mode: str) -> bool:
         """Whether the shop has to show it in this mode when all its journeys are walked."""
@@ -156,7 +157,9 @@ class Group(_Entry):
     """What some services emit alike."""
 
     services: list[str]
-    about: str = ""
+    about: str
+    only_in: Literal["local", "compose"] | None = None
+    """The mode that has it, if only one has."""
     spans: list[SpanTemplate] = []
     metrics: list[Metric] = []
     events: list[Event] = []
@@ -260,6 +263,7 @@ class Contract:
         self.edges = [edge for name in self.file.traces for edge in self.edges_of(name)]
 
     def _add(self, service: str, group: Group) -> None:
+        mode = {"only_in": group.only_in}
         for template in group.spans:
             for span in self._spans(service, template):
                 key = (service, span.kind, span.name)
@@ -268,15 +272,15 @@ class Contract:
                     attributes = {**earlier.attributes, **span.attributes}
                     update = span.model_dump(include=span.model_fields_set - {"attributes"})
                     span = earlier.model_copy(update={**update, "attributes": attributes})  # noqa: PLW2901
-                self.spans[key] = span
+                self.spans[key] = span.model_copy(update=mode)
         for metric in group.metrics:
             _once(self.metrics, service, metric.name)
             labels = _resolved(metric.labels, self._sets[service])
-            self.metrics[service, metric.name] = metric.model_copy(update={"labels": labels})
+            self.metrics[service, metric.name] = metric.model_copy(update={"labels": labels, **mode})
         for event in group.events:
             _once(self.events, service, event.name)
             fields = _resolved(event.fields, self._sets[service])
-            self.events[service, event.name] = event.model_copy(update={"fields": fields})
+            self.events[service, event.name] = event.model_copy(update={"fields": fields, **mode})
 
     def _spans(self, service: str, template: SpanTemplate) -> Iterator[Span]:
         attributes = _resolved(template.attributes, self._sets[service])

@@ -116,6 +116,8 @@ def spans_of(trace):
 def metrics_of(service, exposition):
     """The metrics of a text in OpenMetrics' format."""
     for family in text_string_to_metric_families(exposition):
+        if not family.samples:
+            continue  # a heading, until there is something to say
         name = family.name + {"counter": "_total"}.get(family.type, "")
         series = {
             tuple(sorted((key, value) for key, value in sample.labels.items() if key != "le"))
@@ -173,12 +175,18 @@ def check_spans(contract, spans, mode):
         if span.events:
             total.undeclared.add(f"{where}: span events")
     seen = {span.key for span in spans}
+    names = {name for span in spans for name in span.attributes}
     for key, declared in contract.spans.items():
-        if not declared.expected(mode):
-            continue
-        if key not in seen:
+        if declared.expected(mode) and key not in seen:
             total.missing.add(" ".join(key))
+        if declared.only_in in {None, mode}:
+            total.missing |= {f"{name}, in any span" for name in _occasional(declared.attributes) - names}
     return total
+
+
+def _occasional(rules):
+    """What is not always there, but has to be seen at times."""
+    return {name for name, rule in rules.items() if not rule.required and rule.tested_by is None}
 
 
 def check_edges(contract, spans):
@@ -316,3 +324,36 @@ def check_metrics(contract, metrics, mode):
         if declared.expected(mode) and key not in seen:
             total.missing.add(" ".join(key))
     return total
+
+
+def check_series(contract, series, mode):
+    """Series in Prometheus: the metric's labels and the target's, and no more. Tools have metrics of their own."""
+    total = Difference()
+    seen = set()
+    names = {(job, name): metric for (job, one), metric in contract.metrics.items() for name in _samples(one, metric)}
+    jobs = {job for job, _ in contract.metrics}
+    for labels in series:
+        job, name = labels["job"], labels["__name__"]
+        if job not in jobs:
+            continue
+        where = f"{job} {name} in Prometheus"
+        declared = names.get((job, name))
+        if declared is None:
+            total.undeclared.add(where)
+            continue
+        seen.add((job, declared.name))
+        own = {key: value for key, value in labels.items() if key not in {"__name__", "le"}}
+        # What is empty has no label in Prometheus.
+        rules = {
+            key: rule.model_copy(update={"when": "not empty"}) if "" in (rule.values or []) else rule
+            for key, rule in {**declared.labels, **contract.target_labels}.items()
+        }
+        total |= check_values(where, rules, own)
+    for key, declared in contract.metrics.items():
+        if declared.expected(mode) and key not in seen:
+            total.missing.add(f"{' '.join(key)} in Prometheus")
+    return total
+
+
+def _samples(name, metric):
+    return [f"{name}_{end}" for end in ("bucket", "count", "sum")] if metric.type == "histogram" else [name]

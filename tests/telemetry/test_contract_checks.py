@@ -37,7 +37,8 @@ services:
     routes: {/shelf/: [GET]}
     queries: [{summary: SELECT things}]
 groups:
-  - services: [door, shelf]
+  - about: both
+    services: [door, shelf]
     spans:
       - name: '{method} {route}'
         for_each: route
@@ -47,8 +48,10 @@ groups:
           http.request.method: {values: [$methods]}
           http.route: {values: [$routes]}
           http.response.status_code: {type: int, values: [200, 500]}
-          error.type: {values: ['500'], when: the status is 500}
-  - services: [shelf]
+          error.type: {values: ['500'], when: the status is 500, tested_by: tests/x.py}
+          retries: {type: int, when: there were some}
+  - about: one
+    services: [shelf]
     spans:
       - {name: '{summary}', for_each: query, kind: client, attributes: {db.query.summary: {}}}
       - {name: dust, kind: internal, links: the trace that made the dust}
@@ -109,7 +112,7 @@ def request(method="GET"):
 TRACE = {
     "processes": {service: {"serviceName": service, "tags": []} for service in ("door", "shelf")},
     "spans": [
-        span("1", "door", "server", "GET /shelf/", **request()),
+        span("1", "door", "server", "GET /shelf/", **request(), retries=1),
         span("2", "shelf", "server", "GET /shelf/", "1", **request()),
         span("3", "shelf", "client", "SELECT things", "2", db__query__summary="SELECT things"),
         span("4", "shelf", "internal", "dust", links=["other"]),
@@ -206,6 +209,20 @@ def test_a_span_without_a_required_attribute_is_found():
 def test_a_span_that_is_never_seen_is_missing_unless_it_need_not_be_there():
     assert check_spans(contract(), spans(without="3"), "local").missing == {"shelf client SELECT things"}
     assert "POST" not in str(check_spans(contract(), [], "local").missing)
+
+
+def test_what_is_there_at_times_is_there_at_least_once():
+    fresh = [one for one in spans() if "retries" not in one.attributes]
+    assert "retries, in any span" in check_spans(contract(), fresh, "local").missing
+    assert "note, in any line" not in check_lines(contract(), [line()], "local").missing
+
+
+def test_what_only_one_mode_has_is_not_missing_in_the_other():
+    local = {**SMALL, "groups": [{**group, "only_in": "local"} for group in SMALL["groups"]]}
+    assert check_spans(Contract(local), [], "local").missing
+    assert not check_spans(Contract(local), [], "compose").missing
+    assert not check_lines(Contract(local), [], "compose").missing
+    assert not check_metrics(Contract(local), [], "compose").missing
 
 
 def test_an_edge_that_is_not_declared_and_a_parent_that_is_not_there_are_found():

@@ -1,0 +1,129 @@
+"""Writes docs/telemetry.md from the telemetry contract: `python docs/telemetry.py`, or `make docs`."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "telemetry.md"
+
+sys.path.insert(0, str(ROOT))
+
+from observability.contract import Contract, Event, Group, Rule, Rules, Tree, load  # noqa: E402
+
+HEAD = """\
+# What the shop tells about itself
+Every span, metric and log event, by name; nothing else is emitted. Tests check the running system against this in both
+modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_contract_compose.py`).
+
+<!-- Written by `make docs` from observability/contract.yaml: change it there. -->
+
+An attribute, label or field is always there unless it says when. `$name` is a closed set: from the end of the page, or
+of the service, which are its routes, the services and routes it calls, and its statements.
+"""
+
+
+def page() -> str:
+    """Return the page as it should be."""
+    contract = load()
+    file = contract.file
+    lines = [HEAD]
+    lines += ["## Who", *_table(("service", "what it is", "routes", "calls and statements"), _services(contract))]
+    lines += ["## What everything has"]
+    lines += ["Of every span, in its resource:", "", *_rules(file.resource)]
+    lines += ["", "Of every log line in Loki, as labels of its stream:", "", *_rules(file.stream_labels)]
+    lines += ["", "as structured metadata:", "", *_rules(file.metadata)]
+    lines += ["", "and in its JSON:", "", *_rules(file.line)]
+    lines += ["", "Of every series in Prometheus:", "", *_rules(file.target_labels), ""]
+    for group in file.groups:
+        lines += _group(group)
+    lines += ["## Traces", "Who is whose child. What ends in `?` need not be there.", ""]
+    for name, trace in file.traces.items():
+        lines += [f"### {name}", trace.about, "```", *_tree(trace.tree), "```", ""]
+    lines += ["## Closed sets", *(f"- `${name}`: {_codes(values)}" for name, values in file.values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _services(contract: Contract) -> Iterator[tuple[str, ...]]:
+    for name, service in contract.file.services.items():
+        routes = (f"`{' '.join(methods)} {route}`" for route, methods in service.routes.items())
+        calls = [f"`{call.method} {call.route}` of {call.peer}" for call in service.calls]
+        queries = [f"`{query.summary}`" for query in service.queries]
+        yield f"`{name}`", service.about, "<br>".join(routes), "<br>".join(calls + queries)
+
+
+def _group(group: Group) -> Iterator[str]:
+    title, _, rest = group.about.partition(". ")
+    yield f"## {title.rstrip('.')}"
+    where = f", only in {group.only_in} mode" if group.only_in else ""
+    yield f"{rest} From {_codes(group.services)}{where}.".strip()
+    yield ""
+    if group.spans:
+        rows = (
+            (f"`{span.name}`" + (f" for each {span.for_each}" if span.for_each else ""), span.kind,
+             span.says + (f" Linked to {span.links}." if span.links else ""), _listed(span.attributes))
+            for span in group.spans
+        )  # fmt: skip
+        yield from _table(("span", "kind", "says", "attributes"), rows)
+    if group.metrics:
+        metrics = (
+            (f"`{metric.name}`", metric.type + (", exemplars" if metric.exemplars else ""),
+             metric.says, _listed(metric.labels))
+            for metric in group.metrics
+        )  # fmt: skip
+        yield from _table(("metric", "type", "says", "labels"), metrics)
+    if group.events:
+        events = (
+            (f"`{event.name}`", ", ".join(event.level) if len(event.level) < 5 else "any",  # noqa: PLR2004
+             event.says + _traced(event), _listed(event.fields))
+            for event in group.events
+        )  # fmt: skip
+        yield from _table(("log event", "level", "says", "fields"), events)
+    for line in group.plain_lines:
+        yield f"Lines that are no JSON, like `{line.pattern}`: {line.says}.\n"
+
+
+def _traced(event: Event) -> str:
+    return {"always": "", "sometimes": " Not always part of a trace.", "never": " Not part of a trace."}[event.traced]
+
+
+def _listed(rules: Rules) -> str:
+    return "<br>".join(f"`{name}`{_described(rule)}" for name, rule in rules.items())
+
+
+def _rules(rules: Rules) -> Iterator[str]:
+    for name, rule in rules.items():
+        yield f"- `{name}`{_described(rule)}"
+
+
+def _described(rule: Rule) -> str:
+    parts: list[str] = [] if rule.type == "string" else [rule.type]
+    if rule.values is not None:
+        parts.append(", ".join(f"`{value}`" if value != "" else "empty" for value in rule.values))
+    if rule.nullable:
+        parts.append("or null" if parts else "may be null")
+    said = f": {' '.join(parts)}" if parts else ""
+    said += f" ({rule.says})" if rule.says else ""
+    return said + (f", when {rule.when}" if rule.when else "")
+
+
+def _tree(tree: Tree, depth: int = 0) -> Iterator[str]:
+    for text, below in tree.items():
+        yield "  " * depth + text
+        yield from _tree(below or {}, depth + 1)
+
+
+def _table(head: Sequence[str], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+    yield ""
+
+
+def _codes(values: Sequence[object]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
