@@ -48,7 +48,9 @@ class Backend:
         )
         self.spans = SpanStore(self.database)
         self.logs = LogStore(self.database)
-        self.metrics = Metrics(self.database, self.spans)
+        patterns = [pattern.strip() for pattern in settings.log_files.split(",") if pattern.strip()]
+        self.tail = Tail(self.logs, patterns, environment=settings.deployment_environment)
+        self.metrics = Metrics(self.database, self.spans, self.tail)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -64,15 +66,14 @@ class Backend:
         """
         log = logs.get_logger()
         with contextlib.ExitStack() as stack:
-            sockets = {name: stack.enter_context(self._listen(name)) for name in self.apps()}
+            apps = self.apps()
+            sockets = {name: stack.enter_context(self._listen(name)) for name in apps}
             self.database.start()
             stack.callback(self.database.stop)
-            if patterns := self._settings.log_files:
-                tail = Tail(self.logs, patterns.split(","), environment=self._settings.deployment_environment)
-                tail.start()
-                stack.callback(tail.stop)
+            self.tail.start()
+            stack.callback(self.tail.stop)
             servers: dict[int, Any] = {}
-            for name, app in self.apps().items():
+            for name, app in apps.items():
                 server = self._server(app, sockets[name], servers)
                 stack.callback(server.task_dispatcher.shutdown, cancel_pending=True, timeout=_STOP_SECONDS)
             stack.callback(wasyncore.close_all, servers)

@@ -183,10 +183,13 @@ def _read(message: Message, max_bytes: int) -> int:
     body = _unpacked(request.get_data(cache=False), max_bytes)
     try:
         if request.mimetype == JSON:
-            json_format.ParseDict(_with_binary_ids(orjson.loads(body)), message, ignore_unknown_fields=True)
+            fields = orjson.loads(body)
+            if not isinstance(fields, dict):
+                raise ValueError(fields)
+            json_format.ParseDict(_with_binary_ids(fields), message, ignore_unknown_fields=True)
         else:
             message.ParseFromString(body)
-    except (DecodeError, json_format.ParseError, ValueError, AttributeError, RecursionError):
+    except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError):
         # Without the library's words: they quote what was sent.
         raise Refused(HTTPStatus.BAD_REQUEST, "malformed", "the body is no valid export request") from None
     return len(body)
