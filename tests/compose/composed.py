@@ -25,6 +25,7 @@ SERVICES = ("auth-service", "user-service", "product-service", "order-service", 
 LONG_RUNNING = (*SERVICES, "nginx", "order-db")
 ONE_SHOTS = ("init", "migrate", "seed")
 BACKENDS = ("collector", "gateway-telemetry", "jaeger", "loki", "prometheus", "grafana")
+OVERLAY = (*BACKENDS, "prepare")
 SHIPPED = (*SERVICES, "nginx", "gateway-telemetry")  # whose lines the Collector gets
 BOTH_FILES = "docker-compose.yml:docker-compose.observability.yml"
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.compose.composed import BACKENDS, ComposedShop, ObservedShop
+from tests.compose.composed import OVERLAY, ComposedShop, ObservedShop
 
 
 def pytest_collection_modifyitems(items):
@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items):
 def _wants_overlay(item):
     service = item.callspec.params.get("service") if hasattr(item, "callspec") else None
     return "observed" in getattr(item, "fixturenames", ()) or (
-        "stack" in getattr(item, "fixturenames", ()) and service in BACKENDS
+        "stack" in getattr(item, "fixturenames", ()) and service in OVERLAY
     )
 
 
@@ -58,7 +58,7 @@ def observed(shop, request):
 @pytest.fixture
 def stack(request, service):
     """The stack in which a service is: with the overlay, if it is of the overlay."""
-    return request.getfixturevalue("observed" if service in BACKENDS else "shop")
+    return request.getfixturevalue("observed" if service in OVERLAY else "shop")
 
 
 def tell(request, text):

@@ -16,7 +16,7 @@ BLOCKS = [
     [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
     for block in re.findall(r"```console\n(.*?)```", MANUAL, re.DOTALL)
 ]
-START, BACKUP, EMPTY = BLOCKS
+START, BACKUP, EMPTY, OBSERVED, LOOK = BLOCKS
 WITHOUT_JQ = re.search(r"\| no `jq` \| `(.+?)` in its place", MANUAL)[1]
 ONE_LINERS = dict(re.findall(r"^\| ([^|]+?) \| `([^`]+)` \|$", MANUAL, re.MULTILINE))
 PSQL = "docker exec -it order-db psql -U orders_user -d orders_user"
@@ -204,3 +204,17 @@ def test_a_port_that_is_taken_is_named(shop):
 
 def test_the_stack_passes_the_health_checks(shop):
     assert re.search(r"\d+ passed", shop.health_checks())
+
+
+def test_the_commands_for_telemetry_show_an_order(observed, token):
+    shown = observed.typed("\n".join(OBSERVED), seconds=300)
+    assert shown.count("(healthy)") == len(observed.long_running) - 1  # the Collector's image can have no health check
+    answer = observed.gateway.post("/orders/", {"product_id": 1}, observed.login())
+    trace_id = answer.headers["traceresponse"].split("-")[1]
+
+    def looked():
+        return observed.typed("\n".join([f"TRACE={trace_id}", *LOOK]))
+
+    seen = eventually(lambda: (text := looked()) and '"settle order"' in text and "order.created" in text and text, 20)
+    assert "job_route:http_server_requests:rate1m" in seen
+    assert observed.typed("docker compose exec grafana cat /var/lib/grafana/admin_password").strip()

@@ -1,19 +1,24 @@
-"""docker-compose.yml and its manual, read without an engine."""
+"""docker-compose.yml, the overlay for telemetry, and their manual, read without an engine."""
 
 import re
 
 import pytest
 import yaml
 
-from tests.compose.composed import LONG_RUNNING, ONE_SHOTS, PROJECT, SERVICES
+from tests.compose.composed import BACKENDS, LONG_RUNNING, ONE_SHOTS, OVERLAY, PROJECT, SERVICES, SHIPPED
 
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 FILE = yaml.safe_load(TEXT)
+OVERLAY_TEXT = (PROJECT / "docker-compose.observability.yml").read_text()
+OVERLAY_FILE = yaml.safe_load(OVERLAY_TEXT)
+ADDED = {name: part for name, part in OVERLAY_FILE["services"].items() if name not in FILE["services"]}
+CHANGED = {name: part for name, part in OVERLAY_FILE["services"].items() if name in FILE["services"]}
 MANUAL = (PROJECT / "docs" / "compose.md").read_text()
 README = (PROJECT / "README.md").read_text()
 PARTS = FILE["services"]
-DOCKERFILES = ["services/Dockerfile", "order-db-services/Dockerfile"]
-IMAGES = {part["image"] for part in PARTS.values() if "image" in part} | {
+ALL = PARTS | ADDED
+DOCKERFILES = ["services/Dockerfile", "order-db-services/Dockerfile", "observability/gateway/Dockerfile"]
+IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
     image for file in DOCKERFILES for image in re.findall(r"^FROM (\S+)", (PROJECT / file).read_text(), re.MULTILINE)
 }
 
@@ -28,32 +33,57 @@ def test_the_names_are_the_known_ones():
     }
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ALL)
 def test_a_container_is_hardened_and_limited(part):
-    part = PARTS[part]
+    name, part = part, ALL[part]
     assert part["read_only"] is True
     assert part["cap_drop"] == ["ALL"]
     assert part["security_opt"] == ["no-new-privileges:true"]
     assert {"mem_limit", "pids_limit", "user", "init"} <= set(part)
-    assert part["logging"]["driver"] == "json-file"
-    assert {"max-size", "max-file"} == set(part["logging"]["options"])
+    if name not in SHIPPED or name in PARTS:
+        assert part["logging"]["driver"] == "json-file"
+        assert {"max-size", "max-file"} == set(part["logging"]["options"])
 
 
-def test_only_init_is_root_or_has_a_capability():
-    assert [name for name, part in PARTS.items() if re.match(r"(0|root)(:|$)", part["user"])] == ["init"]
-    assert {name: part["cap_add"] for name, part in PARTS.items() if "cap_add" in part} == {
-        "init": ["CHOWN", "DAC_OVERRIDE"]
-    }
-    assert PARTS["init"]["network_mode"] == "none"
-    assert all(part["networks"] == ["micro-net"] for name, part in PARTS.items() if name != "init")
-    assert not any({"privileged", "pid", "ipc"} & set(part) for part in PARTS.values())
+def test_the_overlay_changes_what_is_sent_and_nothing_else():
+    assert set(ADDED) == set(OVERLAY)
+    assert set(CHANGED) == {*SERVICES, "nginx"}
+    assert all(set(part) == {"environment", "logging"} for part in CHANGED.values())
 
 
-@pytest.mark.parametrize("service", LONG_RUNNING)
+@pytest.mark.parametrize("part", SHIPPED)
+def test_lines_are_shipped_without_waiting_and_with_bounds(part):
+    logging = OVERLAY_FILE["services"][part]["logging"]
+    assert logging["driver"] == "fluentd"
+    options = logging["options"]
+    assert options["tag"] == part
+    assert options["fluentd-async"] == "true"
+    assert options["fluentd-address"].startswith("127.0.0.1:")
+    assert int(options["fluentd-buffer-limit"]) <= 2**14
+    assert {"cache-max-size", "cache-max-file"} <= set(options)
+
+
+def test_the_shop_waits_for_no_backend():
+    assert not any(set(part.get("depends_on", ())) & set(OVERLAY) for part in [*PARTS.values(), *CHANGED.values()])
+
+
+def test_only_what_prepares_volumes_is_root_or_has_a_capability():
+    preparing = ["init", "prepare"]
+    assert [name for name, part in ALL.items() if re.match(r"(0|root)(:|$)", part["user"])] == preparing
+    assert [name for name, part in ALL.items() if "cap_add" in part] == preparing
+    assert all(ALL[name]["cap_add"] == ["CHOWN", "DAC_OVERRIDE"] for name in preparing)
+    assert all(ALL[name]["network_mode"] == "none" for name in preparing)
+    assert all(part["networks"] == ["micro-net"] for name, part in ALL.items() if name not in preparing)
+    assert not any({"privileged", "pid", "ipc"} & set(part) for part in ALL.values())
+
+
+@pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS])
 def test_a_long_running_container_restarts_and_has_time_to_stop(service):
-    part = PARTS[service]
+    part = ALL[service]
     assert part["restart"] == "unless-stopped"
     assert {"cpus", "stop_grace_period"} <= set(part)
+    if service == "collector":  # its image has nothing that could ask
+        return
     dockerfile = PROJECT / part["build"]["dockerfile"] if "build" in part else None
     assert "healthcheck" in part or "\nHEALTHCHECK --" in dockerfile.read_text()
 
@@ -65,7 +95,12 @@ def test_a_service_can_have_replicas(service):
 
 @pytest.mark.parametrize("image", sorted(IMAGES))
 def test_an_image_is_pinned_by_a_full_tag(image):
-    assert re.search(r":\d+\.\d+(\.\d+)?-[\w-]+$", image)
+    full = (
+        r":v?\d+\.\d+\.\d+$"
+        if image in {part.get("image") for part in ADDED.values()}
+        else r":\d+\.\d+(\.\d+)?-[\w-]+$"
+    )
+    assert re.search(full, image)
 
 
 def test_the_five_services_share_one_dockerfile():
@@ -76,11 +111,13 @@ def test_the_five_services_share_one_dockerfile():
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_an_image_is_not_root_by_itself(dockerfile):
-    assert re.findall(r"^USER (\S+)$", (PROJECT / dockerfile).read_text(), re.MULTILINE)[-1] == "65534:65534"
+    user = re.findall(r"^USER (\S+)$", (PROJECT / dockerfile).read_text(), re.MULTILINE)[-1]
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user)
 
 
 def test_the_manual_tells_the_published_ports():
-    published = {port: name for name, part in PARTS.items() for port in part.get("ports", [])}
+    published = {port: name for name, part in ALL.items() for port in part.get("ports", [])}
+    assert all(port.startswith("127.0.0.1:") for port, name in published.items() if name != "nginx")
     rows = re.findall(r"^\| ((?:127\.0\.0\.1:)?)(\d+) \(`(\w+)`\) \| `([\w-]+)` \|", MANUAL, re.MULTILINE)
     assert {f"{address}${{{variable}:-{port}}}": part for address, port, variable, part in rows} == {
         port.rpartition(":")[0]: name for port, name in published.items()
@@ -89,22 +126,22 @@ def test_the_manual_tells_the_published_ports():
 
 def test_the_manual_tells_the_volumes():
     rows = re.findall(r"^\| `devopsmicroservices_(\w+)` \|", MANUAL, re.MULTILINE)
-    assert rows == list(FILE["volumes"])
+    assert rows == [*FILE["volumes"], *OVERLAY_FILE["volumes"]]
 
 
 def variables():
     """What a person can set: in ${...}, or an environment variable without a value."""
     passed = {
         name
-        for part in PARTS.values()
+        for part in [*ALL.values(), *CHANGED.values()]
         for name, value in part.get("environment", {}).items()
         if value is None or str(value).startswith("${")
     }
-    return passed | set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT))
+    return passed | set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT + OVERLAY_TEXT))
 
 
 def test_the_manual_names_every_variable_and_no_other():
-    settings = MANUAL[MANUAL.index("## Settings") : MANUAL.index("## What happens")]
+    settings = MANUAL[MANUAL.index("## Ports") : MANUAL.index("## What happens")]
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", settings))
     assert "PAYMENT_" in named
     existing = {name for name in variables() if not name.startswith("PAYMENT_")}
@@ -127,7 +164,14 @@ def test_every_setting_of_payments_faults_reaches_the_container():
 
 
 def test_no_password_is_in_the_file():
-    for name, part in PARTS.items():
+    for name, part in ALL.items():
         for variable, value in part.get("environment", {}).items():
             assert "PASSWORD" not in variable or variable.endswith(("_FILE", "_DIR")), (name, variable)
             assert not re.search(r"://[^/]*:[^/]*@", str(value)), (name, variable)
+
+
+def test_each_way_of_sampling_that_the_manual_names_is_a_file():
+    folder = PROJECT / "observability" / "collector"
+    named = re.search(r"`COLLECTOR_SAMPLING` \(`([\w-]+)` or `([\w-]+)`\)", MANUAL).groups()
+    assert {f"{name}.yaml" for name in named} == {file.name for file in folder.iterdir()} - {"config.yaml"}
+    assert f"${{COLLECTOR_SAMPLING:-{named[0]}}}.yaml" in OVERLAY_TEXT

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.compose.composed import BACKENDS, LONG_RUNNING, ONE_SHOTS
+from tests.compose.composed import BACKENDS, LONG_RUNNING, ONE_SHOTS, OVERLAY
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
@@ -31,8 +31,9 @@ READS = {
     "order-service": {"orders_app"},
     "payment-service": {"payments_app"},
 }
+PREPARING = {"init", "prepare"}
 each_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS])
-every_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *ONE_SHOTS, *BACKENDS])
+every_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *ONE_SHOTS, *OVERLAY])
 with_a_shell = pytest.mark.parametrize(
     "service", [*LONG_RUNNING, "gateway-telemetry", "jaeger", "prometheus", "grafana"]
 )
@@ -43,7 +44,7 @@ def test_it_has_the_limits_and_no_rights(stack, service):
     host = stack.inspect(service)["HostConfig"]
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
-    assert sorted(host["CapAdd"] or []) == (["CAP_CHOWN", "CAP_DAC_OVERRIDE"] if service == "init" else [])
+    assert sorted(host["CapAdd"] or []) == (["CAP_CHOWN", "CAP_DAC_OVERRIDE"] if service in PREPARING else [])
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["Privileged"] is False
     assert 0 < host["Memory"] <= 512 * 2**20
@@ -65,12 +66,12 @@ def test_it_comes_back_and_says_how_it_is(stack, service):
     assert container["State"]["Health"]["Status"] == "healthy"
 
 
-@pytest.mark.parametrize("service", ONE_SHOTS)
-def test_a_one_shot_runs_once_and_init_alone_is_root(shop, service):
-    container = shop.inspect(service)
+@pytest.mark.parametrize("service", [*ONE_SHOTS, "prepare"])
+def test_a_one_shot_runs_once_and_only_what_prepares_volumes_is_root(stack, service):
+    container = stack.inspect(service)
     assert container["HostConfig"]["RestartPolicy"]["Name"] in {"", "no"}
-    assert (container["Config"]["User"] == "0:0") == (service == "init")
-    assert (container["HostConfig"]["NetworkMode"] == "none") == (service == "init")
+    assert (container["Config"]["User"] == "0:0") == (service in PREPARING)
+    assert (container["HostConfig"]["NetworkMode"] == "none") == (service in PREPARING)
     assert container["Config"]["User"], "an image's default may change"
 
 
