@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from observability.embedded.spans import MAX_SPANS
 from tests.conformance import payloads
 from tests.fixtures.services import eventually
 
@@ -346,6 +347,51 @@ def test_an_id_of_zeros_is_refused_here_and_kept_by_jaeger(embedded, real_jaeger
     assert [answer.status_code for answer in answers] == [200, 200]
     assert b"bad_id" in answers[0].content
     assert b"bad_id" not in answers[1].content
+
+
+def test_an_id_of_a_wrong_length_costs_here_one_span_and_there_the_request(embedded, real_jaeger):
+    trace = payloads.Trace(id=b"short")
+    trace.add("short-service", "short")
+    answers = [otlp.send("traces", trace.requests()[0]) for otlp in (embedded.otlp, real_jaeger.otlp)]
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert b"bad_id" in answers[0].content
+
+
+def test_an_unknown_path_is_an_error_here_and_the_ui_there(embedded, real_jaeger):
+    answers = [api.get("/api/no-such-path") for api in (embedded.jaeger, real_jaeger.api)]
+    assert [answer.status_code for answer in answers] == [404, 200]
+    assert answers[0].json()["errors"][0]["code"] == 404
+    assert "<html" in answers[1].text
+
+
+def test_a_huge_trace_is_cut_here_and_not_there(embedded, real_jaeger):
+    trace = payloads.Trace()
+    for _ in range(MAX_SPANS + 1):
+        trace.add("huge-service", "many")
+    for otlp in (embedded.otlp, real_jaeger.otlp):
+        assert otlp.send("traces", trace.requests()[0]).status_code == 200
+    eventually(lambda: len(spans_of(embedded.jaeger, trace)) == MAX_SPANS, 20, pause=0.5)
+    eventually(lambda: len(spans_of(real_jaeger.api, trace)) == MAX_SPANS + 1, 20, pause=0.5)
+    (ours,) = embedded.jaeger.get(f"/api/traces/{trace.hex}").json()["data"]
+    assert "cut" in ours["warnings"][0]
+
+
+def test_dependencies_are_of_all_traces_here_and_of_the_newest_hundred_there(embedded, real_jaeger):
+    yesterday = time.time_ns() - 30 * 3600 * 10**9
+    traces = [payloads.Trace(start=yesterday + number) for number in range(120)]
+    spans = []
+    for trace in traces:
+        root = trace.add("caller-service", "call", "client")
+        trace.add("called-service", "be called", "server", parent=root)
+        spans += trace.spans
+    for service in ("caller-service", "called-service"):
+        request = payloads.request([span for span in spans if span[0] == service], service)
+        for otlp in (embedded.otlp, real_jaeger.otlp):
+            assert otlp.send("traces", request).status_code == 200
+    path = f"/api/dependencies?endTs={yesterday // payloads.MS + 1000}&lookback=2000"
+    calls = {"parent": "caller-service", "child": "called-service"}
+    eventually(lambda: embedded.jaeger.get(path).json()["data"] == [{**calls, "callCount": 120}])
+    eventually(lambda: real_jaeger.api.get(path).json()["data"] == [{**calls, "callCount": 100}])
 
 
 def test_a_value_that_is_no_number_is_null_here_and_breaks_the_real_answer(embedded, real_jaeger):
