@@ -23,6 +23,8 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     """Names of the steps that must be done before this one starts."""
+    outlived_by: tuple[str, ...] = ()
+    """Names of parts before this one that are stopped after it, though it can start without them."""
     stop_signal: str = "TERM"
     """The name, without SIG, of the signal for a graceful stop."""
     stop_seconds: int = 15

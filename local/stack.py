@@ -58,6 +58,7 @@ def build(settings: Settings) -> Stack:
         stop_signal=nginx.STOP_SIGNAL,
         stop_seconds=nginx.STOP_SECONDS,
         needs=tuple(service.name for service in services),
+        outlived_by=(telemetry.GATEWAY,) if settings.telemetry else (),  # which reads its log
     )
     migrate = Task(
         name="migrations",
@@ -75,17 +76,16 @@ def build(settings: Settings) -> Stack:
         run=lambda: _run(settings, "demo-data", service_environment(settings, "user"), "-m", "user_service.seed"),
     )
     watchers: tuple[Part, ...] = ()
+    scraper: tuple[Part, ...] = ()
     if settings.telemetry:
-        watchers = telemetry.parts(
-            settings,
-            targets={f"{service}-service": _port(settings, service) for service in SERVICES},
-            tracing=gateway_settings(settings).get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"]),
-            # Prometheus may have to be fetched, which holds up the others as a task does.
-            after=("migrations",),
-        )
+        tracing = gateway_settings(settings).get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"])
+        watchers = (telemetry.backend(settings), telemetry.gateway(settings, tracing))
+        targets = {f"{service}-service": _port(settings, service) for service in SERVICES}
+        scraper = (telemetry.metrics(settings, targets, after="migrations"),)
     return Stack(
-        # A task holds up what stands after it, so the services are begun before the seed.
-        steps=(database, migrate, *services, *watchers, seed, gateway),
+        # A task holds up what stands after it, so the services are begun before the seed. So does the scraper, which
+        # may have to be fetched.
+        steps=(database, *watchers, migrate, *services, *scraper, seed, gateway),
         welcome=_WELCOME.format(
             port=settings.gateway_port, look=telemetry.LOOK.format(**vars(settings)) if watchers else ""
         ),
@@ -144,6 +144,7 @@ def _service(settings: Settings, service: str) -> Part:
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),
         environment=service_environment(settings, service),
         needs=("migrations",) if service in ROLES else (),
+        outlived_by=(telemetry.BACKEND,) if settings.telemetry else (),  # its last spans go there
         stop_seconds=settings.graceful_timeout_seconds + 10,  # after its requests it ends its background tasks
     )
 

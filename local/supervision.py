@@ -21,12 +21,13 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from local.errors import LocalError
+from local.parts import Part
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from local.parts import Part, Stack
+    from local.parts import Stack
 
 PID_FILE = "supervisor.pid"
 SOCKET = "supervisor.sock"
@@ -212,7 +213,8 @@ def _configure(run_dir: Path, stack: Stack) -> None:
         )
     stages: dict[str, int] = {}
     for step in stack.steps:
-        stages[step.name] = 1 + max((stages[name] for name in step.needs), default=0)
+        before = step.needs + (step.outlived_by if isinstance(step, Part) else ())
+        stages[step.name] = 1 + max((stages[name] for name in before), default=0)
     for stage in sorted({stages[part.name] for part in stack.parts}):
         text += _GROUP.format(stage=stage, names=",".join(p.name for p in stack.parts if stages[p.name] == stage))
     for name in left_out(run_dir):  # of an earlier start

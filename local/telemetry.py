@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from local.settings import Settings
 
+BACKEND = "embedded-backend"
+GATEWAY = "gateway-telemetry"
+
 LOOK = """
 See it whole, its row, its trace and its log lines:
 
@@ -43,24 +46,12 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def parts(settings: Settings, targets: Mapping[str, int], tracing: str, after: tuple[str, ...]) -> tuple[Part, ...]:
-    """Describe the parts that take the telemetry.
-
-    Args:
-        settings: The stack.
-        targets: The port of each service's `/metrics`.
-        tracing: The gateway's GATEWAY_TRACING.
-        after: The steps that must be done before Prometheus starts.
-    """
-    return _backend(settings), _gateway(settings, tracing), _prometheus(settings, targets, after)
-
-
-def _backend(settings: Settings) -> Part:
+def backend(settings: Settings) -> Part:
     """Describe the embedded backend: traces by OTLP, logs from the files of the supervisor."""
     ports = {"OTLP_PORT": settings.otlp_port, "JAEGER_PORT": settings.jaeger_port, "LOKI_PORT": settings.loki_port}
     logs = glob.escape(str(settings.run_dir / "logs"))
     return Part(
-        name="embedded-backend",
+        name=BACKEND,
         ports=ports,
         command=lambda: _prepare(settings, "embedded"),
         ready=lambda: next(
@@ -71,17 +62,22 @@ def _backend(settings: Settings) -> Part:
             "HOST": "127.0.0.1",
             **{name: str(port) for name, port in ports.items()},
             "EMBEDDED_DATABASE": str(_folder(settings) / "embedded.sqlite"),
-            "LOG_FILES": ",".join(f"{logs}/{name}.log" for name in ("*-service", "nginx", "gateway-telemetry")),
+            "LOG_FILES": ",".join(f"{logs}/{name}.log" for name in ("*-service", "nginx", GATEWAY)),
             "DEPLOYMENT_ENVIRONMENT": "local",
         },
     )
 
 
-def _gateway(settings: Settings, tracing: str) -> Part:
-    """Describe what makes the gateway's spans and metrics from its log."""
+def gateway(settings: Settings, tracing: str) -> Part:
+    """Describe what makes the gateway's spans and metrics from its log.
+
+    Args:
+        settings: The stack.
+        tracing: The gateway's GATEWAY_TRACING.
+    """
     port = settings.gateway_telemetry_port
     return Part(
-        name="gateway-telemetry",
+        name=GATEWAY,
         ports={"GATEWAY_TELEMETRY_PORT": port},
         command=lambda: _prepare(settings, "gateway"),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
@@ -94,14 +90,22 @@ def _gateway(settings: Settings, tracing: str) -> Part:
             "ACCESS_LOG_FILE": str(settings.run_dir / "logs" / "nginx.log"),
             "STATE_FILE": str(_folder(settings) / "nginx.position"),
         },
+        outlived_by=(BACKEND,),  # its last spans go there
     )
 
 
-def _prometheus(settings: Settings, targets: Mapping[str, int], after: tuple[str, ...]) -> Part:
+def metrics(settings: Settings, targets: Mapping[str, int], after: str) -> Part:
+    """Describe Prometheus.
+
+    Args:
+        settings: The stack.
+        targets: The port of each service's `/metrics`.
+        after: The step that must be done before it starts.
+    """
     jobs = {
         **targets,
         "nginx": settings.gateway_telemetry_port,
-        "embedded-backend": settings.otlp_port,
+        BACKEND: settings.otlp_port,
         "prometheus": settings.prometheus_port,
     }
     return Part(
@@ -114,7 +118,7 @@ def _prometheus(settings: Settings, targets: Mapping[str, int], after: tuple[str
             settings.prometheus_port,
         ),
         ready=lambda: http_ready(f"http://127.0.0.1:{settings.prometheus_port}/-/ready"),
-        needs=after,
+        needs=(after,),
         optional=True,
     )
 

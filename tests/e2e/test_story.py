@@ -118,6 +118,17 @@ def test_what_the_reconciler_did_for_an_order_is_a_part_of_its_story(own_stack):
 
 
 @pytest.mark.slow
+def test_an_order_that_was_placed_right_before_the_stop_is_whole_after_the_next_start(own_stack):
+    shop = own_stack()
+    answer = shop.gateway.post("/orders/", {"product_id": 1}, shop.login())
+    shop.down()
+    shop.up()
+    story = told(shop, "--order", str(answer.json()["id"]))
+    assert story["missing"] == []
+    assert {span["service"] for span in story["traces"][0]["spans"]} >= {"nginx", "order-service", "payment-service"}
+
+
+@pytest.mark.slow
 def test_without_telemetry_the_shop_runs_and_says_so(own_stack):
     shop = own_stack(TELEMETRY="off")
     assert "Telemetry is off" in shop.command("status").stdout

@@ -1,5 +1,6 @@
 """The real stack, as it is described before anything is started."""
 
+import configparser
 import dataclasses
 import glob
 import stat
@@ -55,6 +56,17 @@ def test_each_step_stands_after_what_it_needs(settings):
     for step in build(settings).steps:
         assert seen.issuperset(step.needs), step.name
         seen.add(step.name)
+
+
+def test_what_takes_the_telemetry_is_stopped_after_those_that_send_it(settings):
+    supervision._configure(settings.run_dir, build(settings))
+    configuration = configparser.ConfigParser(interpolation=None)
+    configuration.read(settings.run_dir / "conf" / "supervisord.conf")
+    groups = [configuration[name] for name in configuration.sections() if name.startswith("group:")]
+    stage = {part: int(group["priority"]) for group in groups for part in group["programs"].split(",")}
+    senders = [part for part in stage if part.endswith("-service")]
+    assert stage["embedded-backend"] < min(stage[name] for name in (*senders, "gateway-telemetry"))
+    assert stage["gateway-telemetry"] < stage["nginx"]
 
 
 def test_a_service_may_take_longer_to_stop_than_it_gives_its_requests(settings, parts):
