@@ -12,8 +12,12 @@ def test_an_error_s_answer_repeats_nothing_but_the_names_of_fields(evidence):
 
 
 def test_the_search_sees_what_the_walk_left(evidence):
-    """A trace id of the walk's is in each place that is searched: it was not the wrong place, or empty."""
-    trace_id = evidence.walk.traces["order"]
-    kinds = {where.partition("/")[0].partition(" ")[0] for where, text in evidence.texts.items() if trace_id in text}
+    """Trace ids of the walk's are in each place that is searched: it was not the wrong place, or empty."""
+    known = set(evidence.walk.traces.values())
+    kinds = {
+        where.partition("/")[0].partition(" ")[0]
+        for where, text in evidence.texts.items()
+        if any(trace_id in text for trace_id in known)
+    }
     assert kinds >= {"traces", "log", "logs", "metrics"}
-    assert len(evidence.marks.places) > 300
+    assert len(evidence.marks.places) > 200

@@ -319,7 +319,8 @@ def refused_rows(shop, ask, people):
         order = {"json": {"product_id": 1}, "token": people.customer}
         ask("POST", "/orders/", 500, **order, headers={"Idempotency-Key": key})
         charged = {"json": {"product_id": 1, "quantity": 2}, "token": people.customer}
-        left = ask("POST", "/orders/", 202, **charged, headers={"Idempotency-Key": marks("Idempotency-Key")})
+        key = {"Idempotency-Key": marks("Idempotency-Key")}
+        left = ask("POST", "/orders/", 202, **charged, headers=key, name="left pending")
     finally:
         for table, _ in rules:
             shop.query(f"ALTER TABLE {table} DROP CONSTRAINT canary; SELECT 1")

@@ -7,6 +7,7 @@ import time
 
 import psutil
 
+from local.supervision import Supervisor
 from tests.fixtures.services import Client, eventually
 from tests.telemetry.contract import SeenLine, metrics_of, spans_of
 
@@ -170,8 +171,9 @@ class WatchedLocally(Watched):
     @contextlib.contextmanager
     def frozen(self, *parts):
         processes = []
+        running = Supervisor.find(self._stack.run_dir).states()
         for part in parts:
-            process = psutil.Process(self._stack.pid(part))
+            process = psutil.Process(running[part]["pid"])
             process.suspend()  # first, so that it makes no more children
             processes += [process, *process.children(recursive=True)]
         for process in processes:
