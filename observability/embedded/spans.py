@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import repeat
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
@@ -171,7 +172,7 @@ class SpanStore:
                     operations[operation] = (operation, named, service, span.name, span.kind)
                     _bound(span)
                     marks.add((origin, key))
-                    marks.update((term, key) for term in _terms(service, span, span.kind))
+                    marks.update(zip(_terms(service, span, span.kind), repeat(key), strict=False))
                     row = _row(key, operation, origin, span)
                     spans.append(row)
                     duration = row[4]
@@ -332,21 +333,22 @@ def _row(key: int, operation: int, origin: int, span: Span) -> tuple[int, bytes,
     return (*head, span.SerializeToString())
 
 
-def _terms(service: str, span: Span, kind: int) -> Iterator[int]:
+def _terms(service: str, span: Span, kind: int) -> list[int]:
     """Give the terms of a span's tags and of its events' fields."""
-    yield from _attribute_terms(service, span.attributes)
-    for tag in tags.beside_attributes(span, kind):
-        yield _tag_term(service, tag)
+    terms = _attribute_terms(service, span.attributes)
+    terms.extend([_tag_term(service, tag) for tag in tags.beside_attributes(span, kind)])
     for event in span.events:
-        yield _term("tag", service, tags.EVENT_NAME, event.name)
-        yield from _attribute_terms(service, event.attributes)
+        terms.append(_term("tag", service, tags.EVENT_NAME, event.name))
+        terms.extend(_attribute_terms(service, event.attributes))
+    return terms
 
 
-def _attribute_terms(service: str, attributes: Iterable[KeyValue]) -> Iterator[int]:
+def _attribute_terms(service: str, attributes: Iterable[KeyValue]) -> list[int]:
     # Nearly all attributes have been seen before, and their bytes are had sooner than their values.
-    for attribute in attributes:
-        data = attribute.SerializeToString()
-        yield _known_term(service, data) if len(data) <= _CACHED_BYTES else _attribute_term(service, data)
+    return [
+        _known_term(service, data) if len(data) <= _CACHED_BYTES else _attribute_term(service, data)
+        for data in map(KeyValue.SerializeToString, attributes)
+    ]
 
 
 def _attribute_term(service: str, data: bytes) -> int:
@@ -359,7 +361,10 @@ _known_term = lru_cache(maxsize=8192)(_attribute_term)
 
 def _tag_term(service: str, tag: tags.Tag) -> int:
     key, kind, value = tag
-    return _hash(_joined("tag", service, key, tags.text(kind, value)))
+    text = tags.text(kind, value)
+    if len(text) > _CACHED_BYTES:
+        return _hash(_joined("tag", service, key, text))
+    return _term("tag", service, key, text)
 
 
 @lru_cache(maxsize=8192)
