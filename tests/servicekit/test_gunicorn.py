@@ -165,6 +165,7 @@ def test_the_last_spans_are_sent_before_the_end(start, collector):
         server.client.get("/notes/7")
     assert server.stop() == 0
     assert len(collector.named("GET /notes/{note_id}")) == 20
+    assert collector.named("goodbye")  # made as the worker ended
     assert len({span.resource["service.instance.id"] for span in collector.spans}) == 1
 
 
@@ -185,7 +186,7 @@ def test_the_end_does_not_wait_for_a_backend_that_takes_nothing(start, start_col
         assert server.client.get("/notes/7").status_code == 200
     started = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10  # 3 s of that without any backend, on a busy machine
     assert server.events
 
 
