@@ -115,7 +115,9 @@ def _get(who: str, root: str, path: str, fields: dict[str, str]) -> Any:
     except urllib3.exceptions.HTTPError as error:
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)
         why = "nothing listens there" if refused else type(error).__name__
-        raise StoryError(f"{who}'s API at {root} does not answer ({why}): look at `make status`.") from error
+        raise StoryError(
+            f"{who}'s API at {root} does not answer ({why}): look at `make status`, or `docker compose ps`."
+        ) from error
     if answer.status == 404:  # noqa: PLR2004 - how Jaeger says that there is no such trace
         return None
     try:

@@ -16,7 +16,7 @@ from observability.story.errors import StoryError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PIPE_COLUMNS = 240
+_PIPE_COLUMNS = 200
 _MAX_ORDER = 2**31 - 1
 _TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
 _LONGEST_WAIT = 60.0
