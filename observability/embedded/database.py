@@ -257,8 +257,7 @@ class Database:
                 if not idle:
                     self._write_group()
                 self._tidy(idle=idle)
-            except sqlite3.Error as error:
-                # A full disk, say. What comes later may succeed, so the thread lives on.
+            except Exception as error:  # noqa: BLE001  # a full disk, say: what comes later may succeed
                 logs.get_logger().error("database.failed", exc_info=error)
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
@@ -277,7 +276,7 @@ class Database:
                     break
             self._connection.execute("COMMIT")
             self.figures.groups += 1
-        except sqlite3.Error:
+        except Exception:
             self.figures.failed_writes += taken
             raise
 
@@ -318,10 +317,11 @@ class Database:
             # Only far above the limit may writing wait for deleting; the full queue then slows the senders.
             if time.monotonic() > deadline and self.figures.used_bytes < self._max_bytes * 1.05:
                 break
-        free = self.figures.file_bytes - self.figures.used_bytes
-        if free > 0 and (idle or self.figures.file_bytes > self._max_bytes):
+        while self.figures.file_bytes > self.figures.used_bytes and (idle or self.figures.file_bytes > self._max_bytes):
             self._connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
             self._measure()
+            if time.monotonic() > deadline:
+                break
 
     def _delete_anything(self) -> bool:
         """Delete some of what is oldest of all."""

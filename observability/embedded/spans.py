@@ -11,7 +11,7 @@ The conditions of a search may be met by different spans of the service, as in J
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
@@ -269,9 +269,9 @@ class SpanStore:
             row = connection.execute("SELECT key, id FROM trace WHERE id = ?", (trace_id,)).fetchone()
             return None if row is None else _load(connection, *row)
 
-    def search(self, query: Query) -> list[StoredTrace]:
-        """Give the newest traces that fit."""
-        traces: list[StoredTrace] = []
+    def search(self, query: Query) -> Generator[StoredTrace, None, None]:
+        """Give the newest traces that fit, one after the other: all at once may be more than fits into memory."""
+        found = 0
         with self._database.read() as connection:
             for key in _candidates(connection, query):
                 if not _fits(connection, key, query):
@@ -279,10 +279,10 @@ class SpanStore:
                 row = connection.execute("SELECT id FROM trace WHERE key = ?", (key,)).fetchone()
                 if row is None:
                     continue  # the process ended while it deleted a huge trace
-                traces.append(_load(connection, key, *row))
-                if len(traces) == query.limit:
+                yield _load(connection, key, *row)
+                found += 1
+                if found == query.limit:
                     break
-        return traces
 
     def dependencies(self, start: int, end: int) -> list[tuple[str, str, int]]:
         """Say which service called which how often, in the traces of a time."""
