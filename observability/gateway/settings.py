@@ -17,7 +17,7 @@ class GatewaySettings(TelemetrySettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(9145, ge=1, le=65535, description="Port of `/metrics` and `/healthz`.")
     gateway_tracing: Literal["log", "module", "off"] = Field(
-        "log", description="As nginx's. `log`: make spans; else metrics only."
+        "log", description="As nginx's. With `log` spans are made, else metrics only."
     )
     access_log_file: Path | None = Field(None, description="Follow this file.")
     state_file: Path | None = Field(
