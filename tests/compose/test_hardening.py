@@ -101,7 +101,7 @@ def test_no_process_in_it_is_root_or_could_become_it(stack, service):
 @with_a_shell
 @pytest.mark.parametrize("user", [None, 0], ids=["itself", "root"])
 def test_its_root_file_system_cannot_be_written_to(stack, service, user):
-    for path in ("/probe", "/etc/probe", "/usr/bin/probe"):
+    for path in ("/probe", "/etc/probe", "/bin/probe"):
         status, message = stack.inside(service, "touch", path, user=user)
         assert status != 0
         assert user is None or "Read-only file system" in message, message
