@@ -234,7 +234,6 @@ class Database:
             connection = self._local.connection = self._connect()
             connection.execute("PRAGMA query_only = 1")
             connection.execute("PRAGMA cache_size = -4096")
-            connection.execute("PRAGMA temp_store = MEMORY")
             with self._changed:
                 self._readers.append(connection)
         return connection

@@ -9,12 +9,13 @@ The conditions of a search may be met by different spans of the service, as in J
 """
 
 import hashlib
+import heapq
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import repeat
+from itertools import groupby, repeat
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
@@ -290,7 +291,7 @@ class SpanStore:
             return connection.execute(
                 "WITH call AS (SELECT upper.operation AS caller, lower.operation AS callee, count(*) AS calls"
                 " FROM span AS lower JOIN span AS upper ON upper.trace = lower.trace AND upper.id = lower.parent"
-                " WHERE lower.trace BETWEEN ? AND ? GROUP BY 1, 2)"
+                " WHERE lower.trace BETWEEN ? AND ? AND upper.origin <> lower.origin GROUP BY 1, 2)"
                 " SELECT one.service, other.service, sum(calls) FROM call"
                 " JOIN operation AS one ON one.id = caller JOIN operation AS other ON other.id = callee"
                 " WHERE one.service <> other.service GROUP BY 1, 2 ORDER BY 1, 2",
@@ -417,14 +418,16 @@ def _candidates(connection: sqlite3.Connection, query: Query) -> Iterator[int]:
         conditions.append(_extent_condition(connection, query))
     # The search begins with the condition that the fewest traces meet: for an order's id, with one trace.
     first = min(conditions, key=lambda condition: condition.count(connection, between))
-    sql = f"SELECT DISTINCT one.trace FROM {first.table} AS one WHERE {first.sql('one')} AND one.trace BETWEEN ? AND ?"  # noqa: S608  # names of ours
-    values = [*first.values, *between]
-    for condition in conditions:
-        if condition is not first:
-            sql += f" AND EXISTS (SELECT 1 FROM {condition.table} AS other WHERE {condition.sql('other')} AND other.trace = one.trace)"  # noqa: E501, S608
-            values += condition.values
-    for (key,) in connection.execute(f"{sql} ORDER BY one.trace DESC", values):
-        yield key
+    sql = f"SELECT trace FROM {first.table} AS one WHERE term = ? AND trace BETWEEN ? AND ?{first.durations_sql}"  # noqa: S608  # names of ours
+    values = [*between, *first.durations]
+    for other in conditions:
+        if other is not first:
+            sql += f" AND EXISTS (SELECT 1 FROM {other.table} WHERE {other.terms_sql} AND trace = one.trace{other.durations_sql})"  # noqa: E501, S608
+            values += [*other.terms, *other.durations]
+    # Each term's rows lie in order, so nothing is sorted, and no more is read than is needed.
+    cursors = [connection.execute(f"{sql} ORDER BY trace DESC", [term, *values]) for term in first.terms]
+    for key, _ in groupby(heapq.merge(*cursors, reverse=True)):
+        yield key[0]
 
 
 @dataclass(frozen=True)
@@ -433,23 +436,22 @@ class _Condition:
 
     table: str
     terms: Sequence[int]
-    durations: tuple[int, int] | None = None
-
-    def sql(self, alias: str) -> str:
-        marks = ", ".join("?" * len(self.terms))
-        durations = f" AND {alias}.longest >= ? AND {alias}.shortest <= ?" if self.durations else ""
-        return f"{alias}.term IN ({marks}){durations}"
+    durations: Sequence[int] = ()
 
     @property
-    def values(self) -> list[int]:
-        return [*self.terms, *(self.durations or ())]
+    def terms_sql(self) -> str:
+        return f"term IN ({', '.join('?' * len(self.terms))})"
+
+    @property
+    def durations_sql(self) -> str:
+        return " AND longest >= ? AND shortest <= ?" if self.durations else ""
 
     def count(self, connection: sqlite3.Connection, between: tuple[int, int]) -> int:
         """Count its rows, as far as that matters."""
         if self.durations:
             return _RARE  # what is rare about a duration is not known without looking at all
-        sql = f"SELECT 1 FROM {self.table} AS one WHERE {self.sql('one')} AND trace BETWEEN ? AND ? LIMIT {_RARE}"  # noqa: S608
-        return len(connection.execute(sql, [*self.values, *between]).fetchall())
+        sql = f"SELECT 1 FROM {self.table} WHERE {self.terms_sql} AND trace BETWEEN ? AND ? LIMIT {_RARE}"  # noqa: S608
+        return len(connection.execute(sql, [*self.terms, *between]).fetchall())
 
 
 def _mark_condition(connection: sqlite3.Connection, service: str, key: str, value: str) -> _Condition:
@@ -466,7 +468,7 @@ def _mark_condition(connection: sqlite3.Connection, service: str, key: str, valu
 
 
 def _extent_condition(connection: sqlite3.Connection, query: Query) -> _Condition:
-    durations = (query.min_duration, query.max_duration) if query.has_duration else None
+    durations = (query.min_duration, query.max_duration) if query.has_duration else ()
     if query.operation:
         return _Condition("extent", [_term("operation", query.service, query.operation)], durations)
     if query.is_between:
