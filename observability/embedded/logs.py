@@ -11,12 +11,14 @@ import time
 from base64 import b64encode
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain, count
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from observability.embedded.logql.ast import Both, Condition, Json, LabelFilter, LineFilter, LogQuery, Matcher
-from observability.embedded.logql.pipeline import Line, text_test
+from observability.embedded.logql.pipeline import Line, Wants, text_test
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,6 +44,7 @@ _UNKNOWN_SERVICE = "unknown_service"  # Loki's
 _DELETED_AT_ONCE = 500
 _SAMPLED = 100  # lines whose size stands for that of all
 _PUSHED = 10  # line filters that SQLite does
+_ID_BITS = 40  # for the entries of a stream; there may be 2**23 streams
 _ROW_BYTES = 100  # of Python's around a row
 _INVALID = re.compile(r"[^A-Za-z0-9_]")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
@@ -144,38 +147,42 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def lines(self, query: LogQuery, start: int, end: int, *, backward: bool) -> Iterator[Line]:
-        """Give the lines of the selector's streams with `start <= timestamp < end`, in order of time.
+    def lines(self, query: LogQuery, start: int, end: int, *, backward: bool, wanted: Wants) -> Iterator[Line]:
+        """Give the lines of the selector's streams with `start <= timestamp < end`.
 
         Filters that SQLite can do faster are done here already: on a trace id by its index, on a text in the line.
+        What is not wanted of a line is not read: its time alone is in an index.
         """
         streams = self._matching([query.matchers])
         order = "DESC" if backward else "ASC"
         conditions, values = _pushed_filters(query)
+        text = "line" if wanted.text else "''"
         if (trace := _pushed_trace(query)) is not None:
             cursor = self._connection.execute(
-                f"SELECT stream, ts, line, metadata FROM entries INDEXED BY entries_trace "  # noqa: S608  # constants
+                f"SELECT stream, ts, {text}, metadata FROM entries INDEXED BY entries_trace "  # noqa: S608  # constants
                 f"WHERE trace = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}",
                 (trace, start, end, *values),
             )
-            for stream, *row in cursor:
+            for stream, at, line, metadata in cursor:
                 if stream in streams:
-                    yield _line(row, streams[stream])
+                    yield Line(at, line, streams[stream], orjson.loads(metadata))
             return
-        sql = (
-            f"SELECT ts, line, metadata FROM entries WHERE stream = ? AND ts >= ? AND ts < ?{conditions} "  # noqa: S608
-            f"ORDER BY ts {order}, id {order}"
-        )
 
         def of_stream(stream: int, labels: dict[str, str]) -> Iterator[Line]:
-            for row in self._connection.execute(sql, (stream, start, end, *values)):
-                yield _line(row, labels)
+            read = wanted.labels is None or not wanted.labels <= labels.keys()
+            sql = (
+                f"SELECT ts, {text}, {'metadata' if read else 'NULL'} FROM entries "  # noqa: S608  # constants
+                f"WHERE stream = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}"
+            )
+            none: dict[str, str] = {}
+            for at, line, metadata in self._connection.execute(sql, (stream, start, end, *values)):
+                yield Line(at, line, labels, orjson.loads(metadata) if read else none)
 
         each = [of_stream(stream, labels) for stream, labels in streams.items()]
-        if len(each) == 1:
-            yield from each[0]
+        if len(each) == 1 or not wanted.in_order:
+            yield from chain.from_iterable(each)
         else:
-            yield from heapq.merge(*each, key=lambda line: line.timestamp, reverse=backward)
+            yield from heapq.merge(*each, key=attrgetter("timestamp"), reverse=backward)
 
     def series(self, selectors: Sequence[Sequence[Matcher]], start: int, end: int) -> list[dict[str, str]]:
         """Give the streams that match one of the selectors (all, if there is none) and have a line in that time."""
@@ -245,20 +252,25 @@ def prepare(entries: Iterable[LogEntry]) -> Prepared:
 
 
 def insert(connection: sqlite3.Connection, prepared: Prepared) -> None:
-    """Write prepared entries, in the writer's thread."""
+    """Write prepared entries, in the writer's thread.
+
+    The ids of a stream's entries follow one another, so that they lie together in the file, and reading one stream
+    does not touch the pages of the others.
+    """
     streams: dict[str, int] = {}
+    ids: dict[str, Iterator[int]] = {}
     for labels in {row[0] for row in prepared.rows}:
         connection.execute("INSERT OR IGNORE INTO streams (labels) VALUES (?)", (labels,))
-        (streams[labels],) = connection.execute("SELECT id FROM streams WHERE labels = ?", (labels,)).fetchone()
+        (stream,) = connection.execute("SELECT id FROM streams WHERE labels = ?", (labels,)).fetchone()
+        (last,) = connection.execute(
+            "SELECT max(id) FROM entries WHERE id >= ? AND id < ?", (stream << _ID_BITS, (stream + 1) << _ID_BITS)
+        ).fetchone()
+        streams[labels] = stream
+        ids[labels] = count((stream << _ID_BITS) + 1 if last is None else last + 1)
     connection.executemany(
-        "INSERT OR IGNORE INTO entries (stream, ts, hash, trace, metadata, line) VALUES (?, ?, ?, ?, ?, ?)",
-        ((streams[labels], *row) for labels, *row in prepared.rows),
+        "INSERT OR IGNORE INTO entries (id, stream, ts, hash, trace, metadata, line) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        ((next(ids[labels]), streams[labels], *row) for labels, *row in prepared.rows),
     )
-
-
-def _line(row: Sequence[Any], labels: dict[str, str]) -> Line:
-    timestamp, text, metadata = row
-    return Line(timestamp, text, labels, orjson.loads(metadata))
 
 
 # --- filters that SQLite does ---

@@ -168,7 +168,7 @@ class Lines:
     def __init__(self, rows):
         self.rows = rows
 
-    def lines(self, _query, start, end, *, backward):
+    def lines(self, _query, start, end, *, backward, wanted):
         rows = [row for row in self.rows if start <= row[0] < end]
         for timestamp, text, metadata in reversed(rows) if backward else rows:
             yield Line(timestamp, text, {"a": "b"}, metadata)

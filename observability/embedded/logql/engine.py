@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NoReturn, Protocol, assert_never
 
 import orjson
@@ -25,7 +27,7 @@ from observability.embedded.logql.ast import (
     Vector,
     VectorAggregation,
 )
-from observability.embedded.logql.pipeline import ERROR, Line, compile_stages
+from observability.embedded.logql.pipeline import ERROR, Line, Wants, compile_stages, wants, without_parsers
 
 MAX_SERIES = 500
 """In an answer: Loki's own limit."""
@@ -77,8 +79,8 @@ class Clock:
 class Source(Protocol):
     """Where lines come from."""
 
-    def lines(self, query: LogQuery, start: int, end: int, *, backward: bool) -> Iterator[Line]:
-        """Give the lines of the selector's streams with `start <= timestamp < end`, in order of time.
+    def lines(self, query: LogQuery, start: int, end: int, *, backward: bool, wanted: Wants) -> Iterator[Line]:
+        """Give the lines of the selector's streams with `start <= timestamp < end`.
 
         The stages are a hint: a line that they would remove may be left out.
         """
@@ -135,10 +137,15 @@ def _run(  # noqa: PLR0913  # as select_lines
     clock: Clock,
     backward: bool = False,
     needed: frozenset[str] | None = None,
+    in_order: bool = True,
+    text: bool = True,
 ) -> Iterator[Line]:
-    steps = compile_stages(query.stages, needed)
+    stages = without_parsers(query.stages, needed)
+    steps = compile_stages(stages)
+    wanted = wants(stages, needed)
+    wanted = replace(wanted, text=text or wanted.text, in_order=in_order)
     statistics = clock.statistics
-    for line in source.lines(query, start, end, backward=backward):
+    for line in source.lines(query, start, end, backward=backward, wanted=wanted):
         statistics.lines += 1
         statistics.bytes += len(line.text)
         if not statistics.lines % _LOOKS:
@@ -218,11 +225,17 @@ class Evaluation:
         end = self._steps.end - metric.offset_ns + 1
         series: dict[Key, tuple[array[int], array[float]]] = {}
         of_size = metric.operation in {"bytes_over_time", "bytes_rate"}
-        everything = needed is not None and not needed
-        for line in _run(self._source, metric.query, start, end, clock=self._clock, needed=needed):
+        names = None if needed is None else sorted(needed)
+        lines = _run(
+            self._source, metric.query, start, end, clock=self._clock, needed=needed, in_order=False, text=of_size
+        )
+        for line in lines:
             if line.error:
                 _refuse_line(line)
-            key = () if everything else _key(line.labels(), grouping)
+            if names is None:
+                key = _key(line.labels(), grouping)
+            else:
+                key = tuple([(name, value) for name in names if (value := line.get(name))])
             samples = series.get(key)
             if samples is None:
                 if len(series) >= MAX_INNER_SERIES:
@@ -236,7 +249,7 @@ class Evaluation:
                 samples[1].append(line.value or 0.0)
             else:
                 samples[1].append(float(len(line.text.encode())) if of_size else 1.0)
-        return series
+        return {key: _in_order(*samples) for key, samples in series.items()}
 
     def _windows(self, metric: RangeAggregation, times: array[int], values: array[float], compute: _Compute) -> Points:
         """Compute a value for each step's window, which is open at its old end and closed at its new one."""
@@ -390,6 +403,14 @@ class Evaluation:
                 points if mine is None else [a if a is not None else b for a, b in zip(mine, points, strict=True)]
             )
         return result
+
+
+def _in_order(times: array[int], values: array[float]) -> tuple[array[int], array[float]]:
+    """Order samples by time; those of several streams come one stream after the other."""
+    if all(map(operator.le, times, islice(times, 1, None))):
+        return times, values
+    order = sorted(range(len(times)), key=times.__getitem__)
+    return array("q", map(times.__getitem__, order)), array("d", map(values.__getitem__, order))
 
 
 def _presence(series: Series, matching: Matching) -> dict[Key, list[bool]]:

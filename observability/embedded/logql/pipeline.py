@@ -6,6 +6,8 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, assert_never
 
 import orjson
@@ -40,6 +42,7 @@ _JSON_ERROR = "Value looks like object, but can't find closing '}' symbol"  # Lo
 _NO_TEXT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INVALID = re.compile(r"[^A-Za-z0-9_]")
+_CACHED_KEY = 64
 _PAIR = re.compile(r'([^\s="]+)(?:(=)("(?:\\.|[^"\\])*"|[^\s"]*))?')
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -133,25 +136,61 @@ class Line:
         return {**self.stream, **self.metadata, **self.added()}
 
 
+@dataclass(frozen=True)
+class Wants:
+    """What is looked at of a line. What is not wanted need not be read, and may be empty."""
+
+    text: bool = True
+    labels: frozenset[str] | None = None
+    """None for all."""
+    in_order: bool = True
+
+
+def wants(stages: Iterable[Stage], needed: frozenset[str] | None) -> Wants:
+    """Tell what a pipeline, and who uses the labels `needed` afterwards, looks at."""
+    names: set[str] | None = None if needed is None else set(needed)
+    text = False
+    for stage in stages:
+        match stage:
+            case LineFilter():
+                text = True
+            case LabelFilter(condition) if names is not None:
+                names |= _names_in(condition)
+            case Drop():
+                pass
+            case Unwrap(name) if names is not None:
+                names.add(name)
+            case _:  # which labels a parser finds depends on those that there are
+                text, names = True, None
+    return Wants(text, None if names is None else frozenset(names))
+
+
+def _names_in(condition: Condition) -> set[str]:
+    match condition:
+        case Both(left, right) | Either(left, right):
+            return _names_in(left) | _names_in(right)
+        case Matcher(name=name) | Compare(name=name):
+            return {name}
+
+
 Step = Callable[[Line], bool]
 """Changes a line, and tells whether it stays."""
 
 
-def compile_stages(stages: Iterable[Stage], needed: frozenset[str] | None = None) -> list[Step]:
-    """Make the steps of a pipeline.
+def without_parsers(stages: tuple[Stage, ...], needed: frozenset[str] | None) -> tuple[Stage, ...]:
+    """Leave the parsers out when neither a stage nor anybody afterwards looks at a label.
 
-    Args:
-        stages: The pipeline.
-        needed: The labels that somebody looks at afterwards; None for all. When neither that nor a stage looks at any,
-            nothing is parsed, as in Loki: so a line that is no JSON is no error in `sum(count_over_time(... | json))`.
+    So does Loki, and it shows: a line that is no JSON is no error in `sum(count_over_time(... | json [1m]))`.
     """
+    if needed is None or needed or any(not isinstance(stage, LineFilter | Json | Logfmt) for stage in stages):
+        return stages
+    return tuple(stage for stage in stages if isinstance(stage, LineFilter))
+
+
+def compile_stages(stages: Iterable[Stage]) -> list[Step]:
+    """Make the steps of a pipeline."""
     stages = tuple(stages)
-    parse = needed is None or bool(needed) or any(not isinstance(stage, LineFilter | Json | Logfmt) for stage in stages)
-    steps = []
-    for stage in stages:
-        if isinstance(stage, Json | Logfmt | Regexp) and not parse:
-            continue
-        steps.append(_step(stage))
+    steps = [_step(stage) for stage in stages]
     # The value is no label of the series; but until here a filter may look at it.
     steps += [_drop(Drop((stage.name,))) for stage in stages if isinstance(stage, Unwrap)]
     return steps
@@ -254,8 +293,16 @@ def _compare(condition: Compare) -> Step:
 
 
 def _label_name(key: str) -> str:
+    return _label_name_of(key) if len(key) > _CACHED_KEY else _cached_label_name(key)
+
+
+def _label_name_of(key: str) -> str:
     key = _INVALID.sub("_", key.strip())
     return f"_{key}" if key[:1].isdigit() else key
+
+
+# The same few names are in every line; a long one is somebody's data.
+_cached_label_name = lru_cache(maxsize=4096)(_label_name_of)
 
 
 def _text(value: str) -> str:
@@ -287,13 +334,13 @@ def _parse_json(line: Line) -> bool:
 
 def _extract_all(line: Line, fields: dict[str, Any], prefix: str) -> None:
     for key, value in fields.items():
-        name = _label_name(key) if not prefix else f"{prefix}_{_INVALID.sub('_', key)}"
+        name = _label_name(prefix + key)
         if isinstance(value, str):
             line.extract(name, _text(value))
+        elif isinstance(value, dict):
+            _extract_all(line, value, f"{name}_")
         elif value is True or value is False:
             line.extract(name, "true" if value else "false")
-        elif isinstance(value, dict):
-            _extract_all(line, value, name)
 
 
 def _json_fields(stage: Json) -> Step:
