@@ -38,7 +38,7 @@ HOURS = 12  # over which the traces are spread
 MS = 1_000_000
 SERVER, CLIENT, INTERNAL = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_INTERNAL
 
-DATABASE = {
+DATABASE: dict[str, str | int] = {
     "db.system.name": "postgresql",
     "db.namespace": "orders_user",
     "db.query.text": "INSERT INTO some.table (a, b, c) VALUES (%(a)s, %(b)s, %(c)s) ON CONFLICT DO NOTHING",

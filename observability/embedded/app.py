@@ -86,7 +86,7 @@ class Backend:
         """Give the app of each port, by the name of the port's setting."""
         limits = otlp.Limits(self._settings.max_request_mb * MEGABYTE, self._settings.retention_hours * 3600)
         return {
-            "otlp_port": _app("otlp", otlp.blueprint(self.spans, self.logs, self.metrics, limits)),
+            "otlp_port": _app("otlp", otlp.blueprint(self.database, self.spans, self.logs, self.metrics, limits)),
             "jaeger_port": _app("jaeger", jaeger.blueprint(self.spans)),
             "loki_port": _app("loki", loki.blueprint(self.logs)),
         }

@@ -27,6 +27,7 @@ _TIDY_SECONDS = 0.05  # of deleting between two groups
 _VACUUM_PAGES = 256
 _READ_SECONDS = 20.0
 _IDLE_SECONDS = 1.0
+_NEARLY_FULL = 0.9
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock
 
 Write = Callable[[sqlite3.Connection], None]
@@ -153,6 +154,11 @@ class Database:
             self.figures.queued_bytes += size
             self.figures.queued_writes += 1
             self._changed.notify_all()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a write would most likely be refused now: reason enough not to prepare one."""
+        return self.figures.queued_bytes > self._queue_limit * _NEARLY_FULL
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Wait until all that was queued is written; say whether that happened in time."""

@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.exposition import choose_encoder
 
-from observability.embedded.database import Full
+from observability.embedded.database import Database, Full
 from observability.embedded.logs import LogStore, entries_from_otlp
 from observability.embedded.metrics import Metrics
 from observability.embedded.spans import SpanStore
@@ -64,9 +64,16 @@ class Limits:
     max_age_seconds: float
 
 
-def blueprint(spans: SpanStore, logs: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
+def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
     """Make the routes of the OTLP port."""
     routes = Blueprint("otlp", __name__)
+
+    @routes.before_request
+    def refuse_early() -> Response | None:
+        # Before the body is unpacked, which takes longer than all else here.
+        if request.method != "POST" or not database.is_full:
+            return None
+        return _refuse(request.path.rpartition("/")[2], metrics, _overloaded())
 
     @routes.post("/v1/traces")
     def traces() -> Response:
@@ -92,21 +99,32 @@ def _take(signal: str, metrics: Metrics, work: Callable[[], Message]) -> Respons
     try:
         return _respond(HTTPStatus.OK, work())
     except Refused as error:
-        metrics.refused.labels(signal, error.reason).inc()
-        response = _respond(error.status, Status(code=_RPC_CODES[error.status], message=str(error)))
-        if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            response.headers["Retry-After"] = str(RETRY_SECONDS)
-        return response
+        return _refuse(signal, metrics, error)
+
+
+def _refuse(signal: str, metrics: Metrics, error: Refused) -> Response:
+    metrics.refused.labels(signal, error.reason).inc()
+    response = _respond(error.status, Status(code=_RPC_CODES[error.status], message=str(error)))
+    if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response
+
+
+def _overloaded() -> Refused:
+    message = "the writer is behind: send it again in a moment"
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", message)
 
 
 def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
     message = ExportTraceServiceRequest()
     size = _read(message, limits.max_bytes)
-    rejected = _reject_spans(message, limits, metrics)
+    rejected = _reject_spans(message, limits)
     accepted = sum(len(group.spans) for batch in message.resource_spans for group in batch.scope_spans)
     if accepted:
         _queue(lambda: spans.append(message.resource_spans, size))
     metrics.spans_received.inc(accepted)
+    for reason, count in rejected.items():
+        metrics.spans_rejected.labels(reason).inc(count)
     answer = ExportTraceServiceResponse()
     answer.partial_success.SetInParent()  # as the Collector's
     if rejected:
@@ -131,15 +149,13 @@ def _queue(append: Callable[[], None]) -> None:
     try:
         append()
     except Full:
-        raise Refused(
-            HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "the writer is behind: send it again in a moment"
-        ) from None
+        raise _overloaded() from None
 
 
 # -- spans that cannot be kept
 
 
-def _reject_spans(message: ExportTraceServiceRequest, limits: Limits, metrics: Metrics) -> Mapping[str, int]:
+def _reject_spans(message: ExportTraceServiceRequest, limits: Limits) -> Mapping[str, int]:
     """Take out the spans that cannot be kept; say how many there were, by reason."""
     now = time.time_ns()
     times = (now - int(limits.max_age_seconds * 1e9), now + _AHEAD)
@@ -152,7 +168,6 @@ def _reject_spans(message: ExportTraceServiceRequest, limits: Limits, metrics: M
             kept = [span for span, reason in zip(group.spans, reasons, strict=True) if not reason]
             for reason in filter(None, reasons):
                 rejected[reason] = rejected.get(reason, 0) + 1
-                metrics.spans_rejected.labels(reason).inc()
             del group.spans[:]
             group.spans.extend(kept)
     return rejected
