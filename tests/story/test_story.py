@@ -279,7 +279,11 @@ def test_ctrl_c_ends_it_quietly(shop):
 
 def test_whoever_has_read_enough_may_close_the_pipe(shop):
     shop.lines += [line(2, "order-service", "order.noted", 20, text="x" * 1000) for _ in range(500)]
-    with subprocess.Popen(COMMAND, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # Unbuffered, Python would not even notice.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        COMMAND, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout.readline() == b"Order 7\n"
         process.stdout.close()
         err = process.stderr.read()
