@@ -14,7 +14,7 @@ from observability.contract import Contract, Event, Group, Rule, Rules, Tree, lo
 HEAD = """\
 # What the shop tells about itself
 Every span, metric and log event, by name; nothing else is emitted. Tests check the running system against this in both
-modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_contract_compose.py`).
+modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_telemetry.py`).
 
 <!-- Written by `make docs` from observability/contract.yaml: change it there. -->
 

@@ -56,7 +56,8 @@ class Shopper:
 
     def __call__(self, method, path, *statuses, token=None, name=None, **kwargs):
         """Ask, and expect one of the statuses; the answer's trace is kept under the name."""
-        answer = self._client(method, path, token, **kwargs)
+        while (answer := self._client(method, path, token, **kwargs)).status_code == 429:
+            time.sleep(0.1)  # logins are limited, and there are more of them here than a person makes
         assert answer.status_code in statuses, f"{method} {path}: {answer.status_code} {answer.text}"
         if answer.status_code >= 400:
             self.walk.answers.append((f"{method} {path.partition('?')[0]}", answer.text))
