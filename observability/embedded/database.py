@@ -27,7 +27,9 @@ _TIDY_SECONDS = 0.05  # of deleting between two groups
 _VACUUM_PAGES = 256
 _READ_SECONDS = 20.0
 _IDLE_SECONDS = 1.0
-_NEARLY_FULL = 0.9
+_NEARLY_FULL = 0.9  # shares of the queue
+_ENOUGH = 0.1
+_CHECKPOINT_PAGES = 4000  # of 4 KiB: each checkpoint waits for the disk, and writes a page once that changed often
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock
 
 Write = Callable[[sqlite3.Connection], None]
@@ -216,7 +218,8 @@ class Database:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last second, not the file
-        connection.execute(f"PRAGMA journal_size_limit = {16 * MEGABYTE}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096}")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         if new:
@@ -257,7 +260,7 @@ class Database:
                 idle = not self._queue
                 self._busy = not idle
                 if self._queue and not self._stopping:
-                    self._changed.wait_for(lambda: self._stopping, _LINGER_SECONDS)
+                    self._changed.wait_for(self._has_enough, _LINGER_SECONDS)
             try:
                 if not idle:
                     self._write_group()
@@ -267,6 +270,10 @@ class Database:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 time.sleep(_LINGER_SECONDS)
+
+    def _has_enough(self) -> bool:
+        """Whether there is so much to write that waiting for more would cost more than it saves."""
+        return self._stopping or self.figures.queued_bytes > self._queue_limit * _ENOUGH
 
     def _write_group(self) -> None:
         """Write what is queued, and what comes meanwhile, as one transaction."""
