@@ -168,7 +168,7 @@ class Lines:
     def __init__(self, rows):
         self.rows = rows
 
-    def lines(self, _query, start, end, *, backward, wanted):
+    def lines(self, _query, start, end, *, backward, **_hints):
         rows = [row for row in self.rows if start <= row[0] < end]
         for timestamp, text, metadata in reversed(rows) if backward else rows:
             yield Line(timestamp, text, {"a": "b"}, metadata)
@@ -202,6 +202,15 @@ def test_too_many_series_are_refused():
     with pytest.raises(LogQLError, match=rf"maximum number of series \({MAX_INNER_SERIES}\)"):
         points('count(count_over_time({a="b"}[10s]))', more)
     assert points('sum(count_over_time({a="b"}[10s]))', more, end=10 * SECOND) == {(): [None, MAX_INNER_SERIES + 1.0]}
+
+
+def test_an_answer_is_bounded(monkeypatch):
+    monkeypatch.setattr("observability.embedded.logql.engine.MAX_ANSWER", 1000)
+    rows = [(number, "x" * 100, {}) for number in range(20)]
+    asked = {"backward": True, "interval": 0, "clock": Clock()}
+    assert len(select_lines(Lines(rows), parse('{a="b"}'), 0, 20, limit=10, **asked)) == 10
+    with pytest.raises(LogQLError, match="ask for fewer"):
+        select_lines(Lines(rows), parse('{a="b"}'), 0, 20, limit=11, **asked)
 
 
 def test_a_query_ends_when_its_time_is_over():

@@ -35,6 +35,9 @@ MAX_SERIES = 500
 MAX_INNER_SERIES = 20_000
 """While computing: more would be a matter of memory. Loki has no such limit."""
 
+MAX_ANSWER = 64 * 1024 * 1024
+"""Characters of the lines of an answer: a matter of memory too."""
+
 _LOOKS = 256  # lines, or points, between two looks at the clock
 
 Key = tuple[tuple[str, str], ...]
@@ -119,10 +122,14 @@ def select_lines(  # noqa: PLR0913  # what Loki's API takes
 ) -> list[Line]:
     """Give the lines that a log query asks for, in order of time."""
     found: list[Line] = []
+    size = 0
     for line in _run(source, query, start, end, backward=backward, clock=clock):
         if interval and found and abs(line.timestamp - found[-1].timestamp) < interval:
             continue
         found.append(line)
+        size += len(line.text)
+        if size > MAX_ANSWER:
+            raise LogQLError(f"the lines are larger than {MAX_ANSWER} characters together: ask for fewer by `limit`")
         if len(found) == limit:
             break
     return found
