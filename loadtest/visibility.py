@@ -172,6 +172,7 @@ def main() -> None:
         if not arguments.quiet:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
 
+    say("looking for single orders")
     seen = freshness(client, arguments.fresh, arguments.at_once, say)
     traces, wrong = completeness(client, arguments.orders, arguments.clients, say)
     sample = traces[:: max(1, len(traces) // 50)]
@@ -197,4 +198,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (RuntimeError, urllib3.exceptions.HTTPError) as error:
+        sys.exit(f"This needs a running stack, see --help: {error}")
