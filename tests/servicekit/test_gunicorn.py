@@ -46,7 +46,7 @@ class Server:
         assert self.process.poll() is None, self.output
         try:
             return requests.get(f"{self.client.root}/healthz", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # it listens before its worker is there
             return False
 
     def stop(self):
