@@ -71,6 +71,7 @@ class _Answer:
 def blueprint(store: LogStore, *, query_seconds: float = QUERY_SECONDS) -> Blueprint:
     """Make the API of a store."""
     api = Blueprint("loki", __name__)
+    parse("1")  # makes the parser, which takes a quarter of a second: the first query should not wait for that
     routes = _Routes(store, query_seconds)
     views: dict[str, Callable[..., Response]] = {
         f"{PREFIX}/query_range": routes.query_range,
