@@ -196,7 +196,6 @@ def test_every_counter_is_there_from_the_start(start_embedded):
         "embedded_log_lines_cut_total",
         "embedded_log_lines_not_json_total",
         "embedded_log_files",
-        "embedded_database_commits_total",
         "embedded_database_deleted_total",
         "embedded_database_failed_writes_total",
     ):
