@@ -48,13 +48,13 @@ class SeenLine:
 
 @dataclass(frozen=True)
 class SeenMetric:
-    """A metric of one service, with the labels of all its series."""
+    """A metric of one service, with the labels of all its series, and the traces that its exemplars lead to."""
 
     service: str
     name: str
     type: str
     series: tuple
-    exemplars: int = 0
+    exemplars: tuple = ()
 
 
 @dataclass
@@ -123,8 +123,8 @@ def metrics_of(service, exposition):
             tuple(sorted((key, value) for key, value in sample.labels.items() if key != "le"))
             for sample in family.samples
         }
-        exemplars = sum(sample.exemplar is not None for sample in family.samples)
-        yield SeenMetric(service, name, family.type, tuple(sorted(series)), exemplars)
+        exemplars = {sample.exemplar.labels["trace_id"] for sample in family.samples if sample.exemplar is not None}
+        yield SeenMetric(service, name, family.type, tuple(sorted(series)), tuple(exemplars))
 
 
 # The checks

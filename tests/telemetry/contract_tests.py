@@ -42,3 +42,8 @@ def test_metrics_are_those_of_the_contract(evidence):
 def test_prometheus_has_them_with_the_target_s_labels_and_no_others(evidence):
     difference = check_series(CONTRACT, evidence.series, evidence.mode)
     assert not difference, difference
+
+
+def test_every_exemplar_leads_to_a_trace(evidence):
+    assert not evidence.dead_exemplars
+    assert sum(len(metric.exemplars) for metric in evidence.metrics) > 100

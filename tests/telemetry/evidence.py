@@ -11,6 +11,7 @@ class Evidence:
     """The walk, and what could be found of it.
 
     Attributes:
+        dead_exemplars: Metrics with an exemplar that leads to no trace.
         texts: All that was kept anywhere, as text: where -> text.
     """
 
@@ -21,6 +22,7 @@ class Evidence:
     lines: list
     metrics: list
     series: list
+    dead_exemplars: set
     texts: dict
 
     def trace(self, name):
@@ -44,9 +46,16 @@ def gather(shop):
     lines = shop.lines('{service_namespace="shop"}', done.since - 3600)
     metrics, expositions = shop.metrics()
     series = shop.series()
+    known = {span.trace_id for span in spans}
+    dead = {
+        f"{metric.service} {metric.name}"
+        for metric in metrics
+        for trace_id in metric.exemplars
+        if trace_id not in known and not shop.trace(trace_id)
+    }
     texts = {f"traces {number}": text for number, text in enumerate(traces)}
     texts |= {f"metrics {number}": text for number, text in enumerate(expositions)}
     texts["log lines"] = "\n".join(f"{line.labels} {line.metadata} {line.text}" for line in lines)
     texts["series"] = "\n".join(map(str, series))
     texts |= shop.files()
-    return Evidence(shop.mode, done, marks, spans, lines, metrics, series, texts)
+    return Evidence(shop.mode, done, marks, spans, lines, metrics, series, dead, texts)
