@@ -67,7 +67,8 @@ def _group(group: Group) -> Iterator[str]:
         yield from _table(("span", "kind", "says", "attributes"), rows)
     if group.metrics:
         metrics = (
-            (f"`{metric.name}`", metric.type + (", exemplars" if metric.exemplars else ""),
+            (f"`{metric.name}`",
+             metric.type + ", exemplars" * metric.exemplars + ", pushed" * metric.pushed,
              metric.says, _listed(metric.labels))
             for metric in group.metrics
         )  # fmt: skip

@@ -101,6 +101,8 @@ class Metric(Seen):
     labels: Rules = {}
     exemplars: bool = False
     """Whether its points lead to traces."""
+    pushed: bool = False
+    """Whether it comes to Prometheus by itself, and is on nobody's `/metrics`."""
     says: str
 
 

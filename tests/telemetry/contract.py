@@ -321,7 +321,7 @@ def check_metrics(contract, metrics, mode):
         if metric.exemplars and not declared.exemplars:
             total.undeclared.add(f"{where}: exemplars")
     for key, declared in contract.metrics.items():
-        if declared.expected(mode) and key not in seen:
+        if declared.expected(mode) and not declared.pushed and key not in seen:
             total.missing.add(" ".join(key))
     return total
 
@@ -349,6 +349,8 @@ def check_series(contract, series, mode):
             for key, rule in {**declared.labels, **contract.target_labels}.items()
         }
         total |= check_values(where, rules, own)
+        if declared.pushed == ("instance" in own):
+            total.undeclared.add(f"{where} was {'scraped' if declared.pushed else 'pushed'}")
     for key, declared in contract.metrics.items():
         if declared.expected(mode) and key not in seen:
             total.missing.add(f"{' '.join(key)} in Prometheus")
