@@ -57,9 +57,12 @@ def _follow(settings: GatewaySettings, metrics: GatewayMetrics, follower: Follow
     try:
         _serve(create_app(metrics.registry, lambda: follower.healthy, None), settings)
     finally:
-        reading.stop(_STOP_SECONDS)
-    reading.run_once()  # what came last
-    follower.close()
+        ended = reading.stop(_STOP_SECONDS)
+        if not ended:  # it waits for room, and nobody may come between
+            follower.abandon()
+    if ended:
+        reading.run_once()  # what came last
+        follower.close()
 
 
 def _serve(app: Flask, settings: GatewaySettings) -> None:

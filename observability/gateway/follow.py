@@ -36,6 +36,7 @@ class Follower:
         self._rest = b""
         self._skipping = False
         self._noted: tuple[int, int] | None = None
+        self._abandoned = False
         self.healthy = True
 
     def read(self, stopping: Callable[[], bool]) -> None:
@@ -48,8 +49,15 @@ class Follower:
             if self.healthy:
                 logs.get_logger().error("log.unreadable", exc_info=error)
             self.healthy = False
+        except Exception:
+            self.healthy = False
+            raise
         else:
             self.healthy = True
+
+    def abandon(self) -> None:
+        """Note nothing from now on: lines that somebody still takes are read again after a restart."""
+        self._abandoned = True
 
     def close(self) -> None:
         """Let go of the file."""
@@ -120,7 +128,7 @@ class Follower:
             return 0, 0  # the first start, or something else than our file
 
     def _note(self) -> None:
-        if self._file is None:
+        if self._file is None or self._abandoned:
             return
         position = os.fstat(self._file.fileno()).st_ino, self._file.tell() - len(self._rest)
         if position == self._noted:

@@ -29,10 +29,11 @@ class Periodic:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self, timeout_seconds: float = 5.0) -> None:
-        """Ask it to end after the round at hand, and wait for that."""
+    def stop(self, timeout_seconds: float = 5.0) -> bool:
+        """Ask it to end after the round at hand, and wait for that; False if it is still at it."""
         self._stopping.set()
         self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
 
     @property
     def started(self) -> bool:

@@ -1,11 +1,17 @@
 """Following the log file: nothing is lost, nothing comes twice, whatever happens to the file."""
 
 import json
+import threading
 
 import pytest
 import structlog
 
+from observability.gateway import __main__ as process
 from observability.gateway.follow import Follower
+from observability.gateway.line import Vocabulary
+from observability.gateway.metrics import GatewayMetrics
+from observability.gateway.settings import ROUTES, GatewaySettings
+from tests.fixtures.services import eventually
 
 
 class Reader:
@@ -153,6 +159,42 @@ def test_a_file_it_may_not_read_is_said_once_until_it_is_readable(reader):
     reader.append("a\n")
     assert reader.read() == ["a"]
     assert reader.follower.healthy
+
+
+def test_an_error_of_who_takes_the_lines_is_ill_health(reader):
+    def refuse(_lines):
+        raise ValueError("no")
+
+    failing = Follower(reader.path, reader.state, refuse)
+    reader.append("a\n")
+    with pytest.raises(ValueError, match="no"):
+        failing.read(lambda: False)
+    assert not failing.healthy
+    failing.close()
+
+
+def test_lines_still_being_taken_at_the_end_are_read_again(reader, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+    taken = []
+
+    def take(lines):
+        taken.append(len(lines))
+        begun.set()
+        go.wait(10)
+
+    reader.append("x\n" * 400_000)
+    monkeypatch.setattr(process, "_serve", lambda _app, _settings: begun.wait(10))
+    monkeypatch.setattr(process, "_STOP_SECONDS", 0.05)
+    settings = GatewaySettings(access_log_file=reader.path)
+    follower = Follower(reader.path, reader.state, take)
+    process._follow(settings, GatewayMetrics(Vocabulary.of(ROUTES)), follower)
+    assert len(taken) == 1  # nobody read beside it
+    go.set()
+    eventually(lambda: "follow" not in {thread.name for thread in threading.enumerate()})
+    follower.close()
+    assert not reader.state.exists()
+    reader.follower.read(lambda: False)
+    assert len(reader.lines) == 400_000
 
 
 def test_a_state_that_cannot_be_written_stops_nothing(reader):

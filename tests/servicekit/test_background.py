@@ -41,16 +41,22 @@ def test_stopping_waits_for_the_round_at_hand_and_no_other_follows():
     task = Periodic("sweep", 0.01, work)
     task.start()
     begun.wait(5)
-    task.stop()
+    assert task.stop()
     assert ended == [1]
     assert "sweep" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_stopping_waits_no_longer_than_told():
-    release = threading.Event()
-    task = _running(lambda _: release.wait(10))
+    begun, release = threading.Event(), threading.Event()
+
+    def work(_stopping):
+        begun.set()
+        release.wait(10)
+
+    task = _running(work)
+    begun.wait(5)
     started = time.monotonic()
-    task.stop(timeout_seconds=0.1)
+    assert not task.stop(timeout_seconds=0.1)
     assert time.monotonic() - started < 1
     release.set()
     eventually(lambda: "sweep" not in {thread.name for thread in threading.enumerate()})
