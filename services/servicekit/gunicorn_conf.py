@@ -33,6 +33,11 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         """Log a warning, of an invalid request without its text: what was sent may hold a token."""
         super().warning(msg.partition(" from ip=")[0], *args, **kwargs)
 
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log what happened and not to what: the arguments quote requests, headers and all."""
+        if told := msg.partition("%")[0].strip() if args else msg:
+            super().debug("%s", told, **kwargs)
+
     def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """Log an exception, without the arguments, which are the request's method and URI."""
         super().exception("Error handling request" if args else msg, **kwargs)

@@ -110,6 +110,18 @@ def test_what_is_no_http_is_refused_and_not_quoted_in_the_log(sample, request_by
     assert "canary" not in sample.output.lower()
 
 
+def test_who_leaves_within_the_headers_is_not_quoted_in_the_log(sample):
+    host, port = sample.client.root.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /?q=canary HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer canary")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4096) == b""
+    eventually(lambda: "premature client disconnection" in sample.output)
+    sample.client.get("/canary")
+    eventually(lambda: any(event.get("status") == 404 for event in sample.events))
+    assert "canary" not in sample.output.lower()
+
+
 @pytest.mark.parametrize(
     "target",
     [
