@@ -1,7 +1,8 @@
 """Sends spans by OTLP/HTTP: from a bounded queue, in bounded time, counting what was lost.
 
 Telemetry must not hurt the shop. What the queue cannot take is dropped, oldest first; what the backend does not take
-within two seconds is lost; both are counted, and a service ends without waiting for a backend that hangs.
+is lost, and it gets two seconds to be connected to and two for each part of its answer; both are counted. A service
+ends without waiting for a backend that hangs, and says what was lost by that.
 """
 
 import time
@@ -9,15 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import requests
+from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 # Not public, but BatchSpanProcessor is a shell around it that hides what is needed: where to count what is dropped,
 # and how long to wait at the end (30 s).
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanContext, Status
+from opentelemetry.trace import SpanContext, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit import logs
@@ -25,7 +28,7 @@ from servicekit import logs
 DELAY_MS = 200  # somebody who has just placed an order wants to see it
 QUEUE = 2048
 BATCH = 512
-EXPORT_SECONDS = 2.0  # for one batch, retries included
+EXPORT_SECONDS = 2.0  # for one batch, retries included; a backend that answers by drops may take longer
 SHUTDOWN_MS = 1500
 _REMIND_SECONDS = 60.0
 
@@ -52,6 +55,9 @@ ATTRIBUTES = frozenset({
 """The attributes that leave the process, beside the shop's own, `shop.*`."""
 
 
+_STATUSES = {code: Status(code) for code in StatusCode}
+
+
 def cut(span: ReadableSpan) -> ReadableSpan:
     """Return a span with nothing but what the telemetry contract knows.
 
@@ -59,15 +65,16 @@ def cut(span: ReadableSpan) -> ReadableSpan:
     a made-up method, messages of exceptions. A list of what may leave keeps out what they will think of next. The
     client's tracestate is handed on in headers, as W3C wants it, and not kept.
     """
+    attributes: dict[str, Any] = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
     return ReadableSpan(
         span.name,
         _stateless(span.context),
         _stateless(span.parent),
         span.resource,
-        {name: value for name, value in (span.attributes or {}).items() if name in ATTRIBUTES or name[:5] == "shop."},
+        {name: value for name, value in attributes.items() if name in ATTRIBUTES or name[:5] == "shop."},
         links=span.links,
         kind=span.kind,
-        status=Status(span.status.status_code),
+        status=_STATUSES[span.status.status_code],
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
@@ -90,8 +97,9 @@ class Pipeline(SpanProcessor):
 
     def __init__(self, endpoint: str, registry: CollectorRegistry) -> None:
         counts = _Counts(registry)
+        self._exporter = _Exporter(endpoint, counts)
         self._batches: BatchProcessor[ReadableSpan] = BatchProcessor(
-            _Exporter(endpoint, counts),
+            self._exporter,
             schedule_delay_millis=DELAY_MS,
             max_export_batch_size=BATCH,
             export_timeout_millis=EXPORT_SECONDS * 1000,  # not used by it: the exporter keeps to it
@@ -101,17 +109,18 @@ class Pipeline(SpanProcessor):
         )
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Take a span, if it is sampled."""
+        """Take a span, if it is sampled: cut at once, so that nothing of the client's waits here."""
         if span.context is not None and span.context.trace_flags.sampled:
-            self._batches.emit(span)
+            self._batches.emit(cut(span))
 
     def waiting(self) -> int:
         """Say how many spans wait, of QUEUE: who can come back later need not have any dropped."""
         return len(self._batches._queue)  # noqa: SLF001
 
     def shutdown(self) -> None:
-        """Send what is there, for as long as that may take, and end."""
+        """Send what is there, for as long as that may take, say what is left, and end."""
         self._batches.shutdown(SHUTDOWN_MS)
+        self._exporter.give_up(self.waiting())
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Send what is there now; for tests."""
@@ -156,19 +165,31 @@ class _Counts:
         self._exported.labels(error_type).inc(count)
 
 
-_TIMEOUT, _UNAVAILABLE, _REJECTED, _OTHER = _FAILURES = ("timeout", "unavailable", "rejected", "_OTHER")
+_TIMEOUT, _UNAVAILABLE, _REJECTED, _SHUTDOWN, _OTHER = _FAILURES = (
+    "timeout",
+    "unavailable",
+    "rejected",
+    "shutdown",
+    "_OTHER",
+)
 
 
 class _Session(requests.Session):
-    """Remembers how the last request failed: OpenTelemetry's exporter says no more than that it did."""
+    """Remembers how the last request failed: OpenTelemetry's exporter says no more than that it did.
+
+    Attributes:
+        failure: The class of its failure; of one that succeeded, nothing that counts.
+        refused: How many spans the backend refused of a request that it took.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False  # no proxy, no .netrc: as the shop's other clients
         self.failure = ""
+        self.refused = 0
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        self.failure = _UNAVAILABLE
+        self.failure, self.refused = _UNAVAILABLE, 0
         try:
             response = super().request(*args, **kwargs)
         except requests.Timeout:
@@ -176,7 +197,16 @@ class _Session(requests.Session):
             raise
         if response.status_code < 500 and response.status_code != 429:  # noqa: PLR2004  # 429: come again later
             self.failure = _REJECTED  # unless it succeeded, when nobody asks
+        if response.ok and response.content:
+            self.refused = _refused(response.content)
         return response
+
+
+def _refused(answer: bytes) -> int:
+    try:
+        return ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans
+    except DecodeError:
+        return 0  # the status says that it took them
 
 
 class _Exporter(SpanExporter):
@@ -189,20 +219,42 @@ class _Exporter(SpanExporter):
         self._lost = 0
         self._told_at = -_REMIND_SECONDS
         self._told = False
+        self._in_hand = 0
+        self._given_up = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._session.failure = _OTHER
+        self._session.failure, self._session.refused = _OTHER, 0
+        self._in_hand = len(spans)
         result = SpanExportResult.FAILURE
         try:
-            result = self._otlp.export([cut(span) for span in spans])
+            result = self._otlp.export(spans)
         finally:
-            failure = "" if result is SpanExportResult.SUCCESS else self._session.failure
-            self._counts.exported(len(spans), failure)
-            self._tell(failure, len(spans))
+            self._in_hand = 0
+            if not self._given_up:
+                succeeded = result is SpanExportResult.SUCCESS
+                self._count(len(spans), "" if succeeded else self._session.failure)
         return result
 
     def shutdown(self) -> None:
         self._otlp.shutdown()  # type: ignore[no-untyped-call]
+
+    def give_up(self, waiting: int) -> None:
+        """Count and tell what nobody will send: what waits, and what the backend has not answered."""
+        self._given_up = True
+        if lost := waiting + self._in_hand:
+            self._counts.exported(lost, _SHUTDOWN)
+            self._told_at = -_REMIND_SECONDS
+            self._tell(_SHUTDOWN, lost)
+
+    def _count(self, count: int, failure: str) -> None:
+        lost = count if failure else min(self._session.refused, count)
+        if lost:
+            self._counts.exported(lost, failure or _REJECTED)
+            self._tell(failure or _REJECTED, lost)
+        if lost < count:
+            self._counts.exported(count - lost, "")
+            if not lost:
+                self._tell("", 0)
 
     def _tell(self, failure: str, count: int) -> None:
         # A line a minute at most, however often it comes and goes. The endpoint stays out: it may hold a password.

@@ -5,6 +5,8 @@ import time
 
 import pytest
 import structlog
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk._shared_internal import BatchProcessor
 
 from servicekit import exporting
 from servicekit.config import ServiceSettings
@@ -16,7 +18,7 @@ from tests.servicekit.sample import sample_app
 
 PROCESSED = "otel_sdk_processor_span_processed_total"
 EXPORTED = "otel_sdk_exporter_span_exported_total"
-CLASSES = ("timeout", "unavailable", "rejected", "_OTHER")
+CLASSES = ("timeout", "unavailable", "rejected", "shutdown", "_OTHER")
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_a_frozen_backend_costs_no_request_and_what_the_queue_cannot_hold_is_cou
     assert eventually(lambda: client.metric(EXPORTED, error_type="timeout"), 10)
 
 
-def test_a_backend_that_hangs_does_not_hold_up_the_end(collector):
+def test_a_backend_that_hangs_does_not_hold_up_the_end_and_what_it_has_not_taken_is_told(collector, told):
     collector.frozen.set()
     telemetry = Telemetry("sample", ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint), Metrics())
     with telemetry.tracer.root("work", {}):
@@ -136,6 +138,26 @@ def test_a_backend_that_hangs_does_not_hold_up_the_end(collector):
     started = time.monotonic()
     telemetry.shutdown()
     assert time.monotonic() - started < 2
+    assert told == [("telemetry.export_failed", "shutdown")]
+
+
+def test_spans_that_a_backend_refuses_of_a_batch_it_takes_are_lost(start, collector, told):
+    collector.answer = ExportTraceServiceResponse(partial_success={"rejected_spans": 1}).SerializeToString()
+    client = start(collector.endpoint)
+    client.get("/notes/7")
+    eventually(lambda: client.metric(EXPORTED, error_type="rejected") == 1)
+    assert told == [("telemetry.export_failed", "rejected")]
+    collector.answer = b"nonsense"
+    client.get("/notes/7")
+    eventually(lambda: client.metric(EXPORTED, error_type="") >= 1)
+
+
+def test_nothing_that_stays_here_waits_in_the_queue(start, collector, monkeypatch):
+    queued = []
+    monkeypatch.setattr(BatchProcessor, "emit", lambda _self, span: queued.append(span))
+    start(collector.endpoint).get("/notes/7?q=canary", headers={"User-Agent": "canary"})
+    (span,) = eventually(lambda: queued)
+    assert set(span.attributes) <= exporting.ATTRIBUTES
 
 
 def test_the_last_spans_are_sent_before_the_end(collector):
