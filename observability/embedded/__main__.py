@@ -19,6 +19,8 @@ SERVICE = "embedded-backend"
 def main() -> int:
     """Serve until SIGTERM; return the exit status."""
     _parser().parse_args()
+    logs.configure(SERVICE)
+    logs.capture_output()
     try:
         settings = load(BackendSettings)
         logs.configure(SERVICE, settings.log_level)
@@ -28,7 +30,9 @@ def main() -> int:
             signal.signal(number, lambda *_: backend.stop())
         backend.run()
     except (ConfigError, PortInUse, Unusable) as error:
-        sys.stderr.write(f"{SERVICE}: {error}\n")
+        logs.get_logger().error("start.failed", reason=str(error))
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"{SERVICE}: {error}\n")  # for who starts it by hand
         return 1
     return 0
 

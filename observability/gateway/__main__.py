@@ -23,10 +23,12 @@ _STOP_SECONDS = 0.4  # how long its reader may take for the chunk at hand
 
 def main() -> int:
     """Run until SIGTERM."""
+    logs.configure(NAME)  # before all else: what is wrong with the settings is a log line too
+    logs.capture_output()
     try:
         settings = load(GatewaySettings)
     except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # there is no logging yet
+        logs.get_logger().error("start.failed", reason=str(error))
         return 2
     logs.configure(NAME, settings.log_level)
     vocabulary = Vocabulary.of(ROUTES)

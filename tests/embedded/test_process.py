@@ -52,6 +52,8 @@ def test_a_bad_setting_is_one_line_that_names_it(tmp_path, environment, word):
     assert done.returncode == 1
     assert word in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["event"], word in line["reason"]) == ("start.failed", True)
 
 
 @pytest.mark.parametrize("port", ["otlp_port", "jaeger_port", "loki_port"])

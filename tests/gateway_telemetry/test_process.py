@@ -1,5 +1,6 @@
 """gateway-telemetry as a process: started, fed, restarted, killed, without a backend."""
 
+import json
 import os
 import signal
 import socket
@@ -142,9 +143,20 @@ def test_a_log_that_cannot_be_read_is_ill_health(start_telemetry, log, tmp_path)
 )
 def test_settings_that_cannot_be_are_refused_with_their_name(settings, says):
     done = run(settings)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (2, "")
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["event"], line["service"]) == ("start.failed", "gateway-telemetry")
+    assert says in line["reason"]
+
+
+def test_what_is_printed_and_what_ends_it_are_log_lines():
+    """The crash is a bug in its settings' class, the print one of a library's."""
+    bug = "from observability.gateway import settings; settings.GatewaySettings = lambda: print('odd') or 1 / 0"
+    start = "import runpy; runpy.run_module('observability.gateway', run_name='__main__')"
+    done = run({}, "-c", f"{bug}; {start}")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["library.printed", "process.crashed"]
 
 
 def test_a_port_in_use_is_said_in_a_line(tmp_path):
@@ -157,9 +169,9 @@ def test_a_port_in_use_is_said_in_a_line(tmp_path):
     assert "Address already in use" in done.stdout
 
 
-def run(settings):
+def run(settings, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "observability.gateway"],
+        [sys.executable, *(arguments or ("-m", "observability.gateway"))],
         cwd=PROJECT,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": "services", **settings},
         capture_output=True,
