@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
@@ -83,7 +83,8 @@ def configure(service: str, level: str = "info") -> None:
 def capture_output() -> None:
     """Turn what is printed, and what kills a thread or the process, into log lines; after `configure`.
 
-    For processes whose output is a log. What is written before, or by C code, is not caught.
+    For processes whose output is a log. What is written before, or by C code, is not caught. Of a traceback that is
+    printed the exception's message is left out; any other text is logged as it is.
     """
     logging.raiseExceptions = False  # it would print the arguments of a log call that failed
     sys.stdout = _Printed("stdout")
@@ -100,23 +101,45 @@ def capture_output() -> None:
     sys.excepthook = process_crashed
 
 
+class _Writing(threading.local):
+    """Where a thread is in what it prints: threads must not mix theirs."""
+
+    rest = ""  # of a line, until its end comes
+    inside: Literal["text", "frames", "message"] = "text"
+
+
 class _Printed(io.TextIOBase):
     """Logs each line that is written to it."""
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
-        self._rest = threading.local()  # of a line, until its end comes; threads must not mix theirs
+        self._writing = _Writing()
 
     def write(self, text: str) -> int:
-        *lines, self._rest.text = (getattr(self._rest, "text", "") + text).split("\n")
-        if len(self._rest.text) > MAX_LINE:  # a line without end
-            lines.append(self._rest.text)
-            self._rest.text = ""
+        writing = self._writing
+        *lines, writing.rest = (writing.rest + text).split("\n")
+        if len(writing.rest) > MAX_LINE:  # a line without end
+            lines.append(writing.rest)
+            writing.rest = ""
         for line in lines:
-            if line.strip():
+            if (told := self._without_message(line)).strip():
                 level = logging.INFO if self._stream == "stdout" else logging.WARNING
-                get_logger().log(level, "library.printed", message=line, stream=self._stream)
+                get_logger().log(level, "library.printed", message=told, stream=self._stream)
+        if writing.inside == "message" and not writing.rest:
+            writing.inside = "text"  # a message of many lines is written at once
         return len(text)
+
+    def _without_message(self, line: str) -> str:
+        """Keep the frames and the type of a traceback: what the exception says may be a row or an input."""
+        writing = self._writing
+        if line.endswith("Traceback (most recent call last):"):
+            writing.inside = "frames"
+        elif writing.inside == "message":
+            return ""
+        elif writing.inside == "frames" and not line.startswith(" "):
+            writing.inside = "message"
+            return line.partition(":")[0]
+        return line
 
     def writable(self) -> bool:
         return True
@@ -209,9 +232,28 @@ def _encoded(event: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(event, default=repr)
     except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no string
-        return json.dumps(event, default=repr, skipkeys=True).encode()
+        try:
+            return json.dumps(event, default=repr, skipkeys=True, allow_nan=False).encode()
+        except ValueError:  # no number, or a list that holds itself
+            texts = {name: value if isinstance(value, str) else repr(value) for name, value in event.items()}
+            return json.dumps(texts).encode()
 
 
 def _shortened(value: object) -> object:
+    if isinstance(value, list):
+        return _last_of(value)
     text = value if isinstance(value, str) else _encoded({"": value}).decode()[4:-1]
     return value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "…"
+
+
+def _last_of(items: list[object]) -> list[object]:
+    """Keep what fits of a list: of a traceback, the innermost frames."""
+    kept: list[object] = []
+    room = _MAX_VALUE
+    for item in reversed(items):
+        short = _shortened(item)
+        room -= len(_encoded({"": short}))
+        if kept and room < 0:
+            break
+        kept.insert(0, short)
+    return kept

@@ -158,7 +158,7 @@ def test_no_message_no_local_and_no_row_of_an_exception_is_logged(run, by_event)
 
 
 ODD = """
-import sys
+import sys, traceback
 from servicekit import logs
 logs.configure("sample-service")
 log = logs.get_logger()
@@ -166,11 +166,20 @@ log.info("value.long", text="x" * 100_000, frames=["y" * 2000] * 20, order_id=7)
 log.info("values.many", **{f"field_{n}": "z" * 500 for n in range(100)})
 log.info("event." + "w" * 100_000)
 log.info("surrogate.half", text="a\\ud800b", big=10**30, keys={(1, 2): 3})
+log.info("number.none", big=10**30, ratio=float("nan"))
 logs.capture_output()
 print("a line", "another")
 print("no end", end="")
 print(", but now")
 print("x" * 20_000)
+try:
+    try:
+        raise RuntimeError("canary-inner")
+    except RuntimeError as error:
+        raise ValueError("canary-first\\ncanary-second") from error
+except ValueError:
+    traceback.print_exc()
+    sys.stderr.write(traceback.format_exc())
 sys.stderr.write("one\\ntwo\\n\\n")
 raise RuntimeError("canary-message")
 """
@@ -200,6 +209,8 @@ def test_no_line_is_longer_than_the_bound_and_each_is_still_an_object(odd, odd_l
     long, many, event, *_ = odd_lines
     assert (long["event"], long["order_id"], long["cut"]) == ("value.long", 7, True)
     assert long["text"].startswith("xxx")
+    (frame,) = long["frames"]  # of twenty, the last
+    assert frame.startswith("yyy")
     assert (many["event"], many["cut"]) == ("values.many", True)
     assert event["event"].startswith("event.www")
 
@@ -208,12 +219,21 @@ def test_what_json_cannot_say_costs_no_line(odd_lines):
     (line,) = [line for line in odd_lines if line["event"] == "surrogate.half"]
     assert line["text"].startswith("a")
     assert int(line["big"]) == 10**30
+    (line,) = [line for line in odd_lines if line["event"] == "number.none"]
+    assert line["ratio"] == "nan"
 
 
 def test_what_is_printed_is_a_log_line_each(odd_lines):
     printed = [(line["message"], line["stream"]) for line in odd_lines if line["event"] == "library.printed"]
     assert printed[:2] == [("a line another", "stdout"), ("no end, but now", "stdout")]
     assert printed[-2:] == [("one", "stderr"), ("two", "stderr")]
+
+
+def test_of_a_printed_traceback_the_message_is_left_out(odd, odd_lines):
+    printed = [line["message"] for line in odd_lines if line["event"] == "library.printed"]
+    assert printed.count("ValueError") == printed.count("RuntimeError") == 2
+    assert len([line for line in printed if line.startswith("  File ")]) == 4
+    assert b"canary" not in odd
 
 
 def test_what_ends_the_process_is_a_log_line_without_its_message(odd, odd_lines):
