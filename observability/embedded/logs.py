@@ -41,6 +41,7 @@ INDEXED = {
 """The resource attributes that are labels of the stream. All others are metadata, as Loki is configured here."""
 
 _UNKNOWN_SERVICE = "unknown_service"  # Loki's
+_DAY_NS = 24 * 3600 * 1_000_000_000
 _DELETED_AT_ONCE = 500
 _SAMPLED = 100  # lines whose size stands for that of all
 _PUSHED = 10  # line filters that SQLite does
@@ -273,6 +274,11 @@ def insert(connection: sqlite3.Connection, prepared: Prepared) -> None:
     )
 
 
+def is_plausible(timestamp_ns: int, now_ns: int) -> bool:
+    """Say whether a line can have this time. One that is far ahead would outlive all others: it never gets old."""
+    return 0 <= timestamp_ns <= now_ns + _DAY_NS
+
+
 # --- filters that SQLite does ---
 
 
@@ -374,7 +380,9 @@ def _entry(record: LogRecord, labels: dict[str, str], common: dict[str, str], no
     if record.time_unix_nano and record.observed_time_unix_nano:
         metadata["observed_timestamp"] = str(record.observed_time_unix_nano)
     timestamp = record.time_unix_nano or record.observed_time_unix_nano or now
-    return LogEntry(min(timestamp, 2**63 - 1), labels, metadata, _as_text(record.body))
+    if not is_plausible(timestamp, now):
+        timestamp = now
+    return LogEntry(timestamp, labels, metadata, _as_text(record.body))
 
 
 def _set(metadata: dict[str, str], **values: str) -> None:

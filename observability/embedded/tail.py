@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from observability.embedded.database import Full
-from observability.embedded.logs import INDEXED, MAX_LINE, LogEntry, LogStore, insert, prepare
+from observability.embedded.logs import INDEXED, MAX_LINE, LogEntry, LogStore, insert, is_plausible, prepare
 from servicekit import logs
 
 if TYPE_CHECKING:
@@ -312,7 +312,9 @@ class Tail:
             }
             metadata = {name: value for name in _METADATA if isinstance(value := fields.get(name), str) and value}
             # Equal lines without a time of their own are two all the same.
-            yield LogEntry(now + number if timestamp is None else timestamp, labels, metadata, line)
+            if timestamp is None or not is_plausible(timestamp, now):
+                timestamp = now + number
+            yield LogEntry(timestamp, labels, metadata, line)
 
 
 def _siblings(path: Path) -> list[Path]:

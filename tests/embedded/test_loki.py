@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 from flask import Flask
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
 from observability.embedded import logs, loki
 from observability.embedded.database import Database
@@ -160,6 +162,16 @@ def test_the_metadata_of_a_record_is_what_loki_makes_of_it(keep):
         },
         "line",
     )
+
+
+def test_a_record_from_far_ahead_gets_the_time_at_which_it_came():
+    now = time.time_ns()
+    times = [now + 23 * 3600 * SECOND, now + 25 * 3600 * SECOND, 2**64 - 1]
+    records = [LogRecord(time_unix_nano=at) for at in times]
+    request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=records)])])
+    kept, *moved = [entry.timestamp_ns for entry in entries_from_otlp(request)]
+    assert kept == times[0]
+    assert all(abs(at - now) < 10 * SECOND for at in moved)
 
 
 def test_a_line_that_is_too_long_is_cut(keep):

@@ -99,6 +99,17 @@ def test_a_line_is_stored_with_its_time_its_service_and_its_trace(followed):
     assert ts == (int(BASE.timestamp()) * 10**6 + BASE.microsecond + 7) * 1000
 
 
+@pytest.mark.parametrize(
+    "time_", ["0001-01-01T00:00:00Z", "2263-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1969-01-01"]
+)
+def test_a_line_of_an_impossible_time_gets_that_of_its_reading(followed, time_):
+    followed.start()
+    lines = [line(0), line(1, timestamp=time_), line(2)]
+    followed.write(*lines)
+    followed.expect(*lines)
+    assert abs(followed.rows("ts")[1] - time.time_ns()) < 10 * 10**9
+
+
 def test_a_file_that_comes_later_is_found(followed):
     followed.start()
     time.sleep(0.2)
