@@ -108,8 +108,10 @@ class ComposedStack:
 
     def __init__(self, environment):
         self._command = shlex.split(environment["HEALTH_COMPOSE"])
-        # The base file has no backends. `ps` lists those too that came with another file.
-        self.absent = set() if "jaeger" in self._compose("ps", "--services").split() else {"backends", "prometheus"}
+        # The base file has no backends. `ps` lists those too that came with another file; those that are dead as well,
+        # with `--all`: a dead backend is an illness.
+        there = self._compose("ps", "--all", "--services").split()
+        self.absent = set() if "jaeger" in there else {"backends", "prometheus"}
         self.gateway = Client(f"http://localhost:{environment.get('GATEWAY_PORT') or 80}")
         self.services = {name: ComposedService(self._compose, f"{name}-service") for name in SERVICES}
 
