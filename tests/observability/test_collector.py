@@ -239,5 +239,6 @@ def test_each_queue_that_holds_what_cannot_be_sent_again_is_on_disk_and_bounded(
     for name in set(exporters) - {"otlp_http/prometheus"}:
         queue = exporters[name]["sending_queue"]
         assert queue["storage"] == "file_storage"
+        assert exporters[name]["retry_on_failure"]["max_elapsed_time"] == "0s"  # tried for as long as it takes
         assert (queue["sizer"], queue["queue_size"]) == ("bytes", 64 * 2**20)
         assert queue["batch"]["flush_timeout"] == "200ms"
