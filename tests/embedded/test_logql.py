@@ -169,8 +169,8 @@ class Lines:
         self.rows = rows
 
     def lines(self, _query, start, end, *, backward, **_hints):
-        rows = [row for row in self.rows if start <= row[0] < end]
-        for timestamp, text, metadata in reversed(rows) if backward else rows:
+        rows = (row for row in self.rows if start <= row[0] < end)
+        for timestamp, text, metadata in reversed(list(rows)) if backward else rows:
             yield Line(timestamp, text, {"a": "b"}, metadata)
 
 
@@ -202,6 +202,21 @@ def test_too_many_series_are_refused():
     with pytest.raises(LogQLError, match=rf"maximum number of series \({MAX_INNER_SERIES}\)"):
         points('count(count_over_time({a="b"}[10s]))', more)
     assert points('sum(count_over_time({a="b"}[10s]))', more, end=10 * SECOND) == {(): [None, MAX_INNER_SERIES + 1.0]}
+
+
+def test_a_series_for_each_line_is_refused_before_its_windows_are_computed():
+    many = ((SECOND, "x", {"id": str(number)}) for number in range(100_000))
+    with pytest.raises(LogQLError, match=r"maximum number of series \(500\)"):
+        points('count_over_time({a="b"}[10s])', many, step=SECOND)
+    assert len(list(many)) > 99_000  # they were not even read
+
+
+def test_series_times_steps_are_bounded():
+    rows = [(SECOND, "x", {"id": str(number)}) for number in range(300)]
+    query = 'max(count_over_time({a="b"}[1s]))'
+    assert len(points(query, rows, end=5000 * SECOND, step=SECOND)) == 1
+    with pytest.raises(LogQLError, match="maximum number of points"):
+        points(query, rows, end=10_000 * SECOND, step=SECOND)
 
 
 def test_an_answer_is_bounded(monkeypatch):

@@ -35,9 +35,25 @@ MAX_SERIES = 500
 MAX_INNER_SERIES = 20_000
 """While computing: more would be a matter of memory. Loki has no such limit."""
 
-MAX_ANSWER = 64 * 1024 * 1024
-"""Characters of the lines of an answer: a matter of memory too."""
+MAX_INNER_POINTS = 2_000_000
+"""While computing: series times steps."""
 
+MAX_ANSWER = 16 * 1024 * 1024
+"""Characters of the lines of an answer and of their metadata: a matter of memory too."""
+
+_TOO_MANY_SERIES = (
+    f"maximum number of series ({MAX_SERIES}) reached for a single query; consider reducing query cardinality by "
+    "adding more specific stream selectors, reducing the time range, or aggregating results with functions like sum(), "
+    "count() or topk()"
+)
+_TOO_MANY_INNER_SERIES = (
+    f"maximum number of series ({MAX_INNER_SERIES}) reached while computing the query: take fewer labels with `keep`, "
+    "or aggregate with sum by (...)"
+)
+_TOO_MANY_POINTS = (
+    f"maximum number of points ({MAX_INNER_POINTS}, series times steps) reached while computing the query: ask for a "
+    "larger step, take fewer labels with `keep`, or aggregate with sum by (...)"
+)
 _LOOKS = 256  # lines, or points, between two looks at the clock
 
 Key = tuple[tuple[str, str], ...]
@@ -127,7 +143,7 @@ def select_lines(  # noqa: PLR0913  # what Loki's API takes
         if interval and found and abs(line.timestamp - found[-1].timestamp) < interval:
             continue
         found.append(line)
-        size += len(line.text)
+        size += len(line.text) + sum(map(len, line.metadata.values()))
         if size > MAX_ANSWER:
             raise LogQLError(f"the lines are larger than {MAX_ANSWER} characters together: ask for fewer by `limit`")
         if len(found) == limit:
@@ -172,6 +188,7 @@ class Evaluation:
         self._source = source
         self._steps = steps
         self._clock = clock
+        self._top: Metric | None = None
 
     def run(self, metric: Metric) -> Series | float:
         """Compute it: a number, or its series.
@@ -180,15 +197,12 @@ class Evaluation:
             LogQLError: The data does not allow it.
             TimeLimit: It took too long.
         """
+        self._top = metric
         result = self._evaluate(metric)
         if isinstance(result, dict):
             result = {key: points for key, points in result.items() if any(point is not None for point in points)}
             if len(result) > MAX_SERIES:
-                raise LogQLError(
-                    f"maximum number of series ({MAX_SERIES}) reached for a single query; consider reducing query "
-                    "cardinality by adding more specific stream selectors, reducing the time range, or aggregating "
-                    "results with functions like sum(), count() or topk()"
-                )
+                raise LogQLError(_TOO_MANY_SERIES)
         return result
 
     def _evaluate(self, metric: Metric) -> Series | float:
@@ -233,6 +247,7 @@ class Evaluation:
         series: dict[Key, tuple[array[int], array[float]]] = {}
         of_size = metric.operation in {"bytes_over_time", "bytes_rate"}
         names = None if needed is None else sorted(needed)
+        most, refusal = self._bound(metric)
         lines = _run(
             self._source, metric.query, start, end, clock=self._clock, needed=needed, in_order=False, text=of_size
         )
@@ -245,11 +260,8 @@ class Evaluation:
                 key = tuple([(name, value) for name in names if (value := line.get(name))])
             samples = series.get(key)
             if samples is None:
-                if len(series) >= MAX_INNER_SERIES:
-                    raise LogQLError(
-                        f"maximum number of series ({MAX_INNER_SERIES}) reached while computing the query: take fewer "
-                        "labels with `keep`, or aggregate with sum by (...)"
-                    )
+                if len(series) >= most:
+                    raise LogQLError(refusal)
                 samples = series[key] = (array("q"), array("d"))
             samples[0].append(line.timestamp)
             if unwrapped:
@@ -257,6 +269,15 @@ class Evaluation:
             else:
                 samples[1].append(float(len(line.text.encode())) if of_size else 1.0)
         return {key: _in_order(*samples) for key, samples in series.items()}
+
+    def _bound(self, metric: RangeAggregation) -> tuple[int, str]:
+        """Give how many series there may be, and what to say of more: before the work of all their windows is done."""
+        most, refusal = MAX_INNER_SERIES, _TOO_MANY_INNER_SERIES
+        if MAX_INNER_POINTS // len(self._steps) < most:
+            most, refusal = MAX_INNER_POINTS // len(self._steps), _TOO_MANY_POINTS
+        # Each series that it reads is one of the answer, where no line lies between two windows.
+        answered = metric is self._top and metric.range_ns >= self._steps.step
+        return (MAX_SERIES, _TOO_MANY_SERIES) if answered and most > MAX_SERIES else (most, refusal)
 
     def _windows(self, metric: RangeAggregation, times: array[int], values: array[float], compute: _Compute) -> Points:
         """Compute a value for each step's window, which is open at its old end and closed at its new one."""
