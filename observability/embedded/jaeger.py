@@ -5,6 +5,7 @@ What is answered, and how, was compared with Jaeger 2.13 itself: tests/conforman
 
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
@@ -20,7 +21,10 @@ from observability.embedded.spans import FOREVER, Query, SpanStore, StoredTrace
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1500  # as Jaeger's UI offers; more traces in one answer are more memory than this process should take
-MAX_SPANS_ANSWERED = 50_000  # as JSON, 50 MB
+MAX_ANSWER = 32 * 1024 * 1024  # bytes; some 30,000 spans
+
+_PARALLEL = 2  # answers with traces at once: a matter of memory
+_WAIT_SECONDS = 10.0  # for a turn
 
 _US = 1_000
 _MS = 1_000_000
@@ -41,6 +45,7 @@ class BadRequest(ValueError):  # noqa: N818  # as HTTP calls it
 def blueprint(spans: SpanStore) -> Blueprint:
     """Make the API's routes."""
     routes = Blueprint("jaeger", __name__)
+    turns = threading.BoundedSemaphore(_PARALLEL)
 
     @routes.get("/api/services")
     def services() -> Response:
@@ -62,16 +67,18 @@ def blueprint(spans: SpanStore) -> Blueprint:
     @routes.get("/api/traces/<trace_id>")
     def trace(trace_id: str) -> Response:
         _boolean("raw")
-        found = spans.trace(_trace_id(trace_id))
-        return _error(HTTPStatus.NOT_FOUND, "trace not found") if found is None else _answer(_rendered([found]))
+        with _turn(turns):
+            found = spans.trace(_trace_id(trace_id))
+            return _error(HTTPStatus.NOT_FOUND, "trace not found") if found is None else _answer(_rendered([found]))
 
     @routes.get("/api/traces")
     def search() -> Response:
         _boolean("raw")
-        if wanted := request.args.getlist("traceID"):
-            return _traces(spans, wanted)
-        with contextlib.closing(spans.search(_query())) as found:
-            return _answer(_rendered(found))
+        with _turn(turns):
+            if wanted := request.args.getlist("traceID"):
+                return _traces(spans, wanted)
+            with contextlib.closing(spans.search(_query())) as found:
+                return _answer(_rendered(found))
 
     @routes.get("/api/dependencies")
     def dependencies() -> Response:
@@ -162,14 +169,25 @@ def _traces(spans: SpanStore, wanted: Sequence[str]) -> Response:
     return _answer(rendered, errors=missing or None)
 
 
+@contextlib.contextmanager
+def _turn(turns: threading.BoundedSemaphore) -> Iterator[None]:
+    if not turns.acquire(timeout=_WAIT_SECONDS):
+        raise Timeout("too many searches at once: try again in a moment")
+    try:
+        yield
+    finally:
+        turns.release()
+
+
 def _rendered(traces: Iterable[StoredTrace]) -> list[orjson.Fragment]:
     """Make each trace into text at once, which takes a tenth of the memory."""
-    rendered, spans = [], 0
+    rendered, size = [], 0
     for trace in traces:
-        spans += len(trace.spans)
-        if spans > MAX_SPANS_ANSWERED:
-            raise BadRequest(f"this would be more than {MAX_SPANS_ANSWERED} spans: ask for fewer traces")
-        rendered.append(orjson.Fragment(orjson.dumps(trace_json(trace), option=_pretty())))
+        text = orjson.dumps(trace_json(trace), option=_pretty())
+        size += len(text)
+        if size > MAX_ANSWER:
+            raise BadRequest(f"this would be more than {MAX_ANSWER >> 20} MiB: ask for fewer traces by `limit`")
+        rendered.append(orjson.Fragment(text))
     return rendered
 
 

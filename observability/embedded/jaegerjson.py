@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from observability.embedded import tags
-from observability.embedded.spans import MAX_SPANS, StoredSpan, StoredTrace
+from observability.embedded.spans import MAX_SPANS, MAX_TRACE, StoredSpan, StoredTrace
 
 _US = 1_000
 _MS = 1_000_000
@@ -33,7 +33,7 @@ def trace_json(trace: StoredTrace) -> dict[str, Any]:
                 "tags": _fields(_sorted(tags.of_resource(origin.resource))),
             }
         spans.append(_span(trace_id, span, names[key], warnings.get(span.id)))
-    cut = [f"the trace has more than {MAX_SPANS} spans, and is cut"] if trace.is_cut else None
+    cut = [f"the trace has more than {MAX_SPANS} spans or {MAX_TRACE >> 20} MiB, and is cut"] if trace.is_cut else None
     return {"traceID": trace_id, "spans": spans, "processes": processes, "warnings": cut}
 
 

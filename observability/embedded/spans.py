@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby, repeat
+from itertools import count, groupby, repeat
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
@@ -26,12 +26,14 @@ from observability.embedded import tags
 from observability.embedded.database import Database
 
 MAX_SPANS = 10_000  # of one trace in an answer, as Jaeger's `max_trace_size`
+MAX_TRACE = 12 * 1024 * 1024  # bytes of it, which as JSON are about three times as many
 MAX_ITEMS = 256  # attributes, events and links of a span, each
 MAX_VALUE = 32 * 1024  # bytes of one value
 FOREVER = 2**63 - 1  # SQLite's largest number
 
 _LARGE_SPAN = 4 * MAX_ITEMS  # bytes: what is smaller cannot break a limit
 _SLACK = 60 * 10**9  # a trace's spans are looked for this long before and after its key
+_MOMENTS = 2**24  # nanoseconds, among which traces of one start find their keys
 _RARE = 1000  # traces with a term, up to which it is worth beginning a search there
 _DELETE_SPANS = 300  # at once: about 20 ms of work
 _CACHED_BYTES = 256
@@ -86,7 +88,7 @@ class StoredSpan:
 
 @dataclass(frozen=True)
 class StoredTrace:
-    """A trace's spans by their start, the first MAX_SPANS of them if there are more."""
+    """A trace's spans by their start: not all of them where there are more than MAX_SPANS, or MAX_TRACE bytes."""
 
     id: bytes
     spans: Sequence[StoredSpan]
@@ -316,10 +318,14 @@ class _Keys:
         return key
 
     def _new(self, span: Span) -> int:
-        key = min(span.start_time_unix_nano, self._now)  # a clock that is ahead must not outlive the retention
+        start = min(span.start_time_unix_nano, self._now)  # a clock that is ahead must not outlive the retention
         insert = "INSERT OR IGNORE INTO trace VALUES (?, ?)"
-        while self._connection.execute(insert, (key, span.trace_id)).rowcount == 0:
-            key += 1
+        key = start
+        for attempt in count():
+            if self._connection.execute(insert, (key, span.trace_id)).rowcount:
+                break
+            # Anywhere in the next moments: thousands may begin at the same time, so the next number is taken too.
+            key = start + _hash(span.trace_id + attempt.to_bytes(4)) % _MOMENTS
         return key
 
 
@@ -499,16 +505,21 @@ def _load(connection: sqlite3.Connection, key: int, trace_id: bytes) -> StoredTr
         "SELECT span.id, parent, start, duration, name, kind, origin, rest"
         " FROM span JOIN operation ON operation.id = span.operation WHERE trace = ? LIMIT ?",
         (key, MAX_SPANS + 1),
-    ).fetchall()
+    )
     origins: dict[int, Origin] = {}
-    spans = []
-    for span_id, parent, start, duration, name, kind, origin, rest in rows[:MAX_SPANS]:
+    spans: list[StoredSpan] = []
+    size, is_cut = 0, False
+    for span_id, parent, start, duration, name, kind, origin, rest in rows:
         if origin not in origins:
             service, resource, scope = connection.execute(
                 "SELECT service, resource, scope FROM origin WHERE id = ?", (origin,)
             ).fetchone()
             origins[origin] = Origin(service, Resource.FromString(resource), InstrumentationScope.FromString(scope))
+        size += len(rest) + origins[origin].scope.ByteSize()  # an answer has the scope in each span
+        if len(spans) == MAX_SPANS or (spans and size > MAX_TRACE):
+            is_cut = True
+            break
         span = StoredSpan(span_id, parent, start, duration, name, kind, origins[origin], Span.FromString(rest))
         spans.append(span)
     spans.sort(key=lambda span: (span.start, span.id))
-    return StoredTrace(trace_id, spans, is_cut=len(rows) > MAX_SPANS)
+    return StoredTrace(trace_id, spans, is_cut=is_cut)

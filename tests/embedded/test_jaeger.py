@@ -9,7 +9,7 @@ from tests.conformance.payloads import order
 
 
 def test_an_answer_that_would_be_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jaeger, "MAX_SPANS_ANSWERED", 30)
+    monkeypatch.setattr(jaeger, "MAX_ANSWER", 2**15)
     backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
     backend.database.start()
     traces = [order(number) for number in range(4)]
@@ -24,7 +24,7 @@ def test_an_answer_that_would_be_too_much_is_refused(tmp_path, monkeypatch):
         for path in ("/api/traces?service=nginx", f"/api/traces?{ids}"):
             answer = client.get(path)
             assert answer.status_code == 400
-            assert "more than 30 spans" in answer.get_json(force=True)["errors"][0]["msg"]
+            assert "ask for fewer traces" in answer.get_json(force=True)["errors"][0]["msg"]
     finally:
         backend.database.stop()
 

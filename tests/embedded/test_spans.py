@@ -9,7 +9,7 @@ import pytest
 
 from observability.embedded import spans as module
 from observability.embedded import tags
-from tests.conformance.payloads import Trace, event, order
+from tests.conformance.payloads import Trace, event, order, request
 from tests.fixtures.services import eventually
 
 SECOND = 10**9
@@ -50,6 +50,22 @@ def test_traces_that_begin_in_the_same_nanosecond_are_two(keep):
     first, second = order(1, start=now), order(2, start=now)
     kept.add(first, second)
     assert set(kept.find()) == {first.id, second.id}
+
+
+def test_many_traces_that_begin_in_the_same_nanosecond_are_stored_soon(keep):
+    kept = keep()
+    now = time.time_ns()
+    spans = []
+    for _ in range(20_000):
+        trace = Trace(start=now)
+        trace.add("s", "same")
+        spans += trace.spans
+    message = request(spans, "s")
+    began = time.monotonic()
+    kept.spans.append(message.resource_spans, message.ByteSize())
+    assert kept.database.flush(30)
+    assert time.monotonic() - began < 15  # some 3 s; where each looks for the next free number, minutes
+    assert kept.rows()["trace"] == 20_000
 
 
 def test_a_clock_that_is_ahead_does_not_hide_a_trace(keep):
@@ -98,6 +114,19 @@ def test_a_huge_trace_is_answered_in_part_and_says_so(keep, monkeypatch):
     kept.add(trace)
     found = kept.spans.trace(trace.id)
     assert (len(found.spans), found.is_cut) == (5, True)
+
+
+def test_a_trace_of_large_spans_is_answered_in_part(keep, monkeypatch):
+    monkeypatch.setattr(module, "MAX_TRACE", 100_000)
+    kept = keep()
+    trace = Trace()
+    for _ in range(10):
+        trace.add("s", "large", tags={"text": "x" * 30_000})
+    kept.add(trace)
+    found = kept.spans.trace(trace.id)
+    assert (len(found.spans), found.is_cut) == (3, True)
+    monkeypatch.setattr(module, "MAX_TRACE", 10)
+    assert len(kept.spans.trace(trace.id).spans) == 1
 
 
 def test_what_is_too_old_is_deleted_with_all_that_leads_to_it(keep):
