@@ -30,6 +30,8 @@ _IDLE_SECONDS = 1.0
 _NEARLY_FULL = 0.9  # shares of the queue
 _ENOUGH = 0.1
 _CHECKPOINT_PAGES = 4000  # of 4 KiB: each checkpoint waits for the disk, and writes a page once that changed often
+_READERS_END_SECONDS = 0.5  # that queries have to end, once the file is being closed
+_STOPS = "the backend stops"
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock
 
 Write = Callable[[sqlite3.Connection], None]
@@ -103,6 +105,7 @@ class Database:
         self._busy = False
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
+        self._reading = 0
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._next_look = 0.0
         self._connection: sqlite3.Connection
@@ -133,8 +136,10 @@ class Database:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
-        for reader in self._readers:
-            with contextlib.suppress(sqlite3.Error):
+        with self._changed:
+            idle = self._changed.wait_for(lambda: not self._reading, _READERS_END_SECONDS)
+        if idle:  # else they are the process's end to close: SQLite allows no closing under a query
+            for reader in self._readers:
                 reader.close()
         self._connection.close()
         self._lock.close()
@@ -172,21 +177,32 @@ class Database:
         """Give this thread's connection for reading: one consistent state of the file, for as long as this takes.
 
         Raises:
-            Timeout: It took too long. A query that nobody waits for any more must not go on.
+            Timeout: It took too long, or the file is being closed. A query that nobody waits for must not go on.
         """
-        connection = self._reader()
-        deadline = time.monotonic() + timeout_seconds
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-        connection.execute("BEGIN")
+        with self._changed:
+            if self._stopping:
+                raise Timeout(_STOPS)
+            self._reading += 1
         try:
-            yield connection
-        except sqlite3.OperationalError as error:
-            if time.monotonic() > deadline:
-                raise Timeout(f"the query took longer than {timeout_seconds:g} s") from error
-            raise
+            connection = self._reader()
+            deadline = time.monotonic() + timeout_seconds
+            connection.set_progress_handler(lambda: self._stopping or time.monotonic() > deadline, _STEPS)
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            except sqlite3.OperationalError as error:
+                if self._stopping:
+                    raise Timeout(_STOPS) from error
+                if time.monotonic() > deadline:
+                    raise Timeout(f"the query took longer than {timeout_seconds:g} s") from error
+                raise
+            finally:
+                connection.set_progress_handler(None, 0)
+                connection.execute("ROLLBACK")
         finally:
-            connection.set_progress_handler(None, 0)
-            connection.execute("ROLLBACK")
+            with self._changed:
+                self._reading -= 1
+                self._changed.notify_all()
 
     # -- opening
 
@@ -200,11 +216,12 @@ class Database:
             ) from error
 
     def _opened(self) -> sqlite3.Connection:
-        new = not self._path.exists() or self._path.stat().st_size == 0
         connection = self._connect()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        new = not (application or version or tables)  # or its first process was killed before it had made the tables
         if not new:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
             if application != APPLICATION_ID:
                 raise Unusable(f"{self._path} belongs to another program: set EMBEDDED_DATABASE to another file")
             if version != FORMAT:
@@ -214,15 +231,13 @@ class Database:
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
                 logs.get_logger().warning("database.replaced", format=version, wanted=FORMAT)
                 connection, new = self._connect(), True
-        if new:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last second, not the file
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096}")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")
         if new:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
             connection.execute("BEGIN")
             for store in self._stores:
                 for statement in store.schema.split(";"):
@@ -230,6 +245,7 @@ class Database:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")  # writes into the file: first it is to be known as ours
         return connection
 
     def _connect(self) -> sqlite3.Connection:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 
 import pytest
 
@@ -151,6 +152,78 @@ def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path):
     with pytest.raises(Unusable, match="another program"):
         open_again(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("how_far", ["", "PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL"])
+def test_a_file_whose_first_process_was_killed_before_it_had_tables_is_new(tmp_path, how_far):
+    path = tmp_path / "numbers.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute(how_far)
+    connection.execute("VACUUM")  # writes the header
+    connection.close()
+    assert path.stat().st_size
+    database = open_again(path)
+    database.write(insert(1))
+    assert database.flush()
+    assert stored(database) == [1]
+    database.stop()
+
+
+def test_a_file_is_known_as_ours_before_anything_else_is_written_into_it(tmp_path, monkeypatch):
+    class Killed(Numbers):
+        schema = "SELECT no_such_function()"
+
+    path = tmp_path / "numbers.sqlite"
+    database = Database(path)
+    database.add(Killed())
+    with pytest.raises(Unusable):
+        database.start()
+    open_again(path).stop()
+
+
+def test_stopping_ends_a_query_that_runs(tmp_path):
+    database = open_again(tmp_path / "numbers.sqlite")
+    running, ended = threading.Event(), []
+
+    def forever():
+        with database.read() as connection:
+            running.set()
+            connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+
+    def ask():
+        with pytest.raises(Timeout, match="stops"):
+            forever()
+        ended.append(True)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert running.wait(5)
+    began = time.monotonic()
+    database.stop()
+    assert time.monotonic() - began < 5
+    thread.join(5)
+    assert ended
+    with pytest.raises(Timeout), database.read():
+        pass
+
+
+def test_stopping_closes_no_connection_under_its_user(tmp_path):
+    database = open_again(tmp_path / "numbers.sqlite")
+    running, go, rows = threading.Event(), threading.Event(), []
+
+    def ask():
+        with database.read() as connection:
+            running.set()
+            assert go.wait(10)
+            rows.extend(connection.execute("SELECT 1").fetchall())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert running.wait(5)
+    database.stop()
+    go.set()
+    thread.join(5)
+    assert rows == [(1,)]
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
