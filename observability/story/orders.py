@@ -53,7 +53,8 @@ def find(environ: Mapping[str, str], *, compose: bool) -> Shop:
     """Find the shop that runs: the local stack, else the one in Docker Compose.
 
     Args:
-        environ: The environment: RUN_DIR, and JAEGER_URL and LOKI_URL for backends elsewhere.
+        environ: The environment: RUN_DIR, JAEGER_PORT and LOKI_PORT as for `docker compose up`, and JAEGER_URL and
+            LOKI_URL for backends elsewhere.
         compose: Do not look for a local stack.
 
     Raises:
@@ -61,14 +62,14 @@ def find(environ: Mapping[str, str], *, compose: bool) -> Shop:
     """
     folder = run_dir(environ)
     ask: Ask = _ask_container
-    jaeger_port, loki_port = 16686, 3100
+    jaeger_port, loki_port = environ.get("JAEGER_PORT") or "16686", environ.get("LOKI_PORT") or "3100"
     try:
         if not compose and Supervisor.find(folder):
             settings = Settings.of_running(folder)
             if not settings.telemetry:
                 raise StoryError("The stack runs with TELEMETRY=off, so nothing keeps its story: `make down up`.")
             ask = _asking(settings.order_db_port, folder / "secrets" / _OWNER)
-            jaeger_port, loki_port = settings.jaeger_port, settings.loki_port
+            jaeger_port, loki_port = str(settings.jaeger_port), str(settings.loki_port)
     except LocalError as error:
         raise StoryError(str(error)) from error
     return Shop(

@@ -150,7 +150,8 @@ class _Teller:
         return self._try(lambda: backends.trace(self._shop.jaeger, trace_id), Trace(trace_id))
 
     def _lines(self, trace: Trace) -> list[Line]:
-        since, until = self._since, self._now + _MARGIN_SECONDS
+        # A day: with an order of long ago Loki refuses to look through all the time since.
+        since, until = self._since, min(self._now, self._since + _DAY_SECONDS) + _MARGIN_SECONDS
         if trace.spans:
             since = trace.start / 1e6 - _MARGIN_SECONDS
             until = (trace.start + trace.duration) / 1e6 + _MARGIN_SECONDS

@@ -251,6 +251,24 @@ def test_a_backend_that_does_not_answer_is_told_and_the_rest_of_the_story_too(te
     assert "Not there" not in said
 
 
+def test_in_compose_the_backends_are_at_the_ports_that_compose_was_given(tell, shop, monkeypatch):
+    for name in ("JAEGER", "LOKI"):
+        monkeypatch.delenv(f"{name}_URL")
+        monkeypatch.setenv(f"{name}_PORT", str(shop.server.port))
+    status, said, err = tell("--order", "7")
+    assert (status, err) == (0, "")
+    assert "order.created" in said
+
+
+def test_the_lines_of_an_old_order_are_looked_for_in_a_day(tell, shop):
+    shop.spans = []
+    shop.row_file.write_text(json.dumps({**ROW, "created_at": "2020-01-01T00:00:00"}))
+    tell("--order", "7")
+    [asked] = [path for path in shop.asked if path.startswith("/loki")]
+    start, end = (int(re.search(rf"{name}=(\d+)", asked)[1]) / 1e9 for name in ("start", "end"))
+    assert start < 1577836800 < end < start + 2 * 86_400
+
+
 def test_a_backend_that_answers_an_error_is_quoted(tell, shop):
     shop.server.clear()
     shop.server.expect_request(re.compile(".*")).respond_with_data("too  many\nrequests", 429)
