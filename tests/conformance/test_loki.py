@@ -583,6 +583,12 @@ def test_it_is_ready(embedded, real_loki):
     assert [answer.text for answer in answers] == ["ready\n", "ready\n"]
 
 
+def test_it_says_what_it_was_built_from_in_the_same_fields(embedded, real_loki):
+    mine, real = (api.get(f"{LOGS}/status/buildinfo") for api in (embedded.loki, real_loki.api))
+    assert mine.status_code == real.status_code == 200
+    assert mine.json().keys() == real.json().keys()
+
+
 # --- differences ---
 
 DIFFERENCES = {
@@ -647,6 +653,11 @@ def test_the_differences_that_the_others_overlook_are_still_there(embedded, real
     assert mine == {"summary"} < real
     mine, real = (ask(api, "index/stats", ORDER).json()["entries"] for api in (embedded.loki, real_loki.api))
     assert (mine, real) == (10, 0)
+    mine, real = (ask(api, "index/volume", ORDER).json()["data"] for api in (embedded.loki, real_loki.api))
+    assert mine["resultType"] == real["resultType"] == "vector"
+    [mine], [real] = mine["result"], real["result"]
+    assert mine["metric"] == real["metric"] == {"service_name": "order-service"}
+    assert 0 < int(mine["value"][1]) < int(real["value"][1])
 
 
 def test_what_is_not_there_says_what_is(embedded):
