@@ -1,5 +1,6 @@
 """Jaeger's API where the real one cannot be asked: limits of this process. All else: tests/conformance."""
 
+import threading
 import time
 
 from observability.embedded import jaeger, spans
@@ -48,6 +49,36 @@ def test_a_search_that_takes_too_long_ends_with_an_error(tmp_path, monkeypatch):
         assert answer.status_code == 503
         assert "longer than 0.1 s" in answer.get_json(force=True)["errors"][0]["msg"]
     finally:
+        backend.database.stop()
+
+
+def test_too_many_searches_at_once_are_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaeger, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(jaeger, "_PARALLEL", 1)
+    backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
+    backend.database.start()
+    running, go = threading.Event(), threading.Event()
+
+    def slow(_connection, _query):
+        running.set()
+        assert go.wait(10)
+        return iter(())
+
+    monkeypatch.setattr(spans, "_candidates", slow)
+    app = backend.apps()["jaeger_port"]
+    first = threading.Thread(target=lambda: app.test_client().get("/api/traces?service=nginx"))
+    first.start()
+    try:
+        assert running.wait(5)
+        answer = app.test_client().get("/api/traces?service=nginx")
+        assert answer.status_code == 503
+        assert "too many searches" in answer.get_json(force=True)["errors"][0]["msg"]
+        go.set()
+        first.join(5)
+        assert app.test_client().get("/api/traces?service=nginx").status_code == 200
+    finally:
+        go.set()
+        first.join(5)
         backend.database.stop()
 
 
