@@ -106,6 +106,18 @@ def test_an_order_left_pending_shows_why(place, collector, payments, status, err
     assert (server.failed, server.attributes["shop.order.status"]) == (False, "PENDING")
 
 
+@pytest.mark.parametrize("reason", ["refused", "no_payment", "no_price"])
+def test_why_there_is_no_charge_is_one_of_few_words(place, payments, reconcile, database, reason):
+    payments.status = {"refused": 422, "no_price": 503}.get(reason)
+    payments.outcome = "LOST"
+    with capture_logs() as events:
+        place()
+        if reason == "no_price":
+            database.run("UPDATE orders.orders SET product = product - 'unit_price_minor'")
+            reconcile()
+    assert {line["reason"] for line in events if line["event"] == "charge.refused"} == {reason}
+
+
 def test_an_unknown_product_is_no_order_and_no_failure_of_the_request(orders, token, known, collector, products):
     products.expect_request("/products/4711").respond_with_data(status=404)
     orders.post("/orders/", {"product_id": 4711}, token, headers=GATEWAY)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from order_service.domain import ChargeRefused, Order, ProductNotFound, Settlement, Status
+from order_service.domain import ChargeRefused, Order, ProductNotFound, Refusal, Settlement, Status
 from servicekit.errors import DependencyUnavailable
 from servicekit.http import ServiceClient
 
@@ -65,8 +65,8 @@ class Payments:
             retry=True,
         )
         if reply.status not in (HTTPStatus.OK, HTTPStatus.CREATED):
-            raise ChargeRefused(f"payment-service answered {reply.status}")
+            raise ChargeRefused(Refusal.REFUSED)
         try:
             return Settlement(Status(reply.body["outcome"]), int(reply.body["id"]))
         except (KeyError, TypeError, ValueError):
-            raise ChargeRefused("payment-service's answer is no payment") from None
+            raise ChargeRefused(Refusal.NO_PAYMENT) from None

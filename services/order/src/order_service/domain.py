@@ -35,8 +35,23 @@ class KeyReused(Exception):  # noqa: N818
         super().__init__("Idempotency-Key: it was used for an order with another body.")
 
 
+class Refusal(StrEnum):
+    """Why there is no charge."""
+
+    REFUSED = "refused"
+    """Payment did not take it as it was asked for."""
+    NO_PAYMENT = "no_payment"
+    """What payment answered is no payment."""
+    NO_PRICE = "no_price"
+    """The order has nothing to charge."""
+
+
 class ChargeRefused(Exception):  # noqa: N818
-    """Payment did not take the charge as it was asked for, or the order has nothing to charge: somebody's mistake."""
+    """An order cannot be charged: somebody's mistake."""
+
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class Order:
         try:
             return self.product[name]
         except (KeyError, IndexError, TypeError):
-            raise ChargeRefused(f"order {self.id} has no {name}") from None
+            raise ChargeRefused(Refusal.NO_PRICE) from None
 
     @property
     def payment_key(self) -> str:

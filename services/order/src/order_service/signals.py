@@ -95,7 +95,7 @@ class Signals:
         """Payment did not take a charge: the order waits for somebody who looks into it."""
         tracing.failed("charge_refused")
         self._refused.inc()
-        self._log.error("charge.refused", order_id=order.id, reason=str(error))
+        self._log.error("charge.refused", order_id=order.id, reason=error.reason)
 
     def backlog_measured(self, backlog: Backlog) -> None:
         """So many orders wait for payment."""
