@@ -147,7 +147,7 @@ def curious(shop, ask, people):
         ("GET", f"/{marks('path')}", {404}),
         ("GET", f"/orders/{marks('path of a prefix')}", {404}),
         ("GET", f"/orders/1;{marks('path parameter')}", {404}),
-        ("GET", f"/users/{marks('path').encode().hex()}?{query}", {404}),
+        ("GET", f"/users/{marks.also(marks('path').encode().hex(), 'path in hex')}?{query}", {404}),
         ("GET", f"/users/%2e%2e/{marks('escaped path')}", {404}),
         ("GET", f"/products/9{secrets_digits(marks)}", {404}),
         ("GET", "/products/999999", {404}),
@@ -232,7 +232,7 @@ def tokens(shop, ask, people):
         201,
         token=people.customer,
         json={"product_id": 1},
-        headers={"Idempotency-Key": signature[:250]},
+        headers={"Idempotency-Key": marks.also(signature[:250], "Idempotency-Key")},
     )
 
 
