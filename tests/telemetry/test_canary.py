@@ -2,6 +2,10 @@
 
 import pytest
 
+from servicekit import exporting
+from servicekit.config import ServiceSettings
+from tests.fixtures.services import eventually
+from tests.servicekit.sample import sample_app
 from tests.telemetry.canary_tests import *  # noqa: F403
 from tests.telemetry.marks import Marks
 
@@ -31,3 +35,15 @@ def test_a_found_mark_tells_where_it_was_put():
     assert {place for place, _ in marks.found_in(f"Cookie: {cookie}")} == {"cookie"}
     marks.also("eyJhbGciOi", "token")
     assert {place for place, _ in marks.found_in("Bearer eyJhbGciOi.x.y")} == {"token"}
+
+
+@pytest.mark.parametrize(("redacted", "found"), [(True, set()), (False, {"path", "query", "user agent"})])
+def test_with_redaction_taken_out_a_request_s_own_words_are_found(serve, collector, monkeypatch, redacted, found):
+    if not redacted:
+        monkeypatch.setattr(exporting, "cut", lambda span: span)
+    marks = Marks()
+    client = serve(sample_app(settings=ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint)))
+    client.get(f"/{marks('path')}?q={marks('query')}", headers={"User-Agent": marks("user agent")})
+    eventually(lambda: collector.spans)
+    sent = b"".join(collector.bodies).decode(errors="replace")
+    assert {place for place, _ in marks.found_in(sent)} == found
