@@ -84,9 +84,7 @@ def test_what_a_backend_refuses_is_counted_by_class(start, collector, told, stat
     assert told == [("telemetry.export_failed", error_type)]
 
 
-def test_a_backend_that_is_not_there_costs_no_request_and_is_told_once_and_again_when_it_is_back(
-    start, start_collector, told
-):
+def test_a_backend_that_is_not_there_is_told_once_and_again_when_it_is_back(start, start_collector, told):
     port = free_port()
     client = start(f"http://127.0.0.1:{port}")
     slowest = max(client.get("/notes/7").elapsed.total_seconds() for _ in range(50))

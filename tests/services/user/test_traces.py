@@ -2,6 +2,9 @@
 
 import pytest
 
+from servicekit.errors import DependencyUnavailable
+from user_service.passwords import Passwords
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 GATEWAY = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 
@@ -26,6 +29,18 @@ def test_a_check_of_a_password_is_a_span_that_says_no_more_than_that(client, reg
     assert collector.one("verify password").attributes == {}
     assert not any(span.failed for span in spans)
     assert b"canary" not in b"".join(collector.bodies)
+
+
+def test_a_check_that_waited_in_vain_for_its_turn_failed(client, register, collector, monkeypatch):
+    def refuse(*_):
+        raise DependencyUnavailable("user-service")
+
+    register("ada", "correct horse")
+    monkeypatch.setattr(Passwords, "matches", refuse)
+    answer = client.post("/internal/credentials", {"username": "ada", "password": "correct horse"}, headers=GATEWAY)
+    assert answer.status_code == 503
+    span = collector.one("verify password")
+    assert (span.failed, span.attributes) == (True, {"error.type": "DependencyUnavailable"})
 
 
 def test_a_name_that_is_taken_is_the_databases_refusal_by_sqlstate_without_the_row(register, collector):
