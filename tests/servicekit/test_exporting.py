@@ -101,7 +101,7 @@ def test_a_backend_that_is_not_there_is_told_once_and_again_when_it_is_back(star
 
 
 def test_a_short_pause_of_the_backend_loses_nothing(start, collector):
-    collector.status, collector.retry_after = 503, 0
+    collector.status, collector.retry_after = 503, 1
     client = start(collector.endpoint)
     client.get("/notes/7")
     eventually(lambda: collector.requests)

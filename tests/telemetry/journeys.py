@@ -348,6 +348,9 @@ def broken(shop, ask, people):
                 (("POST", "/orders/", 202), {**order, **keyed("key while payment-service is frozen")}),
                 (("POST", "/auth/login", 503), {"json": secret}),
             )
+        # It thaws and makes the charge that nobody waits for any more; what asks again will find it repeated.
+        charged = "SELECT 1 FROM payments.payments WHERE order_id = (SELECT max(id) FROM orders.orders)"
+        eventually(lambda: shop.query(charged))
         with shop.frozen("order-db"):
             secret = {"username": marks("user while the database is frozen"), "password": marks("password")}
             at_once(
