@@ -34,8 +34,7 @@ _LOOKBACK = 2 * _DAY  # Jaeger's default of a search without `start`
 _UNITS = {"ns": 1, "us": _US, "µs": _US, "ms": _MS, "s": _S, "m": 60 * _S, "h": 3600 * _S}
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _TRACE_ID_DIGITS = 32
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
+_BOOLEANS = frozenset({"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"})
 
 
 class BadRequest(ValueError):  # noqa: N818  # as HTTP calls it
@@ -66,14 +65,14 @@ def blueprint(spans: SpanStore) -> Blueprint:
 
     @routes.get("/api/traces/<trace_id>")
     def trace(trace_id: str) -> Response:
-        _boolean("raw")
+        _check_raw()
         with _turn(turns):
             found = spans.trace(_trace_id(trace_id))
             return _error(HTTPStatus.NOT_FOUND, "trace not found") if found is None else _answer(_rendered([found]))
 
     @routes.get("/api/traces")
     def search() -> Response:
-        _boolean("raw")
+        _check_raw()
         with _turn(turns):
             if wanted := request.args.getlist("traceID"):
                 return _traces(spans, wanted)
@@ -267,11 +266,11 @@ def _integer(name: str, default: int) -> int:
     return int(text)
 
 
-def _boolean(name: str) -> bool:
-    text = request.args.get(name, "")
-    if text not in _TRUE | _FALSE:
-        raise BadRequest(f"unable to parse param '{name}': parsing \"{text}\": invalid syntax")
-    return text in _TRUE
+def _check_raw() -> None:
+    """Refuse a wrong `raw`; a right one changes nothing here."""
+    text = request.args.get("raw", "")
+    if text and text not in _BOOLEANS:
+        raise BadRequest(f"unable to parse param 'raw': parsing \"{text}\": invalid syntax")
 
 
 def _duration(name: str) -> int:

@@ -7,11 +7,10 @@ from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from observability.embedded import tags
+from observability.embedded import tags, units
 from observability.embedded.spans import MAX_SPANS, MAX_TRACE, StoredSpan, StoredTrace
 
 _US = 1_000
-_MS = 1_000_000
 _S = 1_000_000_000
 _SAFE_INTEGER = 2**53 - 1  # above it, JavaScript's numbers lose digits, so Jaeger writes text
 
@@ -106,7 +105,7 @@ def _warnings(spans: Sequence[StoredSpan]) -> Mapping[bytes, list[str]]:
             text = f"invalid parent span IDs={span.parent.hex()}; skipping clock skew adjustment"
             warnings.setdefault(span.id, []).append(text)
         elif (skew := _skew(span, parent)) != 0:
-            text = f"clock skew adjustment disabled; not applying calculated delta of {_duration(skew)}"
+            text = f"clock skew adjustment disabled; not applying calculated delta of {units.format_duration(skew)}"
             warnings.setdefault(span.id, []).append(text)
     return warnings
 
@@ -126,21 +125,3 @@ def _time(nanoseconds: int) -> str:
     seconds, fraction = divmod(nanoseconds, _S)
     digits = f".{fraction:09d}".rstrip("0") if fraction else ""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}{digits} +0000 UTC"
-
-
-def _duration(nanoseconds: int) -> str:
-    """Write a duration as Go does: `1m2.5s`, `400µs`."""
-    sign, left = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
-    for unit, size in (("ns", 1), ("µs", _US), ("ms", _MS)):
-        if left < size * 1000:
-            return f"{sign}{_decimal(left, size)}{unit}"
-    minutes, left = divmod(left, 60 * _S)
-    hours, minutes = divmod(minutes, 60)
-    above = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
-    return f"{sign}{above}{_decimal(left, _S)}s"
-
-
-def _decimal(value: int, size: int) -> str:
-    whole, part = divmod(value, size)
-    digits = f".{part:0{len(str(size)) - 1}d}".rstrip("0") if part else ""
-    return f"{whole}{digits}"

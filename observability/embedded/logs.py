@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import re
 import time
-from base64 import b64encode
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, count
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from observability.embedded import tags
 from observability.embedded.logql.ast import Both, Condition, Json, LabelFilter, LineFilter, LogQuery, Matcher
 from observability.embedded.logql.pipeline import Line, Wants, text_test
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
     from observability.embedded.database import Database
@@ -324,14 +324,13 @@ def _trace_in(condition: Condition) -> bytes | None:
 def _trace_of(metadata: dict[str, str], line: str) -> bytes | None:
     trace = metadata.get("trace_id")
     if trace is None and '"trace_id"' in line:
-        fields = _fields(line)
+        fields = json_object(line)
         trace = fields.get("trace_id") if fields else None
     return bytes.fromhex(trace) if isinstance(trace, str) and _TRACE_ID.fullmatch(trace) else None
 
 
-def _fields(line: str) -> dict[str, Any] | None:
-    if not line.startswith("{"):
-        return None
+def json_object(line: str) -> dict[str, Any] | None:
+    """Read a line as a JSON object; None if it is none."""
     try:
         fields = orjson.loads(line)
     except ValueError:
@@ -399,26 +398,7 @@ def _flatten(key: str, value: AnyValue, into: dict[str, str]) -> None:
 
 
 def _as_text(value: AnyValue) -> str:
-    plain = _as_plain(value)
+    plain = tags.plain(value)
     if isinstance(plain, str):
         return plain
     return "" if plain is None else orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _as_plain(value: AnyValue) -> Any:
-    kind = value.WhichOneof("value")
-    match kind:
-        case None:
-            return None
-        case "array_value":
-            return [_as_plain(item) for item in value.array_value.values]
-        case "kvlist_value":
-            return _as_dict(value.kvlist_value.values)
-        case "bytes_value":
-            return b64encode(value.bytes_value).decode()
-        case _:
-            return getattr(value, kind)
-
-
-def _as_dict(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    return {pair.key: _as_plain(pair.value) for pair in pairs}

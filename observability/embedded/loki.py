@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 from flask import Blueprint, Response, request
 
+from observability.embedded import units
 from observability.embedded.database import Timeout
-from observability.embedded.logql import units
 from observability.embedded.logql.ast import LogQLError, LogQuery, Metric
 from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, reach, select_lines
 from observability.embedded.logql.parse import parse, parse_selector

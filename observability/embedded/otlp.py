@@ -69,19 +69,26 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
     routes = Blueprint("otlp", __name__)
 
     @routes.before_request
-    def refuse_early() -> Response | None:
+    def refuse_early() -> None:
         # Before the body is unpacked, which takes longer than all else here.
-        if request.method != "POST" or not database.is_full:
-            return None
-        return _refuse(request.path.rpartition("/")[2], metrics, _overloaded())
+        if request.method == "POST" and database.is_full:
+            raise _overloaded()
+
+    @routes.errorhandler(Refused)
+    def refuse(error: Refused) -> Response:
+        metrics.refused.labels(request.path.rpartition("/")[2], error.reason).inc()
+        response = _respond(error.status, Status(code=_RPC_CODES[error.status], message=str(error)))
+        if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
+            response.headers["Retry-After"] = str(RETRY_SECONDS)
+        return response
 
     @routes.post("/v1/traces")
     def traces() -> Response:
-        return _take("traces", metrics, lambda: _traces(spans, metrics, limits))
+        return _respond(HTTPStatus.OK, _traces(spans, metrics, limits))
 
     @routes.post("/v1/logs")
     def log_records() -> Response:
-        return _take("logs", metrics, lambda: _logs(logs, metrics, limits))
+        return _respond(HTTPStatus.OK, _logs(logs, metrics, limits))
 
     @routes.get("/metrics")
     def expose() -> Response:
@@ -93,21 +100,6 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
         return "ready\n"
 
     return routes
-
-
-def _take(signal: str, metrics: Metrics, work: Callable[[], Message]) -> Response:
-    try:
-        return _respond(HTTPStatus.OK, work())
-    except Refused as error:
-        return _refuse(signal, metrics, error)
-
-
-def _refuse(signal: str, metrics: Metrics, error: Refused) -> Response:
-    metrics.refused.labels(signal, error.reason).inc()
-    response = _respond(error.status, Status(code=_RPC_CODES[error.status], message=str(error)))
-    if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(RETRY_SECONDS)
-    return response
 
 
 def _overloaded() -> Refused:

@@ -104,19 +104,19 @@ def _typed(value: AnyValue) -> tuple[str, Any]:
     kind = _TYPES.get(which)
     if kind is not None:
         return kind, getattr(value, which)
-    text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return "string", text.translate(_ESCAPED)
 
 
-def _plain(value: AnyValue) -> Any:
+def plain(value: AnyValue) -> Any:
     """Give a value as JSON has it."""
     match value.WhichOneof("value"):
         case None:
             return None
         case "array_value":
-            return [_plain(one) for one in value.array_value.values]
+            return [plain(one) for one in value.array_value.values]
         case "kvlist_value":
-            return {one.key: _plain(one.value) for one in value.kvlist_value.values}
+            return {one.key: plain(one.value) for one in value.kvlist_value.values}
         case "bytes_value":
             return base64.b64encode(value.bytes_value).decode()
         case str(which):

@@ -18,10 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from observability.embedded.database import Full
-from observability.embedded.logs import INDEXED, MAX_LINE, LogEntry, LogStore, insert, is_plausible, prepare
+from observability.embedded.logs import (
+    INDEXED,
+    MAX_LINE,
+    LogEntry,
+    LogStore,
+    insert,
+    is_plausible,
+    json_object,
+    prepare,
+)
 from servicekit import logs
 
 if TYPE_CHECKING:
@@ -299,7 +306,7 @@ class Tail:
             if not raw.strip():
                 continue
             line = raw.decode(errors="replace").removesuffix("\r")
-            fields = _fields(line)
+            fields = json_object(line)
             if fields is None:
                 self.figures.not_json += 1
                 fields = {}
@@ -327,14 +334,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _fields(line: str) -> dict[str, Any] | None:
-    try:
-        fields = orjson.loads(line)
-    except ValueError:
-        return None
-    return fields if isinstance(fields, dict) else None
 
 
 def _timestamp(text: Any) -> int | None:

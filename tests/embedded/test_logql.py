@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from observability.embedded.logql import units
+from observability.embedded import units
 from observability.embedded.logql.ast import (
     Both,
     Compare,

@@ -10,7 +10,7 @@ import re2
 from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
-from observability.embedded.logql import units
+from observability.embedded import units
 from observability.embedded.logql.ast import (
     Binary,
     Both,

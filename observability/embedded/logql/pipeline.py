@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 import orjson
 
-from observability.embedded.logql import units
+from observability.embedded import units
 from observability.embedded.logql.ast import (
     Both,
     Compare,

@@ -1,4 +1,4 @@
-"""Numbers as Loki reads and writes them: durations, sizes, floats."""
+"""Numbers as Loki and Jaeger read and write them: durations, sizes, floats."""
 
 import math
 import re
@@ -103,13 +103,12 @@ def format_number(value: float) -> str:
 
 
 def format_duration(nanoseconds: int) -> str:
-    """Write a duration as Go does: `1h2m3.5s`."""
-    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
-    hours, seconds = divmod(seconds, 3600)
-    minutes, seconds = divmod(seconds, 60)
-    text = f"{seconds}" + (f".{rest:09d}".rstrip("0") if rest else "") + "s"
-    if hours or minutes:
-        text = f"{minutes}m{text}"
-    if hours:
-        text = f"{hours}h{text}"
-    return f"-{text}" if nanoseconds < 0 else text
+    """Write a duration as Go does: `1h2m3.5s`, `400µs`."""
+    sign, left = "-" if nanoseconds < 0 else "", abs(nanoseconds)
+    for unit in ("ns", "µs", "ms"):
+        if 0 < left < 1000 * _NANOSECONDS[unit]:
+            return f"{sign}{Decimal(left) / _NANOSECONDS[unit]:f}{unit}"
+    minutes, left = divmod(left, _NANOSECONDS["m"])
+    hours, minutes = divmod(minutes, 60)
+    above = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{above}{Decimal(left) / _NANOSECONDS['s']:f}s"
