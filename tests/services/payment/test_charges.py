@@ -191,3 +191,18 @@ def test_all_faults_are_off_by_default(monkeypatch):
         monkeypatch.delenv(f"PAYMENT_{name}", raising=False)
     settings = load(ProcessorSettings)
     assert (settings.payment_latency_ms, settings.payment_decline_share, settings.payment_outage) == (0, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({}, None),
+        ({"payment_latency_ms": 1}, "payment_latency"),
+        ({"payment_decline_share": 0.5}, "payment_declines"),
+        ({"payment_outage": True}, "payment_outage"),
+    ],
+)
+def test_a_fault_that_is_set_shows_in_the_metrics(start, settings, fault):
+    client = start(**settings)
+    for name in ("payment_latency", "payment_declines", "payment_outage"):
+        assert client.metric("simulated_faults", fault=name) == (name == fault)

@@ -37,13 +37,16 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
     telemetry = Telemetry(SERVICE, settings, metrics)
     tracer = telemetry.tracer
     database = Database(settings, SERVICE, metrics, tracer)
+    processor = Processor(settings)
+    signals = Signals(metrics, tracer)
+    signals.faults_set(processor.faults)
     api = create_api("payment-service", "Look up payments. Charging is internal.")
     blueprint = routes.blueprint(
         api,
         Payments(database),
-        Processor(settings),
+        processor,
         auth.authenticator(settings, metrics, tracer),
-        Signals(metrics, tracer),
+        signals,
     )
     return create_service(
         SERVICE,

@@ -17,6 +17,15 @@ class Processor:
     def __init__(self, settings: ProcessorSettings) -> None:
         self._settings = settings
 
+    @property
+    def faults(self) -> dict[str, bool]:
+        """Which of the faults are set."""
+        return {
+            "payment_latency": self._settings.payment_latency_ms > 0,
+            "payment_declines": self._settings.payment_decline_share > 0,
+            "payment_outage": self._settings.payment_outage,
+        }
+
     def decide(self, key: str, charge: Charge) -> tuple[Outcome, str | None]:
         """Return a charge's outcome, and the reason if it is declined.
 

@@ -1,6 +1,8 @@
 """What payment-service tells the outside about its work."""
 
-from prometheus_client import Counter
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Gauge
 
 from payment_service.domain import Outcome, Payment
 from servicekit import logs, tracing
@@ -24,6 +26,14 @@ class Signals:
         )
         for outcome in (*Outcome, _UNAVAILABLE):
             self._payments.labels(outcome)
+        self._faults = Gauge(
+            "simulated_faults", "1 while this simulated fault is set.", ["fault"], registry=metrics.registry
+        )
+
+    def faults_set(self, faults: Mapping[str, bool]) -> None:
+        """The process runs with these simulated faults: whoever looks at a graph later wants to know."""
+        for name, is_set in faults.items():
+            self._faults.labels(name).set(is_set)
 
     def charge_deciding(self, order_id: int) -> Span:
         """The processor is about to be asked."""
