@@ -1,27 +1,15 @@
-"""The real Jaeger and Loki beside the embedded backend: the same is sent to both, and asked of both.
-
-`BACKEND_BINARIES` names the folder that has the programs; without it they are looked for on PATH.
-"""
+"""The real Jaeger and Loki beside the embedded backend: the same is sent to both, and asked of both."""
 
 import contextlib
 import os
-import shutil
 import subprocess
 
 import pytest
 
-from tests.fixtures.embedded import PROJECT, Otlp
+from tests.fixtures.embedded import PROJECT, Otlp, running_embedded
 from tests.fixtures.ports import free_ports
+from tests.fixtures.programs import find_program
 from tests.fixtures.services import Client, eventually
-
-
-def find(name):
-    """A real backend's program; without one the test is skipped, which CI does not allow."""
-    folder = os.environ.get("BACKEND_BINARIES")
-    found = shutil.which(name, path=folder) if folder else shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name} in BACKEND_BINARIES or on PATH")
-    return found
 
 
 @contextlib.contextmanager
@@ -58,9 +46,16 @@ class Real:
 
 
 @pytest.fixture(scope="session")
+def embedded(tmp_path_factory):
+    """One that knows nothing but what these tests send to both."""
+    with running_embedded(tmp_path_factory.mktemp("embedded")) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="session")
 def real_jaeger(tmp_path_factory):
     """Jaeger as Compose runs it, with our configuration."""
-    program = find("jaeger")
+    program = find_program("jaeger")
     folder = tmp_path_factory.mktemp("jaeger")
     ports = free_ports(5)
     names = ("OTLP_PORT", "JAEGER_PORT", "JAEGER_GRPC_PORT", "HEALTH_PORT", "TELEMETRY_PORT")
@@ -82,7 +77,7 @@ def real_jaeger(tmp_path_factory):
 @pytest.fixture(scope="session")
 def real_loki(tmp_path_factory):
     """Loki as Compose runs it, with our configuration."""
-    program = find("loki")
+    program = find_program("loki")
     folder = tmp_path_factory.mktemp("loki")
     http, grpc = free_ports(2)
     environment = {

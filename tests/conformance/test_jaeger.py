@@ -39,12 +39,20 @@ def sent(embedded, real_jaeger):
     traces["older"] = payloads.order(8, start=time.time_ns() - 3600 * 10**9)
     for trace in traces.values():
         for request in trace.requests():
-            for otlp in (embedded.otlp, real_jaeger.otlp):
-                assert otlp.send("traces", request).status_code == 200
+            assert statuses(send(embedded, real_jaeger, request)) == [200, 200]
     for trace in traces.values():
         for api in (embedded.jaeger, real_jaeger.api):
             eventually(lambda api=api, trace=trace: len(spans_of(api, trace)) == len(trace.spans))
     return traces
+
+
+def send(embedded, real_jaeger, request):
+    """Send a request to both; the two answers."""
+    return [otlp.send("traces", request) for otlp in (embedded.otlp, real_jaeger.otlp)]
+
+
+def statuses(answers):
+    return [answer.status_code for answer in answers]
 
 
 def spans_of(api, trace):
@@ -58,6 +66,18 @@ def both(embedded, real_jaeger, sent):
 
     def ask(path, **params):
         return [comparable(api.get(path, params=params)) for api in (embedded.jaeger, real_jaeger.api)]
+
+    return ask
+
+
+@pytest.fixture
+def agreed(both):
+    """Ask both, and fail unless they answer the same; the answer, as (status, type, body)."""
+
+    def ask(path, **params):
+        ours, real = both(path, **params)
+        assert_same(ours, real)
+        return real
 
     return ask
 
@@ -108,18 +128,15 @@ def assert_same(ours, real, where="answer"):
         "older",
     ],
 )
-def test_a_trace_is_the_same(both, sent, name):
-    ours, real = both(f"/api/traces/{sent[name].hex}")
-    assert_same(ours, real)
-    assert len(real[2]["data"][0]["spans"]) == len(sent[name].spans)
+def test_a_trace_is_the_same(agreed, sent, name):
+    _, _, body = agreed(f"/api/traces/{sent[name].hex}")
+    assert len(body["data"][0]["spans"]) == len(sent[name].spans)
 
 
-def test_a_trace_is_found_however_its_id_is_written(both, sent):
+def test_a_trace_is_found_however_its_id_is_written(agreed, sent):
     short = sent["short_id"].hex
     for text in (sent["order"].hex.upper(), short, short.lstrip("0"), short[16:]):
-        ours, real = both(f"/api/traces/{text}")
-        assert_same(ours, real)
-        assert real[0] == 200
+        assert agreed(f"/api/traces/{text}")[0] == 200
 
 
 SEARCHES = {
@@ -193,10 +210,8 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize("params", SEARCHES.values(), ids=SEARCHES)
-def test_a_search_finds_the_same(both, params):
-    ours, real = both("/api/traces", **params)
-    assert_same(ours, real)
-    assert real[0] == 200
+def test_a_search_finds_the_same(agreed, params):
+    assert agreed("/api/traces", **params)[0] == 200
 
 
 def test_the_searches_find_something(both):
@@ -208,17 +223,15 @@ def test_the_searches_find_something(both):
     ), empty
 
 
-def test_a_limit_keeps_the_newest(both, sent):
-    ours, real = both("/api/traces", service="nginx", limit=1)
-    assert_same(ours, real)
-    assert [trace["traceID"] for trace in real[2]["data"]] == [sent["order"].hex]
+def test_a_limit_keeps_the_newest(agreed, sent):
+    _, _, body = agreed("/api/traces", service="nginx", limit=1)
+    assert [trace["traceID"] for trace in body["data"]] == [sent["order"].hex]
 
 
-def test_traces_are_given_by_several_ids(both, sent):
-    ours, real = both("/api/traces", traceID=[sent["order"].hex, sent["failed"].hex, "1" * 32])
-    assert_same(ours, real)
-    assert len(real[2]["data"]) == 2
-    assert real[2]["errors"] == [{"msg": "trace not found", "traceID": "1" * 32}]
+def test_traces_are_given_by_several_ids(agreed, sent):
+    _, _, body = agreed("/api/traces", traceID=[sent["order"].hex, sent["failed"].hex, "1" * 32])
+    assert len(body["data"]) == 2
+    assert body["errors"] == [{"msg": "trace not found", "traceID": "1" * 32}]
 
 
 @pytest.mark.parametrize(
@@ -235,10 +248,8 @@ def test_traces_are_given_by_several_ids(both, sent):
         "/api/services?prettyPrint=true",
     ],
 )
-def test_a_list_is_the_same(both, path):
-    ours, real = both(path)
-    assert_same(ours, real)
-    assert real[0] == 200
+def test_a_list_is_the_same(agreed, path):
+    assert agreed(path)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -343,8 +354,8 @@ def test_a_duration_is_looked_for_in_the_service_asked_about(both):
 def test_an_id_of_zeros_is_refused_here_and_kept_by_jaeger(embedded, real_jaeger):
     trace = payloads.Trace(id=bytes(16))
     trace.add("zero-service", "zero")
-    answers = [otlp.send("traces", trace.requests()[0]) for otlp in (embedded.otlp, real_jaeger.otlp)]
-    assert [answer.status_code for answer in answers] == [200, 200]
+    answers = send(embedded, real_jaeger, trace.requests()[0])
+    assert statuses(answers) == [200, 200]
     assert b"bad_id" in answers[0].content
     assert b"bad_id" not in answers[1].content
 
@@ -352,14 +363,14 @@ def test_an_id_of_zeros_is_refused_here_and_kept_by_jaeger(embedded, real_jaeger
 def test_an_id_of_a_wrong_length_costs_here_one_span_and_there_the_request(embedded, real_jaeger):
     trace = payloads.Trace(id=b"short")
     trace.add("short-service", "short")
-    answers = [otlp.send("traces", trace.requests()[0]) for otlp in (embedded.otlp, real_jaeger.otlp)]
-    assert [answer.status_code for answer in answers] == [200, 400]
+    answers = send(embedded, real_jaeger, trace.requests()[0])
+    assert statuses(answers) == [200, 400]
     assert b"bad_id" in answers[0].content
 
 
 def test_an_unknown_path_is_an_error_here_and_the_ui_there(embedded, real_jaeger):
     answers = [api.get("/api/no-such-path") for api in (embedded.jaeger, real_jaeger.api)]
-    assert [answer.status_code for answer in answers] == [404, 200]
+    assert statuses(answers) == [404, 200]
     assert answers[0].json()["errors"][0]["code"] == 404
     assert "<html" in answers[1].text
 
@@ -368,8 +379,7 @@ def test_a_huge_trace_is_cut_here_and_not_there(embedded, real_jaeger):
     trace = payloads.Trace()
     for _ in range(MAX_SPANS + 1):
         trace.add("huge-service", "many")
-    for otlp in (embedded.otlp, real_jaeger.otlp):
-        assert otlp.send("traces", trace.requests()[0]).status_code == 200
+    assert statuses(send(embedded, real_jaeger, trace.requests()[0])) == [200, 200]
     eventually(lambda: len(spans_of(embedded.jaeger, trace)) == MAX_SPANS, 20, pause=0.5)
     eventually(lambda: len(spans_of(real_jaeger.api, trace)) == MAX_SPANS + 1, 20, pause=0.5)
     (ours,) = embedded.jaeger.get(f"/api/traces/{trace.hex}").json()["data"]
@@ -386,8 +396,7 @@ def test_dependencies_are_of_all_traces_here_and_of_the_newest_hundred_there(emb
         spans += trace.spans
     for service in ("caller-service", "called-service"):
         request = payloads.request([span for span in spans if span[0] == service], service)
-        for otlp in (embedded.otlp, real_jaeger.otlp):
-            assert otlp.send("traces", request).status_code == 200
+        assert statuses(send(embedded, real_jaeger, request)) == [200, 200]
     path = f"/api/dependencies?endTs={yesterday // payloads.MS + 1000}&lookback=2000"
     calls = {"parent": "caller-service", "child": "called-service"}
     eventually(lambda: embedded.jaeger.get(path).json()["data"] == [{**calls, "callCount": 120}])
@@ -397,8 +406,7 @@ def test_dependencies_are_of_all_traces_here_and_of_the_newest_hundred_there(emb
 def test_a_value_that_is_no_number_is_null_here_and_breaks_the_real_answer(embedded, real_jaeger):
     trace = payloads.Trace()
     trace.add("nan-service", "nan", tags={"nan": float("nan")})
-    for otlp in (embedded.otlp, real_jaeger.otlp):
-        otlp.send("traces", trace.requests()[0])
+    send(embedded, real_jaeger, trace.requests()[0])
     path = f"/api/traces/{trace.hex}"
     eventually(lambda: embedded.jaeger.get(path).status_code == 200)
     eventually(lambda: real_jaeger.api.get(path).status_code == 500)
@@ -419,13 +427,13 @@ def test_a_value_that_is_no_number_is_null_here_and_breaks_the_real_answer(embed
 def test_otlp_is_refused_alike(embedded, real_jaeger, body, headers, status):
     headers = {"Content-Type": "application/x-protobuf", **headers}
     answers = [otlp("POST", "/v1/traces", data=body, headers=headers) for otlp in (embedded.otlp, real_jaeger.otlp)]
-    assert [answer.status_code for answer in answers] == [status, status]
+    assert statuses(answers) == [status, status]
     if status == 400:
         assert answers[0].headers["Content-Type"] == answers[1].headers["Content-Type"]
 
 
 def test_otlp_is_posted(embedded, real_jaeger):
-    assert [otlp.get("/v1/traces").status_code for otlp in (embedded.otlp, real_jaeger.otlp)] == [405, 405]
+    assert statuses(otlp.get("/v1/traces") for otlp in (embedded.otlp, real_jaeger.otlp)) == [405, 405]
 
 
 def test_json_is_taken_as_protobuf_is(embedded, real_jaeger):

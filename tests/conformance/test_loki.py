@@ -147,6 +147,18 @@ def both(embedded, real_loki, sent):
     return ask_both
 
 
+@pytest.fixture
+def agreed(both):
+    """Ask both, and fail unless they answer the same; the status."""
+
+    def ask_both(path, query=None, **params):
+        mine, real = both(path, query, **params)
+        assert mine == real
+        return mine[0]
+
+    return ask_both
+
+
 def comparable(answer):
     """What has to be equal: the order of streams and of keys is not, nor is what is said about the query's work."""
     kind = answer.headers["Content-Type"].replace(" ", "").lower()
@@ -444,38 +456,29 @@ WRONG_QUERIES = [
 
 
 @pytest.mark.parametrize("query", LOG_QUERIES)
-def test_a_log_query_finds_the_same_lines_with_the_same_labels(both, query):
-    mine, real = both("query_range", query)
-    assert mine == real
-    assert mine[0] == 200
+def test_a_log_query_finds_the_same_lines_with_the_same_labels(agreed, query):
+    assert agreed("query_range", query) == 200
 
 
 @pytest.mark.parametrize("query", LOG_QUERIES)
-def test_labels_are_told_apart_by_where_they_come_from(both, query):
+def test_labels_are_told_apart_by_where_they_come_from(agreed, query):
     """Grafana asks so, and shows them so."""
-    mine, real = both("query_range", query, headers=CATEGORIZE)
-    assert mine == real
+    agreed("query_range", query, headers=CATEGORIZE)
 
 
 @pytest.mark.parametrize("query", METRIC_QUERIES)
-def test_a_metric_query_has_the_same_points(both, query):
-    mine, real = both("query_range", query, start=START, end=START + 30 * SECOND, step="10")
-    assert mine == real
-    assert mine[0] == 200
+def test_a_metric_query_has_the_same_points(agreed, query):
+    assert agreed("query_range", query, start=START, end=START + 30 * SECOND, step="10") == 200
 
 
 @pytest.mark.parametrize("query", INSTANT_QUERIES)
-def test_an_instant_query_has_the_same_values(both, query):
-    mine, real = both("query", query)
-    assert mine == real
-    assert mine[0] == 200
+def test_an_instant_query_has_the_same_values(agreed, query):
+    assert agreed("query", query) == 200
 
 
 @pytest.mark.parametrize("query", WRONG_QUERIES)
-def test_a_wrong_query_is_refused_with_the_same_words(both, query):
-    mine, real = both("query_range", query, start=START, end=START + 30 * SECOND, step="10")
-    assert mine == real
-    assert mine[0] == 400
+def test_a_wrong_query_is_refused_with_the_same_words(agreed, query):
+    assert agreed("query_range", query, start=START, end=START + 30 * SECOND, step="10") == 400
 
 
 @pytest.mark.parametrize(
@@ -513,9 +516,8 @@ def test_a_wrong_query_is_refused_with_the_same_words(both, query):
     ],
     ids=str,
 )
-def test_the_parameters_of_a_query_mean_the_same(both, params):
-    mine, real = both("query_range", ORDER, **params)
-    assert mine == real
+def test_the_parameters_of_a_query_mean_the_same(agreed, params):
+    agreed("query_range", ORDER, **params)
 
 
 @pytest.mark.parametrize(
@@ -529,28 +531,22 @@ def test_the_parameters_of_a_query_mean_the_same(both, params):
     ],
     ids=str,
 )
-def test_the_steps_of_a_metric_are_at_the_same_times(both, params):
-    mine, real = both("query_range", f"sum(count_over_time({ORDER}[10s]))", **params)
-    assert mine == real
+def test_the_steps_of_a_metric_are_at_the_same_times(agreed, params):
+    agreed("query_range", f"sum(count_over_time({ORDER}[10s]))", **params)
 
 
 @pytest.mark.parametrize("time_", [START // SECOND + 30, f"{START // SECOND + 30}.25", "abc"])
-def test_the_time_of_an_instant_query_means_the_same(both, time_):
-    mine, real = both("query", f"sum(count_over_time({ORDER}[1m]))", time=time_)
-    assert mine == real
+def test_the_time_of_an_instant_query_means_the_same(agreed, time_):
+    agreed("query", f"sum(count_over_time({ORDER}[1m]))", time=time_)
 
 
 @pytest.mark.parametrize("query", [ORDER, "{", f"sum(rate({EDGE} | json | a > 0 [1m]))"])
-def test_an_instant_query_is_refused_with_the_same_words(both, query):
-    mine, real = both("query", query)
-    assert mine == real
-    assert mine[0] == 400
+def test_an_instant_query_is_refused_with_the_same_words(agreed, query):
+    assert agreed("query", query) == 400
 
 
-def test_a_form_may_carry_the_query(both):
-    mine, real = both("query_range", ORDER, method="POST")
-    assert mine == real
-    assert mine[0] == 200
+def test_a_form_may_carry_the_query(agreed):
+    assert agreed("query_range", ORDER, method="POST") == 200
 
 
 @pytest.mark.parametrize(
@@ -573,9 +569,8 @@ def test_a_form_may_carry_the_query(both):
     ],
     ids=str,
 )
-def test_labels_and_series_are_the_same(both, path, params):
-    mine, real = both(path, **params)
-    assert mine == real
+def test_labels_and_series_are_the_same(agreed, path, params):
+    agreed(path, **params)
 
 
 def test_it_is_ready(embedded, real_loki):

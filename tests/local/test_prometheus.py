@@ -1,7 +1,6 @@
 """Prometheus of local mode, each version that is at hand: Debian's (2.42 in Debian 12), and the one on PATH."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +11,8 @@ import requests
 from local import debian, prometheus
 from local.errors import LocalError
 from tests.fixtures.ports import free_port
+from tests.fixtures.programs import find_program
 from tests.fixtures.services import eventually
-
-
-def binaries():
-    return Path(os.environ["BACKEND_BINARIES"]) if os.environ.get("BACKEND_BINARIES") else None
 
 
 @pytest.fixture(params=["the distribution's", "the newest"])
@@ -25,10 +21,7 @@ def program(request):
         if not shutil.which("apt-get"):
             pytest.skip("no apt here")
         return debian.fetch("prometheus", "usr/bin/prometheus")
-    found = shutil.which("prometheus", path=binaries())
-    if not found:
-        pytest.skip("no other Prometheus here: neither in BACKEND_BINARIES nor on PATH")
-    return Path(found)
+    return Path(find_program("prometheus"))
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from observability.gateway.line import Line, Vocabulary
 from observability.gateway.settings import ROUTES
 from observability.gateway.spans import span_of
 from tests.fixtures.gateway import running_gateway
+from tests.fixtures.otlp import values
 from tests.fixtures.services import eventually
-from tests.observability.conftest import backends, collector, program, start_collector, values
+from tests.observability.conftest import backends, collector, program, start_collector
 
 __all__ = ["backends", "collector", "program", "start_collector"]
 

@@ -1,14 +1,10 @@
 """The real backends' programs with this project's configuration, each in a folder and on ports of its own."""
 
-import gzip
 import os
-import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.fixtures.otlp import Receiver, values
 from tests.fixtures.ports import free_ports
+from tests.fixtures.programs import find_program
 from tests.fixtures.services import eventually, sample
 
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
@@ -25,23 +23,11 @@ OBSERVABILITY = Path(__file__).parents[2] / "observability"
 
 @pytest.fixture(scope="session")
 def program():
-    """Path of a backend's program: `program("loki")`. From BACKEND_BINARIES, else from PATH."""
-
-    def find(name):
-        found = shutil.which(name, path=os.environ.get("BACKEND_BINARIES") or None)
-        if not found:
-            pytest.skip(f"no {name} here: neither in BACKEND_BINARIES nor on PATH")
-        return found
-
-    return find
+    """Path of a backend's program: `program("loki")`."""
+    return find_program
 
 
-def values(attributes):
-    """OTLP's attributes as a dict."""
-    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in attributes}
-
-
-class Backends:
+class Backends(Receiver):
     """Jaeger, Loki, Prometheus and gateway-telemetry in one: an HTTP server that keeps the OTLP it is sent, by path.
 
     Attributes:
@@ -51,34 +37,12 @@ class Backends:
     def __init__(self):
         self.bodies = defaultdict(list)
         self.status = 200
-        backends = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers["Content-Encoding"] == "gzip":
-                    body = gzip.decompress(body)
-                if backends.status == 200:
-                    backends.bodies[self.path].append(body)
-                self.send_response(backends.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.root = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def _take(self, request, body):
+        if self.status == 200:
+            self.bodies[request.path].append(body)
+        request.answer(self.status)
 
     def lines(self, backend="loki"):
         """The log records so far: [(resource's attributes, record)]."""
@@ -131,10 +95,10 @@ class Collector:
             "LISTEN_HOST": "127.0.0.1",
             "QUEUE_DIRECTORY": str(folder / "queue"),
             **{name: str(port) for name, port in zip(names, ports, strict=True)},
-            "JAEGER_ENDPOINT": f"{backends.root}/jaeger",
-            "LOKI_ENDPOINT": f"{backends.root}/loki",
-            "GATEWAY_TELEMETRY_ENDPOINT": f"{backends.root}/gateway",
-            "PROMETHEUS_ENDPOINT": f"{backends.root}/prometheus",
+            "JAEGER_ENDPOINT": f"{backends.endpoint}/jaeger",
+            "LOKI_ENDPOINT": f"{backends.endpoint}/loki",
+            "GATEWAY_TELEMETRY_ENDPOINT": f"{backends.endpoint}/gateway",
+            "PROMETHEUS_ENDPOINT": f"{backends.endpoint}/prometheus",
         }
         self.log = folder / "collector.log"
         self.start()

@@ -6,8 +6,9 @@ import time
 import pytest
 import yaml
 
+from tests.fixtures.otlp import values
 from tests.fixtures.services import eventually
-from tests.observability.conftest import OBSERVABILITY, values
+from tests.observability.conftest import OBSERVABILITY
 
 TRACE, SPAN = "1a8074072b9ac2c479007861c5cb4d89", "79007861c5cb4d89"
 TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"

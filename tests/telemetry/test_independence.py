@@ -155,10 +155,10 @@ class Impostor(Collector):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _take(self, request):
+    def _take(self, request, body):
         self._connections.add(request.connection)
         time.sleep(self._delay)
-        super()._take(request)
+        super()._take(request, body)
 
 
 @pytest.fixture(scope="module")
