@@ -1,0 +1,184 @@
+"""The command line: `python -m loadtest.bench [overhead|compare|clients|replicas|budget|all]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+
+from loadtest.bench import machine, measure, report
+from loadtest.bench.errors import BenchError
+from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
+from loadtest.bench.stacks import running
+from local import rundir
+from local.errors import LocalError
+from local.settings import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+RESULTS = PROJECT / ".run" / "bench"
+"""Where results are left, as JSON and Markdown."""
+
+CLIENTS = (1, 2, 4, 8, 16, 32, 64)
+REPLICAS = (1, 2, 3, 4)
+
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+_began = time.monotonic()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the arguments say, and return the exit status."""
+    arguments = _arguments(argv)
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    try:
+        arguments.run(arguments)
+    except (BenchError, LocalError) as error:
+        print(f"\n{error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, run: Callable[[argparse.Namespace], None], **defaults: Any) -> Any:
+        chosen = commands.add_parser(name, help=text, description=text)
+        chosen.add_argument("--seconds", type=float, default=defaults.get("seconds", 5), help="a turn (%(default)s)")
+        chosen.add_argument("--rounds", type=int, default=defaults.get("rounds", 5), help="of turns (%(default)s)")
+        chosen.add_argument("--name", default=name, help="of the files of the result (%(default)s)")
+        chosen.set_defaults(run=run)
+        return chosen
+
+    overhead = command("overhead", "what each signal costs, beside no telemetry and the tutorial's code", _overhead)
+    overhead.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
+    overhead.add_argument("--rows", nargs="+", default=[*ROWS], metavar="ROW", help=f"of {', '.join(ROWS)}")
+    overhead.add_argument("--no-statements", action="store_true", help="without the SQL statements alone")
+
+    compare = command("compare", "two or more configurations side by side; the first is the base", _compare, seconds=4)
+    compare.add_argument("rows", nargs="+", metavar="ROW[@PROJECT][,VARIABLE=VALUE...]")
+    compare.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
+
+    clients = command("clients", "throughput and latency against clients", _clients, rounds=3)
+    clients.add_argument("--counts", type=int, nargs="+", default=CLIENTS, help="(1 to 64)")
+    clients.add_argument("--row", default="full", help="the configuration (%(default)s)")
+
+    replicas = command("replicas", "throughput against replicas of order-service", _replicas, rounds=3)
+    replicas.add_argument("--counts", type=int, nargs="+", default=REPLICAS, help="(1 to 4)")
+    replicas.add_argument("--clients", type=int, default=32, help="at once (%(default)s)")
+    replicas.add_argument("--row", default="full", help="the configuration (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def _overhead(arguments: argparse.Namespace) -> None:
+    rows = [parse(name) for name in arguments.rows]
+    _comparison(arguments, rows, with_statements=not arguments.no_statements)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    _comparison(arguments, [parse(text) for text in arguments.rows], with_statements=False)
+
+
+def _comparison(arguments: argparse.Namespace, rows: list[Row], *, with_statements: bool) -> None:
+    """Measure configurations side by side; the first is the base."""
+    _announce(
+        measure.expected_seconds(len(rows), len(rows) + with_statements, arguments.rounds, arguments.seconds), rows
+    )
+    result = _begun(arguments)
+    result["base"] = rows[0].name
+    result["rows"] = {row.name: row.text for row in rows} | ({STATEMENTS: STATEMENTS_TEXT} if with_statements else {})
+    result["commits"] = {row.name: machine.commit(row.project) for row in rows}
+    with running(rows, RESULTS / "stacks", _say) as stacks:
+        result["idle_cores"] = measure.idle([*stacks.values()])
+        turns = measure.turns_of(stacks, arguments.clients, arguments.seconds, with_statements=with_statements)
+        result["turns"] = measure.interleaved(turns, arguments.rounds, _say)
+    _publish(arguments.name, result, report.comparison(result), report.aims(result))
+
+
+def _clients(arguments: argparse.Namespace) -> None:
+    row = parse(arguments.row)
+    counts = list(arguments.counts)
+    _announce(measure.expected_seconds(1, len(counts), arguments.rounds, arguments.seconds), [row])
+    result = _begun(arguments)
+    result["title"] = f"Throughput against clients, {row.text}"
+    result["rows"] = {str(count): str(count) for count in counts}
+    with running([row], RESULTS / "stacks", _say) as stacks:
+        stack = stacks[row.name]
+        turns = {
+            str(count): lambda count=count: measure.turn(stack, count, arguments.seconds) | {"row": str(count)}
+            for count in counts
+        }
+        result["turns"] = measure.interleaved(turns, arguments.rounds, _say)
+    _publish(arguments.name, result, report.steps(result, "clients"), [])
+
+
+def _replicas(arguments: argparse.Namespace) -> None:
+    rows = [with_replicas(parse(arguments.row), count) for count in arguments.counts]
+    _announce(measure.expected_seconds(len(rows), len(rows), arguments.rounds, arguments.seconds), rows)
+    result = _begun(arguments)
+    result["title"] = f"Throughput against replicas of order-service, {arguments.clients} clients"
+    result["rows"] = {row.name: str(row.replicas) for row in rows}
+    with running(rows, RESULTS / "stacks", _say) as stacks:
+        turns = measure.turns_of(stacks, arguments.clients, arguments.seconds)
+        result["turns"] = measure.interleaved(turns, arguments.rounds, _say)
+    _publish(arguments.name, result, report.steps(result, "replicas"), [])
+
+
+def _announce(seconds: float, rows: Sequence[Row]) -> None:
+    if not rundir.is_ours(RESULTS.parent):
+        rundir.prepare(RESULTS.parent)  # or `make up` would take it for somebody else's folder
+    RESULTS.mkdir(mode=0o700, exist_ok=True)
+    _say(f"{len(rows)} stacks side by side; this takes about {seconds / 60:.1f} minutes. Ctrl-C stops and cleans up.")
+
+
+def _begun(arguments: argparse.Namespace) -> dict[str, Any]:
+    chosen = {name: value for name, value in vars(arguments).items() if isinstance(value, int | float | str)}
+    return {
+        "command": machine.command_line(),
+        "when": datetime.now(UTC).date().isoformat(),
+        "machine": machine.describe(),
+        "arguments": chosen,
+    }
+
+
+def _publish(name: str, result: dict[str, Any], tables: Sequence[report.Rendered], said: Sequence[str]) -> None:
+    """Print the tables and write the files."""
+    for table in tables:
+        table.show(_console)
+    for line in (*said, *report.warnings(result)):
+        _console.print(line)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = "\n".join(
+        [
+            *(f"**{table.title}**\n\n{table.markdown()}" for table in tables),
+            *(f"- {line}" for line in (*said, *report.warnings(result))),
+            "",
+            report.machine_line(result),
+        ]
+    )
+    (RESULTS / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    _console.print(f"\nWritten to {_short(RESULTS / name)}.json and .md")
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def _say(text: str) -> None:
+    print(f"{time.monotonic() - _began:6.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -1,0 +1,65 @@
+"""The machine and the versions that a measurement was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtest.bench import wrk
+from local import nginx, postgres
+from local.settings import PROJECT
+
+_PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "urllib3")
+
+
+def describe() -> dict[str, Any]:
+    """Say what there is, and how busy it is before the measurement begins."""
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return {
+        "cores": os.cpu_count(),
+        "cpu": model[1] if model else platform.machine(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "nginx": ".".join(map(str, nginx.version(nginx.find()))),
+        "postgresql": _first([str(postgres.binaries() / "postgres"), "--version"]).split()[-1],
+        "wrk": _first([wrk.find()[0], "-v"]).split()[1].rpartition("/")[2],
+        **{name: _version(name) for name in _PACKAGES},
+        "commit": commit(PROJECT),
+        "busy_before": psutil.cpu_percent(interval=1.0) / 100,
+    }
+
+
+def commit(project: Path) -> str:
+    """Name the commit of a project's folder, with `+` where files differ from it."""
+    name = _first(["git", "-C", str(project), "rev-parse", "--short", "HEAD"])
+    changed = _first(["git", "-C", str(project), "status", "--porcelain", "--untracked-files=no"])
+    return name + "+" * bool(changed) if name else "unknown"
+
+
+def command_line() -> str:
+    """Give the command as a person would type it."""
+    return " ".join(["python", "-m", "loadtest.bench", *sys.argv[1:]])
+
+
+def _first(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError:
+        return ""
+    return (done.stdout or done.stderr).partition("\n")[0]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

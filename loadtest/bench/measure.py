@@ -1,0 +1,121 @@
+"""One turn of a configuration, and turns of many, one after the other, round by round."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from loadtest.bench import cpu, figures, statements, wrk
+from loadtest.bench.rows import STATEMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from loadtest.bench.stacks import BenchStack, Say
+
+WARM_UP_SECONDS = 1.0
+"""Orders before each turn that do not count: a stack that was idle has cold caches and connections to make."""
+
+PAUSES_SECONDS = 1.5
+"""What a turn takes beside that, about: the login, and the wait until the stack has nothing left to do."""
+
+
+def turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, Any]:
+    """Load one stack for a while, and say how fast it was and what it spent.
+
+    Processor time counts until the stack has nothing left to do, so with the spans that were sent afterwards.
+
+    Raises:
+        BenchError: An order was not answered with 201.
+    """
+    token = stack.token()
+    if WARM_UP_SECONDS:
+        wrk.run(stack.gateway, token, clients, WARM_UP_SECONDS)
+    stack.settled()
+    with stack.scraped():
+        before, (busy, there) = cpu.seconds(stack.parts), cpu.machine()
+        result = wrk.run(stack.gateway, token, clients, seconds)
+        busy, there = (after - earlier for after, earlier in zip(cpu.machine(), (busy, there), strict=True))
+        stack.settled()
+        after = cpu.seconds(stack.parts)
+    parts = {name: (after[name] - before[name]) * 1000 / result.orders for name in after}
+    return {
+        "row": stack.row.name,
+        "orders": result.orders,
+        "per_second": result.orders / result.seconds,
+        "p50_ms": result.p50_ms,
+        "p95_ms": result.p95_ms,
+        "p99_ms": result.p99_ms,
+        "max_ms": result.max_ms,
+        "cpu_ms": sum(parts.values()),
+        "parts_cpu_ms": parts,
+        "generator_cpu_ms": result.cpu_seconds * 1000 / result.orders,
+        "machine_busy": busy / there,
+    }
+
+
+def database_turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, Any]:
+    """Load a stack's database alone, with an order's statements."""
+    stack.settled()
+    before = cpu.seconds(stack.parts)
+    speed = statements.run(stack.ports["ORDER_DB"], stack.run_dir / "secrets" / "orders_user", clients, seconds)
+    after = cpu.seconds(stack.parts)
+    orders = speed["per_second"] * seconds
+    spent = (after["order-db"] - before["order-db"]) * 1000 / orders
+    return {
+        "row": STATEMENTS,
+        "orders": round(orders),
+        "per_second": speed["per_second"],
+        "mean_ms": speed["mean_ms"],
+        "cpu_ms": spent,
+        "parts_cpu_ms": {"order-db": spent},
+    }
+
+
+def interleaved(turns: Mapping[str, Callable[[], dict[str, Any]]], rounds: int, say: Say) -> list[dict[str, Any]]:
+    """Take turns: each round has one of each, and begins with another.
+
+    Args:
+        turns: What to do, by its name.
+        rounds: How often.
+        say: Is told how far it is.
+
+    Returns:
+        What the turns gave, each with its `round`.
+    """
+    records: list[dict[str, Any]] = []
+    for number in range(rounds):
+        for name in figures.rotated(list(turns), number):
+            record = turns[name]() | {"round": number}
+            records.append(record)
+            say(
+                f"round {number + 1} of {rounds}: {name:<12} {record['per_second']:8.0f} orders/s"
+                f" {record['cpu_ms']:7.2f} ms of CPU an order"
+            )
+    return records
+
+
+def turns_of(
+    stacks: Mapping[str, BenchStack], clients: int, seconds: float, *, with_statements: bool = False
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Give a turn of each stack; of the SQL statements alone too, if wanted, in the first one's database."""
+    turns: dict[str, Callable[[], dict[str, Any]]] = {
+        name: partial(turn, stack, clients, seconds) for name, stack in stacks.items()
+    }
+    if with_statements:
+        turns[STATEMENTS] = partial(database_turn, next(iter(stacks.values())), clients, seconds)
+    return turns
+
+
+def expected_seconds(stacks: int, turns: int, rounds: int, seconds: float) -> float:
+    """Estimate how long a comparison takes."""
+    return 12.0 * stacks + rounds * turns * (seconds + WARM_UP_SECONDS + PAUSES_SECONDS)
+
+
+def idle(stacks: Sequence[BenchStack], seconds: float = 2.0) -> float:
+    """Give what all stacks together take of one processor while nothing is asked of them."""
+    began, before = time.monotonic(), sum(sum(cpu.seconds(stack.parts).values()) for stack in stacks)
+    time.sleep(seconds)
+    spent = sum(sum(cpu.seconds(stack.parts).values()) for stack in stacks) - before
+    return spent / (time.monotonic() - began)

@@ -1,0 +1,221 @@
+"""What was measured, as tables: on the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from loadtest.bench import figures
+from loadtest.bench.figures import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+AIM_KEPT = 0.85
+"""Of the throughput without telemetry, what is to be left with all three signals and every trace."""
+AIM_TUTORIAL = 4.0
+"""How many times the tutorial's throughput that is to be; 2.5 at the very least."""
+LEAST_TUTORIAL = 2.5
+
+_SEEN_MS = 0.005  # a part that takes less has no column
+_FAIR = 0.1  # of the machine; above, a measurement is disturbed
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A table; its first and last columns are words, the others numbers."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """Write it as Markdown."""
+        rule = ["---" if number in (0, len(self.head) - 1) else "---:" for number in range(len(self.head))]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.head, rule, *self.rows)) + "\n"
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+        table = Table(title=self.title, title_justify="left")
+        for number, name in enumerate(self.head):
+            table.add_column(name, justify="left" if number in (0, len(self.head) - 1) else "right")
+        for cells in self.rows:
+            table.add_row(*cells)
+        console.print(table)
+
+
+def comparison(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate configurations: how fast, how dear, compared with the base; and where the processor time went."""
+    turns, texts = result["turns"], result["rows"]
+    base = result["base"]
+    against = "tutorial" if "tutorial" in texts and base != "tutorial" else None
+    head = [
+        "configuration",
+        "orders/s",
+        f"of `{base}`",
+        "CPU ms an order",
+        f"of `{base}`",
+        "p50 ms",
+        "p99 ms",
+        "what it is",
+    ]
+    if against:
+        head.insert(3, "x tutorial")
+    rows = []
+    for name, text in texts.items():
+        speed, cost = (figures.by_round(turns, name, field) for field in ("per_second", "cpu_ms"))
+        if not speed:
+            continue
+        latency = [figures.by_round(turns, name, field) for field in ("p50_ms", "p99_ms")]
+        cells = [
+            f"`{name}`",
+            Spread.of([*speed.values()]).text(),
+            _ratio(speed, figures.by_round(turns, base, "per_second")),
+            Spread.of([*cost.values()]).text(2),
+            _ratio(cost, figures.by_round(turns, base, "cpu_ms")),
+            *(Spread.of([*values.values()]).text(1) if values else "" for values in latency),
+            text,
+        ]
+        if against:
+            times = figures.ratios(speed, figures.by_round(turns, against, "per_second"))
+            cells.insert(3, f"{times.median:.2f}" if times else "")
+        rows.append(cells)
+    return [Rendered("Throughput and cost", head, rows), parts(result)]
+
+
+def parts(result: dict[str, Any]) -> Rendered:
+    """Tabulate the processor time of an order by part, medians, in milliseconds."""
+    turns, texts = result["turns"], result["rows"]
+    names = list(dict.fromkeys(part for turn in turns for part in turn["parts_cpu_ms"]))
+    names = [part for part in names if any(turn["parts_cpu_ms"].get(part, 0) > _SEEN_MS for turn in turns)]
+    rows = []
+    for name in texts:
+        of_row = [turn for turn in turns if turn["row"] == name]
+        if not of_row:
+            continue
+        medians = [
+            Spread.of([turn["parts_cpu_ms"].get(part, 0.0) for turn in of_row]).median
+            if any(part in turn["parts_cpu_ms"] for turn in of_row)
+            else None
+            for part in names
+        ]
+        whole = _median([turn["cpu_ms"] for turn in of_row])
+        rows.append([f"`{name}`", *("" if value is None else f"{value:.2f}" for value in medians), f"{whole:.2f}"])
+    return Rendered(
+        "CPU ms an order, by part", ["configuration", *(part.removesuffix("-service") for part in names), "all"], rows
+    )
+
+
+def aims(result: dict[str, Any]) -> list[str]:
+    """Say how the aims stand."""
+    turns = result["turns"]
+    said = []
+    speed = figures.by_round(turns, "traces-100", "per_second")
+    if kept := figures.ratios(speed, figures.by_round(turns, "off", "per_second")):
+        met = "met" if kept.median >= AIM_KEPT else "not met"
+        said.append(f"{kept.text(2)} of the throughput without telemetry is left; aim at least {AIM_KEPT}: {met}")
+    if times := figures.ratios(speed, figures.by_round(turns, "tutorial", "per_second")):
+        met = (
+            "met" if times.median >= AIM_TUTORIAL else "at least that" if times.median >= LEAST_TUTORIAL else "not met"
+        )
+        said.append(
+            f"{times.text(2)} times the tutorial's throughput; aim {AIM_TUTORIAL:g},"
+            f" {LEAST_TUTORIAL} at the very least: {met}"
+        )
+    return said
+
+
+def steps(result: dict[str, Any], what: str) -> list[Rendered]:
+    """Tabulate the same under growing load, or with growing numbers: the speed, the latency, and what is busy."""
+    turns, texts = result["turns"], result["rows"]
+    names = list(dict.fromkeys(part for turn in turns for part in turn["parts_cpu_ms"]))
+    head = [
+        what,
+        "orders/s",
+        "p50 ms",
+        "p99 ms",
+        "machine busy",
+        "CPU ms an order",
+        "busiest parts (share of one core)",
+    ]
+    rows = []
+    for name, text in texts.items():
+        of_row = [turn for turn in turns if turn["row"] == name]
+        busiest = sorted(
+            ((_median([turn["parts_cpu_ms"].get(part, 0.0) * turn["per_second"] / 1000 for turn in of_row]), part))
+            for part in names
+        )[::-1][:4]
+        rows.append([
+            text,
+            Spread.of([turn["per_second"] for turn in of_row]).text(),
+            *(Spread.of([turn[field] for turn in of_row]).text(1) for field in ("p50_ms", "p99_ms")),
+            f"{_median([turn['machine_busy'] for turn in of_row]):.0%}",
+            Spread.of([turn["cpu_ms"] for turn in of_row]).text(2),
+            ", ".join(f"{part} {share:.0%}" for share, part in busiest),
+        ])  # fmt: skip
+    return [Rendered(result["title"], head, rows)]
+
+
+def budget(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate start times and memory against the budget."""
+    head = ["part", *(f"{text} (budget)" for text, _field, _digits in _BUDGET_FIELDS), "RSS MB after orders"]
+    rows = [
+        [
+            part["name"],
+            *(
+                _against(part.get(field), part.get(f"{field}_budget"), digits)
+                for _text, field, digits in _BUDGET_FIELDS
+            ),
+            f"{part['rss_mb']:.0f}" if "rss_mb" in part else "",
+        ]
+        for part in result["parts"]
+    ]
+    return [Rendered("Start time and memory", head, rows)]
+
+
+_BUDGET_FIELDS = (
+    ("start s", "start_seconds", 1),
+    ("PSS MB at rest", "idle_mb", 0),
+    ("PSS MB after orders", "loaded_mb", 0),
+)
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    """Say where and with what this was measured."""
+    machine = result["machine"]
+    versions = ", ".join(
+        f"{name} {value}"
+        for name, value in machine.items()
+        if value and name not in ("cores", "cpu", "memory_gb", "kernel", "commit", "busy_before")
+    )
+    return (
+        f"`{result['command']}` at commit {machine['commit']}, {result['when']}, on {machine['cores']} cores of"
+        f" {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}; {versions}."
+    )
+
+
+def warnings(result: dict[str, Any]) -> list[str]:
+    """Say what disturbed the measurement."""
+    busy = result["machine"]["busy_before"]
+    if busy <= _FAIR:
+        return []
+    return [f"The machine was {busy:.0%} busy with something else before the measurement began."]
+
+
+def _ratio(values: dict[int, float], base: dict[int, float]) -> str:
+    ratio = figures.ratios(values, base)
+    return ratio.text(2) if ratio else ""
+
+
+def _median(values: Sequence[float]) -> float:
+    return Spread.of(values).median
+
+
+def _against(value: float | None, limit: float | None, digits: int) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{digits}f}" + (f" ({limit:g})" if limit is not None else "")

@@ -1,0 +1,183 @@
+"""Stacks that are up side by side for a measurement, each with a folder and ports of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import urllib3
+
+from loadtest.bench import cpu
+from loadtest.bench.errors import BenchError
+from loadtest.bench.rows import SWITCHES, Row
+
+VARIANT = Path(__file__).with_name("variant.py")
+SCRAPE_SECONDS = 5.0
+
+_SERVICES = ("AUTH", "USER", "PRODUCT", "ORDER", "PAYMENT")
+_PORTS = (
+    *("GATEWAY", *_SERVICES, "ORDER_DB"),
+    *("OTLP", "JAEGER", "LOKI", "PROMETHEUS", "GATEWAY_TELEMETRY"),
+)
+_OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
+_STOP_SECONDS = 120
+
+Say = Callable[[str], None]
+
+
+class BenchStack:
+    """One configuration, running.
+
+    Args:
+        row: The configuration.
+        folder: Where its state lives.
+    """
+
+    def __init__(self, row: Row, folder: Path) -> None:
+        self.row = row
+        self.run_dir = folder
+        sink = row.environment.get("BENCH_SINK_PORT") == "free"
+        ports = free_ports(len(_PORTS) + row.replicas)
+        self.ports = dict(zip(_PORTS, ports, strict=False))
+        extra = ports[len(_PORTS) :]
+        self.replica_ports = extra[1:]
+        self._environment = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+        self._environment |= {f"{name}_PORT": str(port) for name, port in self.ports.items()}
+        self._environment |= {
+            **row.environment,
+            "RUN_DIR": str(folder),
+            "PYTHONPATH": str(row.project),
+            "LOGIN_RATE": "200r/s",
+            "START_TIMEOUT_SECONDS": "120",
+            "GRACEFUL_TIMEOUT_SECONDS": "5",
+            "BENCH_ORDER_PORTS": ",".join(map(str, self.replica_ports)),
+        }
+        if sink:
+            self._environment["BENCH_SINK_PORT"] = str(extra[0])
+            self._environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{extra[0]}"
+        self._pool = urllib3.PoolManager(num_pools=20, timeout=10, retries=False)
+        self.parts: dict[str, int] = {}
+
+    @property
+    def gateway(self) -> str:
+        """The shop's address."""
+        return f"http://127.0.0.1:{self.ports['GATEWAY']}"
+
+    def up(self) -> str:
+        """Start it, and return what the start said.
+
+        Raises:
+            BenchError: It did not start.
+        """
+        done = self._local("up")
+        if done.returncode:
+            raise BenchError(f"The stack {self.row.name} did not start:\n{done.stdout}{done.stderr}")
+        self.parts = cpu.pids(self.run_dir)
+        return done.stdout
+
+    def down(self) -> None:
+        """Stop it and keep its data."""
+        self._local("down")
+
+    def reset(self) -> None:
+        """Stop it and delete its folder."""
+        self._local("reset")
+        shutil.rmtree(self.run_dir, ignore_errors=True)  # when it was not even begun
+
+    def token(self) -> str:
+        """Log in.
+
+        Raises:
+            BenchError: That was refused.
+        """
+        body = {"username": "admin", "password": "password"}
+        answer = self._pool.request("POST", f"{self.gateway}/auth/login", json=body)
+        if answer.status != 200:  # noqa: PLR2004
+            raise BenchError(f"The login to {self.row.name} was answered with {answer.status}.")
+        token: str = answer.json()["token"]
+        return token
+
+    @contextlib.contextmanager
+    def scraped(self) -> Iterator[None]:
+        """Ask for all `/metrics` meanwhile, as Prometheus would, where the configuration wants it."""
+        stop = threading.Event()
+
+        def scrape() -> None:
+            pause = 1.0
+            while not stop.wait(pause):
+                for port in (*(self.ports[name] for name in (*_SERVICES, "GATEWAY_TELEMETRY")), *self.replica_ports):
+                    with contextlib.suppress(urllib3.exceptions.HTTPError):  # an older commit may lack one
+                        self._pool.request("GET", f"http://127.0.0.1:{port}/metrics", headers=_OPENMETRICS)
+                pause = SCRAPE_SECONDS
+
+        thread = threading.Thread(target=scrape, daemon=True)
+        if self.row.scraped:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if self.row.scraped:
+                thread.join()
+
+    def settled(self, patience_seconds: float = 6.0) -> None:
+        """Wait until what the last orders left to do is done: it must not burden the next turn."""
+        deadline = time.monotonic() + patience_seconds
+        used = sum(cpu.seconds(self.parts).values())
+        while time.monotonic() < deadline:
+            time.sleep(0.3)
+            before, used = used, sum(cpu.seconds(self.parts).values())
+            if used - before <= 0.04:  # noqa: PLR2004  # some ticks of many idle processes
+                return
+
+    def _local(self, command: str) -> subprocess.CompletedProcess[str]:
+        python = self.row.project / ".venv" / "bin" / "python"
+        return subprocess.run(  # noqa: S603
+            [str(python) if python.exists() else sys.executable, "-P", str(VARIANT), command],
+            cwd=self.row.project,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_STOP_SECONDS * 3,
+        )
+
+
+@contextlib.contextmanager
+def running(rows: Sequence[Row], folder: Path, say: Say) -> Iterator[dict[str, BenchStack]]:
+    """Have stacks up; whatever happens, they are stopped and their folders deleted at the end."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a measurement that was killed: its supervisors see that and end
+    stacks: dict[str, BenchStack] = {}
+    try:
+        for number, row in enumerate(rows):
+            say(f"starting {row.name} ({number + 1} of {len(rows)})")
+            stacks[row.name] = BenchStack(row, folder / str(number))
+            stacks[row.name].up()
+        yield stacks
+    finally:
+        for stack in stacks.values():
+            say(f"stopping {stack.row.name}")
+            stack.reset()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nothing listens on, and that the kernel gives to no outgoing connection."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(10_000, 32_000)  # noqa: S311
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)

@@ -1,0 +1,148 @@
+"""A stack of `local/` with what a measurement changes about it: `python -P variant.py up|down|reset`.
+
+It runs in the project that is measured, which may be another than this file's (an older commit): it imports `local`
+from there and nothing of its own. What it adds is run by that stack's supervisor, so that it is stopped and counted
+like every part. The environment says what:
+
+    BENCH_ACCESS_LOG=off        the gateway writes no access log
+    BENCH_SINK_PORT=1234        an nginx that answers 200 to whatever comes stands for the backends
+    BENCH_GATEWAY_TELEMETRY=on  gateway-telemetry runs without the backends
+    BENCH_ORDER_PORTS=1,2       so many more replicas of order-service
+    BENCH_TUTORIAL=on           the services are the tutorial's, see tutorial/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local import nginx, stack, telemetry
+from local.cli import main
+from local.parts import Part, Stack, Task
+from local.probes import http_ready
+
+if TYPE_CHECKING:
+    from local.settings import Settings
+
+TUTORIAL = Path(__file__).resolve().parent / "tutorial"
+
+_SINK = """\
+worker_processes 1;
+pid nginx.pid;
+error_log stderr error;
+events {{ worker_connections 256; }}
+http {{
+    client_body_temp_path tmp/body; proxy_temp_path tmp/proxy; fastcgi_temp_path tmp/fastcgi;
+    uwsgi_temp_path tmp/uwsgi; scgi_temp_path tmp/scgi;
+    log_format sizes "$uri $request_length";
+    access_log {access_log} sizes buffer=64k flush=1s;
+    client_max_body_size 64m;
+    client_body_buffer_size 1m;
+    keepalive_timeout 300s;
+    server {{
+        listen 127.0.0.1:{port};
+        default_type application/x-protobuf;
+        return 200 "";
+    }}
+}}
+"""
+
+
+def build(settings: Settings) -> Stack:
+    """Describe the stack."""
+    plain = stack.build(settings)
+    steps: list[Part | Task] = []
+    for step in plain.steps:
+        if isinstance(step, Part) and step.name == "nginx":
+            steps.append(_gateway(settings, step))
+        elif isinstance(step, Part) and os.environ.get("BENCH_TUTORIAL") and step.name.endswith("-service"):
+            steps.append(_tutorial(step))
+        else:
+            steps.append(step)
+        if isinstance(step, Part) and step.name == "order-service":
+            steps += [_replica(step, number, port) for number, port in enumerate(_order_ports(), 2)]
+        if step.name == "order-db":
+            steps += _watchers(settings)
+    return dataclasses.replace(plain, steps=tuple(steps))
+
+
+def _order_ports() -> list[int]:
+    return [int(port) for port in os.environ.get("BENCH_ORDER_PORTS", "").split(",") if port]
+
+
+def _watchers(settings: Settings) -> list[Part]:
+    parts = []
+    if port := os.environ.get("BENCH_SINK_PORT"):
+        parts.append(_sink(settings, int(port)))
+    if os.environ.get("BENCH_GATEWAY_TELEMETRY"):
+        tracing = os.environ.get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"])
+        parts.append(dataclasses.replace(telemetry.gateway(settings, tracing), outlived_by=()))
+    return parts
+
+
+def _sink(settings: Settings, port: int) -> Part:
+    def command() -> list[str]:
+        folder = settings.run_dir / "conf" / "sink"
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
+        conf = folder / "nginx.conf"
+        conf.write_text(_SINK.format(port=port, access_log=folder / "sizes.log"), encoding="utf-8")
+        return nginx.command(nginx.find(), conf)
+
+    return Part(
+        name="sink",
+        ports={"BENCH_SINK_PORT": port},
+        command=command,
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/"),
+        stop_signal=nginx.STOP_SIGNAL,
+    )
+
+
+def _gateway(settings: Settings, part: Part) -> Part:
+    """Change the rendered configuration, which has no variable for this."""
+
+    def command() -> list[str]:
+        arguments = part.command()
+        folder = settings.run_dir / "conf" / "nginx"
+        if os.environ.get("BENCH_ACCESS_LOG") == "off":
+            _edit(folder / "gateway.conf", r"access_log \S+ gateway if=\$log_this;", "access_log off;")
+        servers = "".join(f" server 127.0.0.1:{port};" for port in _order_ports())
+        _edit(folder / "upstreams.conf", r"(upstream order-service +\{ server \S+;)", rf"\1{servers}")
+        return arguments
+
+    replicas = tuple(f"order-service-{number}" for number, _ in enumerate(_order_ports(), 2))
+    return dataclasses.replace(part, command=command, needs=(*part.needs, *replicas))
+
+
+def _edit(path: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
+    if count != 1:
+        raise RuntimeError(f"{path} has changed: {pattern} was found {count} times")
+    path.write_text(text, encoding="utf-8")
+
+
+def _replica(part: Part, number: int, port: int) -> Part:
+    return dataclasses.replace(
+        part,
+        name=f"{part.name}-{number}",
+        ports={f"ORDER_PORT_{number}": port},
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),
+        environment={**part.environment, "PORT": str(port)},
+    )
+
+
+def _tutorial(part: Part) -> Part:
+    program = TUTORIAL / f"{part.name.removesuffix('-service')}.py"
+    port = next(iter(part.ports.values()))
+    return dataclasses.replace(
+        part,
+        command=lambda: ["setpriv", "--pdeathsig=TERM", "--", sys.executable, str(program)],
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], build))
