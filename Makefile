@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs story rotate-keys psql rollout health-compose
+.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs story rotate-keys psql rollout health-compose dashboards
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,9 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 docs: $(VENV)/ready-local ## write the README's table of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
 	$(PY) docs/telemetry.py
+
+dashboards: $(VENV)/ready-dev ## write Grafana's dashboards from observability/grafana
+	$(PY) -m observability.grafana
 
 # Touched last, so an interrupted installation is done again.
 $(VENV)/ready-%: requirements/%.txt local/venv.sh

@@ -1,0 +1,129 @@
+"""The frame that all dashboards have: variables, annotations, and links to the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.models import dashboard as model
+
+from observability.grafana.queries import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from grafana_foundation_sdk.cog.builder import Builder
+
+    from observability.grafana.panels import Panel
+
+TITLES = {
+    "overview": "Overview",
+    "order-path": "Order path",
+    "service": "Service",
+    "database": "Database",
+    "telemetry": "Telemetry health",
+    "load": "Load test",
+}
+"""All dashboards: uid and title."""
+
+
+def choice_of_service() -> build.QueryVariable:
+    """Make the variable `service`: who answers requests, the gateway too."""
+    query = 'label_values(up{job=~".+-service|nginx"}, job)'
+    return (
+        build.QueryVariable("service")
+        .label("service")
+        .datasource(METRICS)
+        .query({"query": query, "qryType": 1, "refId": "PrometheusVariableQueryEditor-VariableQuery"})
+        .definition(query)
+        .refresh(model.VariableRefresh.ON_DASHBOARD_LOAD)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .current(model.VariableOption(selected=True, text="order-service", value="order-service"))
+    )
+
+
+def choice_of_duration() -> build.CustomVariable:
+    """Make the variable `slower_than`, for searches for traces: Jaeger gives the newest, not the slowest."""
+    choices = ("1ms", "10ms", "50ms", "100ms", "250ms", "500ms", "1s", "3s")
+    return (
+        build.CustomVariable("slower_than")
+        .label("traces slower than")
+        .values(",".join(choices))
+        .options([model.VariableOption(selected=one == "10ms", text=one, value=one) for one in choices])
+        .current(model.VariableOption(selected=True, text="10ms", value="10ms"))
+    )
+
+
+def _annotation(name: str, color: str, expr: str, title: str) -> build.AnnotationQuery:
+    return (
+        build.AnnotationQuery()
+        .name(name)
+        .datasource(METRICS)
+        .enable(enable=True)
+        .hide(hide=False)
+        .icon_color(color)
+        .expr(expr)
+        .title_format(title)
+        .step("5s")
+        .placement("")
+    )
+
+
+def _annotations() -> list[Builder[model.AnnotationQuery]]:
+    starts = _annotation("starts", "blue", 'process_start_time_seconds{job=~".+-service"} * 1000', "{{job}} started")
+    return [
+        starts.use_value_for_time(use_value_for_time=True),
+        _annotation("load runs", "purple", "sum(loadtest_users) > 0", "a load test runs"),
+        _annotation("faults", "dark-orange", "max by (fault) (simulated_faults) > 0", "simulated fault: {{fault}}"),
+        _annotation(
+            "pages",
+            "dark-red",
+            'max by (alertname) (ALERTS{alertstate="firing", severity="page"})',
+            "alert: {{alertname}}",
+        ),
+    ]
+
+
+def board(
+    uid: str,
+    question: str,
+    panels: Sequence[Panel],
+    *,
+    variables: Sequence[Callable[[], Builder[model.VariableModel]]] = (),
+    tags: Sequence[str] = (),
+) -> model.Dashboard:
+    """Put panels into a dashboard that looks and behaves as all of ours do.
+
+    Args:
+        uid: Its name in links.
+        question: What it answers.
+        panels: In their order, from the upper left.
+        variables: What makes its variables.
+        tags: Beside `shop`.
+    """
+    frame = (
+        build.Dashboard(TITLES[uid])
+        .uid(uid)
+        .description(question)
+        .tags(["shop", *tags])
+        .timezone("browser")
+        .readonly()
+        .time("now-30m", "now")
+        .refresh("10s")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .annotations(_annotations())
+        .variables([make() for make in variables])
+        .links(
+            [
+                build.DashboardLink(title).url(f"/d/{other}").keep_time(keep_time=True).placement("")
+                for other, title in TITLES.items()
+                if other != uid
+            ]
+        )
+    )
+    for panel in panels:
+        frame.with_panel(panel)
+    made = frame.build()
+    for number, panel_made in enumerate(made.panels or [], 1):
+        panel_made.id_val = number
+    return made

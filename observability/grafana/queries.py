@@ -1,0 +1,68 @@
+"""Queries of the dashboards: PromQL, LogQL, and searches for traces."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import loki, prometheus
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.runtime import UnknownDataquery
+from grafana_foundation_sdk.models.common import DataSourceRef
+from grafana_foundation_sdk.models.loki import LokiQueryDirection
+
+METRICS = DataSourceRef(type_val="prometheus", uid="prometheus")
+TRACES = DataSourceRef(type_val="jaeger", uid="jaeger")
+LOGS = DataSourceRef(type_val="loki", uid="loki")
+
+RATE = "$__rate_interval"
+"""At least four scrapes, however far one has zoomed in: a rate needs two points."""
+
+NO_PROBES = 'http_route!~"/healthz|/readyz|/metrics"'
+"""What asks a service how it is would make its latency look good."""
+
+REQUESTS = "http_server_request_duration_seconds"
+
+
+def promql(expr: str, legend: str = "", *, exemplars: bool = False) -> prometheus.Dataquery:
+    """Make a query over time; `exemplars` puts the traces behind a histogram on the graph."""
+    query = prometheus.Dataquery().expr(expr).legend_format(legend).range().datasource(METRICS)
+    return query.exemplar(exemplar=True) if exemplars else query
+
+
+def promql_now(expr: str, legend: str = "") -> prometheus.Dataquery:
+    """Make a query for one number a series, now."""
+    return prometheus.Dataquery().expr(expr).legend_format(legend).instant().datasource(METRICS)
+
+
+def logql(expr: str, legend: str = "") -> loki.Dataquery:
+    """Make a query for log lines, or for a number made of them."""
+    query = loki.Dataquery().expr(expr).query_type("range").datasource(LOGS)
+    return query.legend_format(legend) if legend else query.direction(LokiQueryDirection.BACKWARD)
+
+
+class Search(Builder[UnknownDataquery]):
+    """A search for traces, which the SDK has no class for: the fields of Grafana's Jaeger data source."""
+
+    def __init__(self, service: str, operation: str, slower_than: str) -> None:
+        self._fields: dict[str, object] = {
+            "datasource": TRACES.to_json(),
+            "queryType": "search",
+            "service": service,
+            "minDuration": slower_than,
+            "limit": 50,
+        }
+        if operation:
+            self._fields["operation"] = operation
+
+    def build(self) -> UnknownDataquery:
+        """Give the query."""
+        return UnknownDataquery(self._fields)
+
+
+def share(part: str, whole: str, by: str) -> str:
+    """Give the PromQL of a share that is 0, and not missing, where there is none of the part."""
+    return f"(sum by ({by}) ({part}) or 0 * sum by ({by}) ({whole})) / sum by ({by}) ({whole})"
+
+
+def quantile(share_below: float, metric: str, by: str, selector: str = "") -> str:
+    """Give the PromQL of a histogram's quantile, a series for each value of the labels `by`."""
+    labels = ", ".join(filter(None, (by, "le")))
+    return f"histogram_quantile({share_below}, sum by ({labels}) (rate({metric}_bucket{{{selector}}}[{RATE}])))"
