@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs story rotate-keys psql rollout health-compose dashboards
+.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs story load load-ui rotate-keys psql rollout health-compose dashboards
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,12 @@ logs: $(VENV)/ready-local ## follow the logs: SERVICE=order-service for one, FOL
 story: $(VENV)/ready-local ## show an order: ORDER=7, its row, trace and log lines; TRACE=id for a trace, JSON=1 for programs
 	$(if $(ORDER)$(TRACE),,$(error which one? make story ORDER=7, or make story TRACE=<trace id>))
 	@$(PY) -m observability.story $(if $(ORDER),--order "$(ORDER)") $(if $(TRACE),--trace "$(TRACE)") $(if $(filter 1,$(JSON)),--json)
+
+load: $(VENV)/ready-load ## put load on the stack and check the books: SHAPE=smoke|steady|ramp|spike|soak USERS=20 SECONDS=60
+	@$(PY) -m loadtest $(if $(SHAPE),--shape $(SHAPE)) $(if $(USERS),--users $(USERS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROCESSES),--processes $(PROCESSES)) $(ARGS)
+
+load-ui: $(VENV)/ready-load ## the same from Locust's page, http://127.0.0.1:8089
+	@$(PY) -m loadtest --ui $(ARGS)
 
 health: $(VENV)/ready-dev ## check the running stack from end to end
 	@$(PY) -m local health

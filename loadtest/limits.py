@@ -1,0 +1,54 @@
+"""What decides whether a run was good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loadtest.shapes import Limits
+
+KNEE = 0.9
+"""The knee is where the fewest users make this share of the highest rate: more of them only wait longer."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One limit, and what was measured."""
+
+    name: str
+    limit: str
+    measured: str
+    kept: bool
+
+
+def judge(limits: Limits, result: dict[str, Any]) -> list[Verdict]:
+    """Compare a run with its limits.
+
+    Args:
+        limits: None of them is a limit when it is None.
+        result: What `stats.result` gave.
+    """
+    total = result["total"]
+    orders = next((one for one in result["requests"] if (one["method"], one["name"]) == ("POST", "/orders/")), None)
+    failed = total["failures"] / total["count"] if total["count"] else 0.0
+    verdicts = [Verdict("requests", "at least 1", f"{total['count']}", total["count"] > 0)]
+    if limits.max_failed is not None:
+        kept = failed <= limits.max_failed
+        verdicts.append(Verdict("failed requests", f"at most {limits.max_failed:.2%}", f"{failed:.2%}", kept))
+    for name, limit in (("p95", limits.p95_ms), ("p99", limits.p99_ms)):
+        if limit is not None and orders:
+            kept = orders[name] <= limit
+            verdicts.append(Verdict(f"{name} of orders", f"at most {limit:.0f} ms", f"{orders[name]:.0f} ms", kept))
+    if limits.min_rate is not None:
+        kept = total["rate"] >= limits.min_rate
+        text = f"at least {limits.min_rate:.1f}"
+        verdicts.append(Verdict("requests a second", text, f"{total['rate']:.1f}", kept))
+    return verdicts
+
+
+def knee(stages: list[dict[str, Any]]) -> int | None:
+    """Find the knee of a ramp: the index of its stage; None when the rate still grew at its end."""
+    best = max((stage["rate"] for stage in stages), default=0.0)
+    enough = [index for index, stage in enumerate(stages[:-1]) if best and stage["rate"] >= KNEE * best]
+    return enough[0] if enough else None

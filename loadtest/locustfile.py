@@ -1,0 +1,146 @@
+"""What Locust runs: `locust -f loadtest/locustfile.py`. `python -m loadtest` starts it with all it needs.
+
+The wires only: the users' journeys, the shape, the metrics, what is written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from locust import LoadTestShape, constant, events
+from locust.runners import LocalRunner, WorkerRunner
+from locust.user.wait_time import between
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from loadtest import stats  # noqa: E402  # the path above comes first
+from loadtest.journeys import Shopper, journey  # noqa: E402
+from loadtest.metrics import Metrics, Outcome  # noqa: E402
+from loadtest.records import Collected, Ledger, Slow  # noqa: E402
+from loadtest.settings import LoadSettings  # noqa: E402
+from loadtest.tokens import Tokens  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from locust.argument_parser import LocustArgumentParser
+    from locust.env import Environment
+
+SETTINGS = LoadSettings()
+PLAN = SETTINGS.plan()
+COLLECTED = Collected()
+METRICS = Metrics()
+
+# This is how `python -m loadtest` ends it, also when a script began that in the background, where SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Customer(Shopper):
+    """A shopper with the journeys that were chosen."""
+
+    tasks = [journey(name) for name, weight in SETTINGS.weights().items() for _ in range(weight)]  # noqa: RUF012
+    wait_time = between(0.5 * PLAN.think_seconds, 1.5 * PLAN.think_seconds) if PLAN.think_seconds else constant(0)
+    tokens = Tokens(SETTINGS.logins_per_second / SETTINGS.processes)
+    collected = COLLECTED
+    metrics = METRICS
+    traced_share = SETTINGS.traced
+    credentials = {"username": SETTINGS.username, "password": SETTINGS.password.get_secret_value()}  # noqa: RUF012
+
+
+if not SETTINGS.ui:
+
+    class Planned(LoadTestShape):
+        """The shape that was chosen. With the page, who looks at it decides."""
+
+        def tick(self) -> tuple[int, float] | None:
+            """Give the users of now, and how many come a second."""
+            stage = PLAN.at(self.get_run_time())
+            return (stage.users, stage.spawn_rate) if stage else None
+
+
+@events.init_command_line_parser.add_listener
+def _more_arguments(parser: LocustArgumentParser, **_: Any) -> None:
+    # Workers get these from the master.
+    parser.add_argument("--run-id", default="load-unnamed", include_in_web_ui=False, help="begins the orders' keys")
+
+
+@events.request.add_listener
+def _request(  # noqa: PLR0913, PLR0917  # Locust's signature
+    request_type: str,
+    name: str,
+    response_time: float,
+    exception: Exception | None,
+    context: dict[str, Any],
+    response: Any,
+    start_time: float,
+    **_: Any,
+) -> None:
+    status = str(response.status_code or "none") if response is not None else "none"
+    trace_id = context["trace_id"] or _trace_id(response)
+    outcome: Outcome = "failed" if exception else "expected" if context["expected"] else "ok"
+    METRICS.request(request_type, context["route"], outcome, response_time / 1000, trace_id)
+    COLLECTED.slow(Slow(response_time, request_type, name, status, start_time, trace_id))
+
+
+def _trace_id(response: Any) -> str:
+    """Read the id of a trace that the gateway began and keeps."""
+    headers = getattr(response, "headers", None)
+    words = str(headers.get("traceresponse", "")).split("-") if headers else []
+    return words[1] if len(words) == 4 and int(words[3], 16) & 1 else ""  # noqa: PLR2004
+
+
+@events.init.add_listener
+def _start(environment: Environment, **_: Any) -> None:
+    runner = environment.runner
+    if runner is None:
+        return
+    folder = os.environ.get("LOAD_RUN_FOLDER")
+    index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) and SETTINGS.processes > 1 else 0
+    METRICS.serve(SETTINGS.metrics_host, SETTINGS.metrics_port + index)
+    if isinstance(runner, WorkerRunner):
+        environment.events.report_to_master.add_listener(lambda client_id, data: data.update(COLLECTED.drain()))  # noqa: ARG005
+        _in_background(_count_users, runner)
+        return
+    if folder is None:
+        sys.exit("LOAD_RUN_FOLDER is missing: start the load test with `python -m loadtest`.")
+    ledger = Ledger(Path(folder) / "orders.jsonl")
+    history = stats.History(Path(folder) / "history.jsonl", runner.stats, PLAN)
+    if isinstance(runner, LocalRunner):  # a master has no users of its own
+        _in_background(_count_users, runner)
+    environment.events.worker_report.add_listener(
+        lambda client_id, data: ledger.add({"attempts": data.pop("attempts", []), "slow": data.pop("slow", [])})  # noqa: ARG005
+    )
+
+    def write_down() -> None:
+        while True:
+            ledger.add(COLLECTED.drain())
+            history.note(runner.user_count)
+            time.sleep(1)
+
+    _in_background(write_down)
+
+    @environment.events.quit.add_listener
+    def finish(**_: Any) -> None:
+        ledger.add(COLLECTED.drain())
+        history.finish()
+        result = stats.result(runner.stats, ledger.slowest(), history.stages)
+        result["generator_was_busy"] = bool(getattr(runner, "cpu_warning_emitted", False))
+        (Path(folder) / "locust.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _in_background(work: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=work, args=arguments, daemon=True).start()  # a greenlet, since Locust has patched threads
+
+
+def _count_users(runner: Any) -> None:
+    while True:
+        METRICS.users.set(runner.user_count)
+        time.sleep(1)

@@ -1,0 +1,232 @@
+"""A load test from its start to its report: starts Locust, watches it, checks the books, judges."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from pydantic import ValidationError
+from rich.console import Console
+
+from loadtest import books, limits, report, server, shop
+from loadtest.errors import LoadError
+from loadtest.progress import Watch
+from loadtest.records import read_attempts
+from loadtest.settings import LoadSettings
+from local.parts import ending_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtest.shop import Shop
+
+GOOD, NOT_GOOD, NOT_MADE, INTERRUPTED = 0, 1, 2, 130
+
+_LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+_PIPE_COLUMNS = 160
+_STOP_SECONDS = 20
+"""How long requests in flight may take at the end; as long as a client waits for an answer."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make a load test.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Returns:
+        The exit status: 0 good, 1 a limit is broken or the books are wrong, 2 it could not be made, 130 interrupted
+        and good until then.
+    """
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` is Ctrl-C
+    try:
+        settings = LoadSettings(_cli_parse_args=list(argv), _cli_prog_name="python -m loadtest")  # type: ignore[call-arg]
+        return _run(settings, console)
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}", file=sys.stderr)  # noqa: T201
+        return NOT_MADE
+    except LoadError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return NOT_MADE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(settings: LoadSettings, console: Console) -> int:
+    target = shop.find(settings, os.environ)
+    _require_gateway(target.host)
+    _require_port(settings)
+    run = f"load-{secrets.token_hex(4)}"
+    folder = _results(target.folder)
+    plan = settings.plan()
+    if settings.ui:
+        console.print(f"http://127.0.0.1:{settings.ui_port} starts and stops the load on {target.host}; Ctrl-C ends.")
+    else:
+        console.print(f"{plan.name} on {target.host}: up to {plan.users} users, {plan.seconds:.0f} s; Ctrl-C ends it.")
+    with _told_to_prometheus(target, settings):
+        interrupted = _make_load(settings, target, run, folder, console)
+    ended = folder / "locust.json"
+    if not ended.exists():
+        raise LoadError(f"Locust ended without a result: {folder / 'locust.log'} says why.")
+    result: dict[str, Any] = json.loads(ended.read_text(encoding="utf-8"))
+    balance = None
+    if target.ask:
+        console.print("checking the books ...")
+        balance = books.check(
+            target.ask, run, read_attempts(folder / "orders.jsonl"), settings.settle_seconds
+        ).summary()
+    verdicts = limits.judge(plan.limits, result)
+    good = all(verdict.kept for verdict in verdicts) and (balance is None or balance["balanced"])
+    outcome = {
+        "run": run,
+        "shape": plan.name,
+        "users": plan.users,
+        "seconds": result["ended"] - result["began"],
+        "host": target.host,
+        "interrupted": interrupted and not settings.ui,
+        "good": good,
+        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+        "knee": limits.knee(result["stages"]) if plan.name == "ramp" else None,
+        "books_wanted": settings.books,
+        "books": balance,
+        "server": _server_view(target, result),
+        **result,
+    }
+    report.write(folder, outcome)
+    console.print()
+    report.show(console, outcome)
+    console.print(f"{folder / 'report.html'}")
+    return NOT_GOOD if not good else INTERRUPTED if outcome["interrupted"] else GOOD
+
+
+def _make_load(settings: LoadSettings, target: Shop, run: str, folder: Path, console: Console) -> bool:
+    """Run Locust to its end; whether it was interrupted."""
+    command = [sys.executable, "-m", "locust", "--locustfile", str(_LOCUSTFILE), "--host", target.host]
+    command += ["--run-id", run, "--stop-timeout", str(_STOP_SECONDS), "--exit-code-on-error", "0"]
+    command += ["--csv", str(folder / "locust"), "--html", str(folder / "locust.html"), "--loglevel", "WARNING"]
+    if settings.ui:
+        command += ["--web-host", "127.0.0.1", "--web-port", str(settings.ui_port)]
+    else:
+        command += ["--headless", "--only-summary"]
+    if settings.workers:
+        command += ["--master", "--expect-workers", str(settings.workers)]
+    elif settings.processes > 1:
+        port = str(_free_port())
+        command += ["--processes", str(settings.processes), "--master-bind-host", "127.0.0.1"]
+        command += ["--master-bind-port", port, "--master-port", port]
+    environment = {**os.environ, **settings.environment(), "LOAD_RUN_FOLDER": str(folder)}
+    seconds = None if settings.ui else settings.plan().seconds
+    with (
+        (folder / "locust.log").open("w") as log,
+        Watch(console, folder / "history.jsonl", seconds) as watch,
+        # In a session of its own, so that Ctrl-C reaches it once, from here.
+        subprocess.Popen(  # noqa: S603  # the words are ours
+            ending_with_parent("INT", *command),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
+        signals = [signal.SIGINT, signal.SIGKILL]
+        while True:
+            try:
+                process.wait(0.5)
+            except subprocess.TimeoutExpired:
+                watch.look()
+            except KeyboardInterrupt:
+                process.send_signal(signals.pop(0) if signals else signal.SIGKILL)
+                watch.say("ending, with the report; Ctrl-C again to give up")
+            else:
+                return len(signals) < 2  # noqa: PLR2004
+
+
+def _server_view(target: Shop, result: dict[str, Any]) -> dict[str, Any] | None:
+    if target.prometheus is None or not result["total"]["count"]:
+        return None
+    prometheus = server.Prometheus(target.prometheus)
+    return prometheus.view(result["began"], result["ended"]) if prometheus.reachable() else None
+
+
+def _require_gateway(host: str) -> None:
+    try:
+        status = urllib3.request("GET", f"{host}/healthz", timeout=5, retries=False).status
+    except urllib3.exceptions.HTTPError:
+        status = 0
+    if status != 200:  # noqa: PLR2004
+        raise LoadError(f"No shop answers at {host}: start it with `make up`, or name another with --host.")
+
+
+def _require_port(settings: LoadSettings) -> None:
+    for port in _metrics_ports(settings):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.metrics_host, port))
+            except OSError as error:
+                text = (
+                    f"Port {port} is for the load test's metrics and is taken: choose another with LOAD_METRICS_PORT."
+                )
+                raise LoadError(text) from error
+
+
+def _metrics_ports(settings: LoadSettings) -> range:
+    more = settings.processes if settings.processes > 1 and not settings.workers else 0
+    return range(settings.metrics_port, settings.metrics_port + 1 + more)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _results(folder: Path) -> Path:
+    """Make the folder of this run, and let `latest` lead to it.
+
+    Raises:
+        LoadError: It cannot be made.
+    """
+    name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
+    try:
+        (folder / name).mkdir(parents=True)
+        partial = folder / f".latest-{name}"
+        partial.symlink_to(name)
+        partial.rename(folder / "latest")
+    except OSError as error:
+        raise LoadError(f"No results can be written to {folder}: {error.strerror}.") from error
+    return folder / name
+
+
+@contextlib.contextmanager
+def _told_to_prometheus(target: Shop, settings: LoadSettings) -> Iterator[None]:
+    """Let Prometheus in local mode scrape the load test, as long as it runs."""
+    if target.targets is None or not target.targets.parent.is_dir():
+        yield
+        return
+    group = {
+        "targets": [f"127.0.0.1:{port}" for port in _metrics_ports(settings)],
+        "labels": {"job": "loadtest", "service_name": "loadtest"},
+    }
+    partial = target.targets.with_suffix(".partial")  # Prometheus looks at *.json only
+    partial.write_text(json.dumps([group]) + "\n", encoding="utf-8")
+    partial.rename(target.targets)
+    try:
+        yield
+    finally:
+        target.targets.unlink(missing_ok=True)

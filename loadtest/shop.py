@@ -1,0 +1,173 @@
+"""Where the shop is that is to be loaded: its gateway, its order database, its Prometheus."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psycopg2
+
+from loadtest.errors import LoadError
+from local.errors import LocalError
+from local.settings import Settings, run_dir
+from local.supervision import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadtest.settings import LoadSettings
+
+_OWNER = "orders_user"
+_SECONDS = 120
+
+Ask = Callable[[str], Any]
+"""Asks the order database a statement for one JSON value."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A running shop."""
+
+    host: str
+    ask: Ask | None
+    """None when the books cannot be looked into."""
+    prometheus: str | None
+    targets: Path | None = None
+    """Where Prometheus looks for targets that come and go."""
+    folder: Path = Path(".run")
+    """Where results may be kept."""
+
+
+def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
+    """Find the shop: the one that the settings name, the local stack, or the one in Docker Compose.
+
+    Args:
+        settings: May name another gateway and another Prometheus.
+        environ: RUN_DIR; GATEWAY_PORT and PROMETHEUS_PORT as for `docker compose up`; DATABASE_HOST, DATABASE_PORT,
+            DATABASE_NAME, DATABASE_USER and DATABASE_PASSWORD_FILE for a database elsewhere.
+
+    Raises:
+        LoadError: The local stack cannot be spoken to, or the gateway is another machine.
+    """
+    folder = run_dir(environ)
+    try:
+        local = Settings.of_running(folder) if Supervisor.find(folder) else None
+    except LocalError as error:
+        raise LoadError(str(error)) from error
+    if local:
+        host = f"http://127.0.0.1:{local.gateway_port}"
+        prometheus = f"http://127.0.0.1:{local.prometheus_port}" if local.telemetry else None
+        targets = folder / "conf" / "prometheus" / "targets-load.json" if local.telemetry else None
+        ask = connecting(
+            host="127.0.0.1",
+            port=local.order_db_port,
+            dbname=_OWNER,
+            user=_OWNER,
+            password=lambda: (folder / "secrets" / _OWNER).read_text(encoding="utf-8").strip(),
+        )
+    else:
+        host = f"http://127.0.0.1:{environ.get('GATEWAY_PORT') or 80}"
+        prometheus, targets = f"http://127.0.0.1:{environ.get('PROMETHEUS_PORT') or 9090}", None
+        ask = _ask_container
+    if environ.get("DATABASE_HOST"):
+        ask = _from(environ)
+    host = (settings.host or host).rstrip("/")
+    if not settings.allow_remote:
+        refuse_remote(host)
+    return Shop(
+        host=host,
+        ask=ask if settings.books else None,
+        prometheus=settings.prometheus or prometheus,
+        targets=targets,
+        folder=settings.results or folder / "load",
+    )
+
+
+def refuse_remote(host: str) -> None:
+    """Refuse a host that is not this machine: load on somebody else's is an attack.
+
+    Raises:
+        LoadError: It is another machine, or none.
+    """
+    name = urlsplit(host).hostname
+    if not name:
+        raise LoadError(f"{host} is no address: write it as http://127.0.0.1:8080.")
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(name, None)}
+    except OSError as error:
+        raise LoadError(f"{name} is not known here: {error.strerror}.") from error
+    if not all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses):
+        raise LoadError(f"{host} is another machine: --allow-remote, if it is yours and its people know.")
+
+
+def connecting(*, password: Callable[[], str], **where: Any) -> Ask:
+    """Give a way to ask the database at an address, read-only."""
+
+    def ask(statement: str) -> Any:
+        try:
+            connection = psycopg2.connect(
+                **where,
+                password=password(),
+                connect_timeout=10,
+                options=f"-c statement_timeout={_SECONDS}s -c default_transaction_read_only=on",
+            )
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(statement)
+                    row = cursor.fetchone()
+                    return row and row[0]
+            finally:
+                connection.close()
+        except (psycopg2.Error, OSError) as error:
+            raise LoadError(f"The order database cannot be asked: {_in_a_line(error)}") from error
+
+    return ask
+
+
+def _from(environ: Mapping[str, str]) -> Ask:
+    return connecting(
+        host=environ["DATABASE_HOST"],
+        port=int(environ.get("DATABASE_PORT") or 5433),
+        dbname=environ.get("DATABASE_NAME") or _OWNER,
+        user=environ.get("DATABASE_USER") or _OWNER,
+        password=lambda: Path(environ["DATABASE_PASSWORD_FILE"]).read_text(encoding="utf-8").strip(),
+    )
+
+
+def _ask_container(statement: str) -> Any:
+    """Ask in the container of Docker Compose, whose password is in there."""
+    command = [
+        "docker",
+        "exec",
+        "-i",
+        "order-db",
+        "psql",
+        "-X",
+        "-At",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-U",
+        _OWNER,
+        "-d",
+        _OWNER,
+    ]
+    try:
+        done = subprocess.run(  # noqa: S603  # the words are ours
+            command, input=statement, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoadError(f"The container order-db cannot be asked: {_in_a_line(error)}") from error
+    if done.returncode:
+        raise LoadError(f"The container order-db cannot be asked: {_in_a_line(done.stderr)}")
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def _in_a_line(error: object) -> str:
+    return " ".join(str(error).split())
