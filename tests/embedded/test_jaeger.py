@@ -3,37 +3,40 @@
 import threading
 import time
 
+import pytest
+
 from observability.embedded import jaeger, spans
 from observability.embedded.app import Backend
 from observability.embedded.settings import BackendSettings
 from tests.conformance.payloads import order
 
 
-def test_an_answer_that_would_be_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jaeger, "MAX_ANSWER", 2**15)
+@pytest.fixture
+def backend(tmp_path):
+    """A backend without its servers: its database and its apps."""
     backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
     backend.database.start()
+    yield backend
+    backend.database.stop()
+
+
+def test_an_answer_that_would_be_too_much_is_refused(backend, monkeypatch):
+    monkeypatch.setattr(jaeger, "MAX_ANSWER", 2**15)
     traces = [order(number) for number in range(4)]
     for trace in traces:
         for request in trace.requests():
             backend.spans.append(request.resource_spans, 0)
     assert backend.database.flush()
     client = backend.apps()["jaeger_port"].test_client()
-    try:
-        assert len(client.get("/api/traces?service=nginx&limit=2").json["data"]) == 2
-        ids = "&".join(f"traceID={trace.hex}" for trace in traces)
-        for path in ("/api/traces?service=nginx", f"/api/traces?{ids}"):
-            answer = client.get(path)
-            assert answer.status_code == 400
-            assert "ask for fewer traces" in answer.get_json(force=True)["errors"][0]["msg"]
-    finally:
-        backend.database.stop()
+    assert len(client.get("/api/traces?service=nginx&limit=2").json["data"]) == 2
+    ids = "&".join(f"traceID={trace.hex}" for trace in traces)
+    for path in ("/api/traces?service=nginx", f"/api/traces?{ids}"):
+        answer = client.get(path)
+        assert answer.status_code == 400
+        assert "ask for fewer traces" in answer.get_json(force=True)["errors"][0]["msg"]
 
 
-def test_a_search_that_takes_too_long_ends_with_an_error(tmp_path, monkeypatch):
-    backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
-    backend.database.start()
-
+def test_a_search_that_takes_too_long_ends_with_an_error(backend, monkeypatch):
     def slow(connection, _query):
         connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
         return iter(())
@@ -42,21 +45,16 @@ def test_a_search_that_takes_too_long_ends_with_an_error(tmp_path, monkeypatch):
     read = backend.database.read
     monkeypatch.setattr(backend.database, "read", lambda: read(0.1))
     client = backend.apps()["jaeger_port"].test_client()
-    try:
-        began = time.monotonic()
-        answer = client.get("/api/traces?service=nginx")
-        assert time.monotonic() - began < 5
-        assert answer.status_code == 503
-        assert "longer than 0.1 s" in answer.get_json(force=True)["errors"][0]["msg"]
-    finally:
-        backend.database.stop()
+    began = time.monotonic()
+    answer = client.get("/api/traces?service=nginx")
+    assert time.monotonic() - began < 5
+    assert answer.status_code == 503
+    assert "longer than 0.1 s" in answer.get_json(force=True)["errors"][0]["msg"]
 
 
-def test_too_many_searches_at_once_are_told_so(tmp_path, monkeypatch):
+def test_too_many_searches_at_once_are_told_so(backend, monkeypatch):
     monkeypatch.setattr(jaeger, "_WAIT_SECONDS", 0.1)
     monkeypatch.setattr(jaeger, "_PARALLEL", 1)
-    backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
-    backend.database.start()
     running, go = threading.Event(), threading.Event()
 
     def slow(_connection, _query):
@@ -79,7 +77,6 @@ def test_too_many_searches_at_once_are_told_so(tmp_path, monkeypatch):
     finally:
         go.set()
         first.join(5)
-        backend.database.stop()
 
 
 def test_only_get_is_answered_and_home_says_what_this_is(embedded):

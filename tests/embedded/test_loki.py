@@ -80,10 +80,12 @@ def test_the_lines_of_a_trace_are_found_by_its_id(keep):
     assert stream["values"] == [[str(kept.start), "mine"]]
 
 
-def test_a_trace_id_that_is_in_the_line_only_is_found_after_json(keep):
+@pytest.mark.parametrize("space", ["", "  "])
+def test_a_trace_id_that_is_in_the_line_only_is_found_after_json(keep, space):
     kept = keep()
-    kept.add(f'{{"trace_id":"{TRACE}"}}', '{"trace_id":"other"}')
-    assert kept.lines(f'{{service_name="order-service"}} | json | trace_id="{TRACE}"') == [f'{{"trace_id":"{TRACE}"}}']
+    line = f'{space}{{"trace_id":"{TRACE}"}}'
+    kept.add(line, '{"trace_id":"other"}')
+    assert kept.lines(f'{{service_name="order-service"}} | json | trace_id="{TRACE}"') == [line]
     assert kept.lines(f'{{service_name="order-service"}} | trace_id="{TRACE}"') == []
 
 
