@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from observability.embedded.logql.ast import Matcher
     from observability.embedded.logql.pipeline import Line
+    from observability.embedded.logs import Volume
 
 _T = TypeVar("_T")
 
@@ -214,7 +215,7 @@ class _Routes:
         result = [{"metric": dict(key), "value": [_seconds(end), str(size)]} for key, size in ordered]
         return _success(_Answer("vector", result, Clock(), len(result)), 0)
 
-    def _volumes(self) -> list[Any]:
+    def _volumes(self) -> list[Volume]:
         selector = parse_selector(request.values.get("query", ""))
         start, end = _time_range()
         return self._read(lambda reader: reader.volumes(selector, start, end))

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ _LEFT_SECONDS = 1.0  # a file that was renamed is read for so long after its las
 _STORED_SECONDS = 3.0  # after that a write that is not in the database was lost: a full disk
 _CHUNK = 4 * MAX_LINE  # bytes read of a file at a time
 _HEAD = 256  # bytes at a file's start that tell it from a later one with the same inode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROTATED = re.compile(r"\.(\d+)$")
 _SERVICE_NAME, _SERVICE_NAMESPACE, _ENVIRONMENT = INDEXED.values()
 _METADATA = ("trace_id", "span_id", "level")
@@ -344,8 +345,4 @@ def _timestamp(text: Any) -> int | None:
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     # Not `timestamp()`, whose float has no room for nanoseconds.
-    since = at - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1_000
