@@ -237,7 +237,6 @@ class ObservedShop:
     loki_url = "http://localhost:3100"
     prometheus_url = "http://localhost:9090"
     grafana_url = "http://localhost:3000"
-    otlp_url = "http://localhost:4318"
 
     def __init__(self, shop):
         self._shop = shop

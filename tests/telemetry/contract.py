@@ -29,8 +29,6 @@ class SeenSpan:
     scope: dict = field(hash=False)
     links: tuple = ()
     events: int = 0
-    start_us: int = 0
-    duration_us: int = 0
 
     @property
     def key(self):
@@ -108,8 +106,6 @@ def spans_of(trace):
             scope={key: value for key, value in tags.items() if key.startswith("otel.scope.")},
             links=tuple(links),
             events=len(span.get("logs") or []),
-            start_us=span["startTime"],
-            duration_us=span["duration"],
         )
 
 

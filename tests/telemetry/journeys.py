@@ -105,10 +105,8 @@ def everyday(ask):
     login = ask("POST", "/auth/login", 200, json={"username": name, "password": password}, name="login")
     customer = login.json()["token"]
     for token in (admin, customer):
-        head, claims, signature = token.split(".")
-        for part in (claims, signature):
+        for part in token.split(".")[1:]:
             marks.also(part, "token")
-        del head
     ask("POST", "/auth/login", 401, json={"username": name, "password": marks("wrong password")})
     ask("POST", "/auth/login", 401, json={"username": marks("unknown user"), "password": password})
 

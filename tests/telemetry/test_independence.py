@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 CLIENTS = 4
 SECONDS = 3
-TRIES = 3
-"""How often latency may be measured until it is as before: a busy machine makes some of them worse, what blocks all."""
 GROWTH_BYTES = 40e6
 """What a service may grow by meanwhile: a full queue of spans is some 10 MB."""
 

@@ -48,11 +48,6 @@ class Watched:
         """Everything that was written to a log or kept by a backend, as it is in its file: name -> text."""
         raise NotImplementedError
 
-    def login(self, username="admin", password="password"):
-        answer = self.gateway.post("/auth/login", {"username": username, "password": password})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["token"]
-
     def doors(self):
         """Where bytes can be sent to: the gateway, and services that can be reached past it."""
         return [self.gateway.root]
