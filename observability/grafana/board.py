@@ -65,7 +65,6 @@ def _annotation(name: str, color: str, expr: str, title: str) -> build.Annotatio
         .expr(expr)
         .title_format(title)
         .step("5s")
-        .placement("")
     )
 
 
@@ -115,7 +114,7 @@ def board(
         .variables([make() for make in variables])
         .links(
             [
-                build.DashboardLink(title).url(f"/d/{other}").keep_time(keep_time=True).placement("")
+                build.DashboardLink(title).url(f"/d/{other}").keep_time(keep_time=True)
                 for other, title in TITLES.items()
                 if other != uid
             ]

@@ -1,0 +1,89 @@
+"""What is in the dashboards' files: every query, of panels, annotations and variables, ready to be asked."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "observability" / "grafana" / "dashboards"
+SERVICES = ("auth-service", "nginx", "order-service", "payment-service", "product-service", "user-service")
+
+# What Grafana puts in for its own variables when it shows half an hour at a scrape every 5 s.
+GRAFANAS = {"__rate_interval": "1m", "__interval": "15s", "__range": "5m", "__auto": "1m"}
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query, as Grafana sends it.
+
+    Attributes:
+        place: Where it is: `dashboard: panel, letter`.
+        source: The data source: `prometheus`, `loki` or `jaeger`.
+        fields: What the file has, with values instead of variables.
+        service: Which of the services is chosen, if the query depends on it.
+    """
+
+    place: str
+    source: str
+    fields: dict
+    service: str | None = None
+
+    @property
+    def expr(self):
+        return self.fields["expr"]
+
+    @property
+    def dashboard(self):
+        return self.place.partition(":")[0]
+
+    def __str__(self):
+        return self.place + (f", {self.service}" if self.service else "")
+
+
+def load():
+    """The dashboards: uid -> its JSON."""
+    return {file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))}
+
+
+def panels(dashboard):
+    """Its panels, those of collapsed rows too."""
+    for panel in dashboard["panels"]:
+        yield panel
+        yield from panel.get("panels", [])
+
+
+def chosen(dashboard):
+    """What its variables are when nobody has changed them, but for `service`, which can be any."""
+    return {variable["name"]: variable["current"]["value"] for variable in dashboard["templating"]["list"]}
+
+
+def resolved(text, values):
+    """The text with values for its variables; a variable without one stays, and is a fault."""
+    known = {**GRAFANAS, **values}
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: known.get(found[1] or found[2], found[0]), text)
+
+
+def of_panels(boards):
+    """Every query of every panel; where it depends on the service, once for each."""
+    for uid, dashboard in boards.items():
+        for panel in panels(dashboard):
+            for target in panel.get("targets", []):
+                place = f"{uid}: {panel['title']}, {target['refId']}"
+                depends = "$service" in json.dumps(target)
+                for service in SERVICES if depends else [None]:
+                    values = {**chosen(dashboard), "service": service}
+                    fields = {
+                        key: resolved(value, values) if isinstance(value, str) else value
+                        for key, value in target.items()
+                        if key != "legendFormat"
+                    }
+                    yield Query(place, target["datasource"]["type"], fields, service)
+
+
+def of_annotations(boards):
+    """Every query of every annotation."""
+    for uid, dashboard in boards.items():
+        for annotation in dashboard["annotations"]["list"]:
+            place = f"{uid}: annotation {annotation['name']}"
+            fields = {"expr": resolved(annotation["expr"], chosen(dashboard))}
+            yield Query(place, annotation["datasource"]["type"], fields)
