@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
 
 Outcome = Literal["ok", "expected", "failed"]
 
@@ -17,6 +24,7 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
         self.registry = CollectorRegistry()
         self.users = Gauge("loadtest_users", "Users that are shopping.", registry=self.registry)
         self._duration = Histogram(
