@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
@@ -16,16 +19,15 @@ from rich.console import Console
 from loadtest.bench import machine, measure, report
 from loadtest.bench.errors import BenchError
 from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
-from loadtest.bench.stacks import running
+from loadtest.bench.stacks import BenchStack, running
 from local import rundir
 from local.errors import LocalError
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-RESULTS = PROJECT / ".run" / "bench"
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or PROJECT / ".run" / "bench")
 """Where results are left, as JSON and Markdown."""
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
@@ -64,7 +66,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
     overhead = command("overhead", "what each signal costs, beside no telemetry and the tutorial's code", _overhead)
     overhead.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
-    overhead.add_argument("--rows", nargs="+", default=[*ROWS], metavar="ROW", help=f"of {', '.join(ROWS)}")
+    overhead.add_argument(
+        "--rows", nargs="+", default=[*ROWS], choices=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}"
+    )
+    overhead.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
     overhead.add_argument("--no-statements", action="store_true", help="without the SQL statements alone")
 
     compare = command("compare", "two or more configurations side by side; the first is the base", _compare, seconds=4)
@@ -83,7 +88,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _overhead(arguments: argparse.Namespace) -> None:
-    rows = [parse(name) for name in arguments.rows]
+    project = parse(f"off@{arguments.project}").project
+    rows = [dataclasses.replace(ROWS[name], project=project) for name in arguments.rows]
     _comparison(arguments, rows, with_statements=not arguments.no_statements)
 
 
@@ -93,54 +99,73 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _comparison(arguments: argparse.Namespace, rows: list[Row], *, with_statements: bool) -> None:
     """Measure configurations side by side; the first is the base."""
-    _announce(
-        measure.expected_seconds(len(rows), len(rows) + with_statements, arguments.rounds, arguments.seconds), rows
+    result = {
+        "base": rows[0].name,
+        "rows": {row.name: row.text for row in rows} | ({STATEMENTS: STATEMENTS_TEXT} if with_statements else {}),
+        "commits": {row.name: machine.commit(row.project) for row in rows},
+    }
+    _interleave(
+        arguments,
+        rows,
+        result,
+        lambda stacks: measure.turns_of(stacks, arguments.clients, arguments.seconds, with_statements=with_statements),
+        report.comparison,
     )
-    result = _begun(arguments)
-    result["base"] = rows[0].name
-    result["rows"] = {row.name: row.text for row in rows} | ({STATEMENTS: STATEMENTS_TEXT} if with_statements else {})
-    result["commits"] = {row.name: machine.commit(row.project) for row in rows}
-    with running(rows, RESULTS / "stacks", _say) as stacks:
-        result["idle_cores"] = measure.idle([*stacks.values()])
-        turns = measure.turns_of(stacks, arguments.clients, arguments.seconds, with_statements=with_statements)
-        result["turns"] = measure.interleaved(turns, arguments.rounds, _say)
-    _publish(arguments.name, result, report.comparison(result), report.aims(result))
 
 
 def _clients(arguments: argparse.Namespace) -> None:
     row = parse(arguments.row)
-    counts = list(arguments.counts)
-    _announce(measure.expected_seconds(1, len(counts), arguments.rounds, arguments.seconds), [row])
-    result = _begun(arguments)
-    result["title"] = f"Throughput against clients, {row.text}"
-    result["rows"] = {str(count): str(count) for count in counts}
-    with running([row], RESULTS / "stacks", _say) as stacks:
-        stack = stacks[row.name]
-        turns = {
-            str(count): lambda count=count: measure.turn(stack, count, arguments.seconds) | {"row": str(count)}
-            for count in counts
-        }
-        result["turns"] = measure.interleaved(turns, arguments.rounds, _say)
-    _publish(arguments.name, result, report.steps(result, "clients"), [])
+    names = {str(count): count for count in arguments.counts}
+    _interleave(
+        arguments,
+        [row],
+        {"title": f"Throughput against clients, {row.text}", "rows": {name: name for name in names}},
+        lambda stacks: {
+            name: partial(measure.turn, stacks[row.name], count, arguments.seconds, name)
+            for name, count in names.items()
+        },
+        lambda result: report.steps(result, "clients"),
+    )
 
 
 def _replicas(arguments: argparse.Namespace) -> None:
-    rows = [with_replicas(parse(arguments.row), count) for count in arguments.counts]
-    _announce(measure.expected_seconds(len(rows), len(rows), arguments.rounds, arguments.seconds), rows)
-    result = _begun(arguments)
-    result["title"] = f"Throughput against replicas of order-service, {arguments.clients} clients"
-    result["rows"] = {row.name: str(row.replicas) for row in rows}
-    with running(rows, RESULTS / "stacks", _say) as stacks:
-        turns = measure.turns_of(stacks, arguments.clients, arguments.seconds)
-        result["turns"] = measure.interleaved(turns, arguments.rounds, _say)
-    _publish(arguments.name, result, report.steps(result, "replicas"), [])
+    row = parse(arguments.row)
+    rows = [with_replicas(row, count) for count in arguments.counts]
+    title = f"Throughput against replicas of order-service, {arguments.clients} clients, {row.text}"
+    _interleave(
+        arguments,
+        rows,
+        {"title": title, "rows": {row.name: str(row.replicas) for row in rows}},
+        lambda stacks: measure.turns_of(stacks, arguments.clients, arguments.seconds),
+        lambda result: report.steps(result, "replicas"),
+    )
 
 
-def _announce(seconds: float, rows: Sequence[Row]) -> None:
-    if not rundir.is_ours(RESULTS.parent):
+def _interleave(
+    arguments: argparse.Namespace,
+    rows: Sequence[Row],
+    result: dict[str, Any],
+    turns_of: Callable[[dict[str, BenchStack]], dict[str, Callable[[], dict[str, Any]]]],
+    tables: Callable[[dict[str, Any]], list[report.Rendered]],
+) -> None:
+    """Have the stacks up, take turns, publish; what was measured before a Ctrl-C too."""
+    _prepare()
+    seconds = measure.expected_seconds(len(rows), len(result["rows"]), arguments.rounds, arguments.seconds)
+    _say(f"{len(rows)} stacks; this takes about {seconds / 60:.1f} minutes. Ctrl-C stops and cleans up.")
+    result |= _begun(arguments) | {"turns": []}
+    try:
+        with running(rows, RESULTS / "stacks", _say) as stacks:
+            result["idle_cores"] = measure.idle([*stacks.values()])
+            measure.interleaved(turns_of(stacks), arguments.rounds, _say, result["turns"])
+    finally:
+        if result["turns"]:
+            _publish(arguments.name, result, tables(result), report.aims(result))
+
+
+def _prepare() -> None:
+    if RESULTS.parent == PROJECT / ".run" and not rundir.is_ours(RESULTS.parent):
         rundir.prepare(RESULTS.parent)  # or `make up` would take it for somebody else's folder
     RESULTS.mkdir(mode=0o700, exist_ok=True)
-    _say(f"{len(rows)} stacks side by side; this takes about {seconds / 60:.1f} minutes. Ctrl-C stops and cleans up.")
 
 
 def _begun(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -21,10 +21,16 @@ PAUSES_SECONDS = 1.5
 """What a turn takes beside that, about: the login, and the wait until the stack has nothing left to do."""
 
 
-def turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, Any]:
+def turn(stack: BenchStack, clients: int, seconds: float, name: str | None = None) -> dict[str, Any]:
     """Load one stack for a while, and say how fast it was and what it spent.
 
     Processor time counts until the stack has nothing left to do, so with the spans that were sent afterwards.
+
+    Args:
+        stack: The stack.
+        clients: How many wait for their answers at once.
+        seconds: How long.
+        name: The record's `row`; the stack's if not given.
 
     Raises:
         BenchError: An order was not answered with 201.
@@ -36,12 +42,14 @@ def turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, Any]:
     with stack.scraped():
         before, (busy, there) = cpu.seconds(stack.parts), cpu.machine()
         result = wrk.run(stack.gateway, token, clients, seconds)
-        busy, there = (after - earlier for after, earlier in zip(cpu.machine(), (busy, there), strict=True))
+        during, (busy_then, there_then) = cpu.seconds(stack.parts), cpu.machine()
         stack.settled()
         after = cpu.seconds(stack.parts)
     parts = {name: (after[name] - before[name]) * 1000 / result.orders for name in after}
+    busy, there = busy_then - busy, there_then - there
+    ours = sum(during.values()) - sum(before.values()) + result.cpu_seconds
     return {
-        "row": stack.row.name,
+        "row": name or stack.row.name,
         "orders": result.orders,
         "per_second": result.orders / result.seconds,
         "p50_ms": result.p50_ms,
@@ -52,6 +60,7 @@ def turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, Any]:
         "parts_cpu_ms": parts,
         "generator_cpu_ms": result.cpu_seconds * 1000 / result.orders,
         "machine_busy": busy / there,
+        "others_busy": max(0.0, (busy - ours) / there),
     }
 
 
@@ -73,18 +82,17 @@ def database_turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, 
     }
 
 
-def interleaved(turns: Mapping[str, Callable[[], dict[str, Any]]], rounds: int, say: Say) -> list[dict[str, Any]]:
+def interleaved(
+    turns: Mapping[str, Callable[[], dict[str, Any]]], rounds: int, say: Say, records: list[dict[str, Any]]
+) -> None:
     """Take turns: each round has one of each, and begins with another.
 
     Args:
         turns: What to do, by its name.
         rounds: How often.
         say: Is told how far it is.
-
-    Returns:
-        What the turns gave, each with its `round`.
+        records: Takes what the turns give, each with its `round`: what is there counts if this is cut short.
     """
-    records: list[dict[str, Any]] = []
     for number in range(rounds):
         for name in figures.rotated(list(turns), number):
             record = turns[name]() | {"round": number}
@@ -93,7 +101,6 @@ def interleaved(turns: Mapping[str, Callable[[], dict[str, Any]]], rounds: int, 
                 f"round {number + 1} of {rounds}: {name:<12} {record['per_second']:8.0f} orders/s"
                 f" {record['cpu_ms']:7.2f} ms of CPU an order"
             )
-    return records
 
 
 def turns_of(

@@ -77,7 +77,7 @@ def comparison(result: dict[str, Any]) -> list[Rendered]:
             _ratio(speed, figures.by_round(turns, base, "per_second")),
             Spread.of([*cost.values()]).text(2),
             _ratio(cost, figures.by_round(turns, base, "cpu_ms")),
-            *(Spread.of([*values.values()]).text(1) if values else "" for values in latency),
+            *(f"{_median([*values.values()]):.1f}" if values else "" for values in latency),
             text,
         ]
         if against:
@@ -200,10 +200,11 @@ def machine_line(result: dict[str, Any]) -> str:
 
 def warnings(result: dict[str, Any]) -> list[str]:
     """Say what disturbed the measurement."""
-    busy = result["machine"]["busy_before"]
-    if busy <= _FAIR:
-        return []
-    return [f"The machine was {busy:.0%} busy with something else before the measurement began."]
+    others = [turn["others_busy"] for turn in result.get("turns", []) if "others_busy" in turn]
+    if others and max(others) > _FAIR:
+        text = f"other programs had {_median(others):.0%} of it in the median turn, at most {max(others):.0%}"
+        return [f"Not a quiet machine: {text}. Ratios and CPU times suffer less than orders/s do."]
+    return []
 
 
 def _ratio(values: dict[int, float], base: dict[int, float]) -> str:

@@ -1,0 +1,234 @@
+"""The measurements of `make bench`: their arithmetic, their load, and what they change about a stack."""
+
+import json
+import os
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from loadtest.bench import figures, report, rows, statements, variant, wrk
+from loadtest.bench.errors import BenchError
+from loadtest.bench.figures import Spread
+from local.settings import Settings
+from tests.fixtures.ports import free_ports
+
+PROJECT = Path(__file__).parents[2]
+SAID = {
+    "orders": 100,
+    "answers": 100,
+    "others": "",
+    "errors": 0,
+    "seconds": 2.0,
+    "p50_ms": 1.0,
+    "p95_ms": 2.0,
+    "p99_ms": 3.0,
+    "max_ms": 4.0,
+}
+
+
+def wrk_says(**changes):
+    return f"Running 2s test @ http://127.0.0.1\n  100 requests in 2.00s\n{json.dumps(SAID | changes)}\n"
+
+
+def test_measurements_are_summed_up_by_the_middle_one_and_the_outermost():
+    assert Spread.of([3.0, 9.0, 4.0]) == Spread(4.0, 3.0, 9.0)
+    assert Spread.of([480.4, 470.0, 495.0]).text() == "480 (470..495)"
+
+
+def test_configurations_are_compared_round_by_round_so_that_a_slow_minute_slows_both():
+    base = {0: 100.0, 1: 50.0, 2: 200.0}
+    assert figures.ratios({0: 80.0, 1: 40.0, 2: 180.0}, base) == Spread(0.8, 0.8, 0.9)
+    assert figures.ratios({3: 1.0}, base) is None
+
+
+def test_each_round_begins_with_another():
+    assert [figures.rotated(["a", "b", "c"], number) for number in range(4)] == [
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["a", "b", "c"],
+    ]
+
+
+def test_the_table_says_what_is_left_of_the_base_and_whether_the_aims_are_met():
+    def turn(row, number, speed, cost):
+        return {
+            "row": row,
+            "round": number,
+            "per_second": speed,
+            "cpu_ms": cost,
+            "parts_cpu_ms": {"nginx": cost},
+            "p50_ms": 1.0,
+            "p99_ms": 2.0,
+            "others_busy": 0.0,
+        }
+
+    result = {
+        "base": "off",
+        "rows": {"off": "none", "traces-100": "all", "tutorial": "as ever"},
+        "turns": [
+            *(turn("off", number, 400.0, 4.0) for number in range(3)),
+            *(turn("traces-100", number, speed, 5.0) for number, speed in enumerate((320.0, 344.0, 360.0))),
+            *(turn("tutorial", number, 100.0, 20.0) for number in range(3)),
+        ],
+    }
+    speeds = report.comparison(result)[0]
+    assert speeds.rows[1][:6] == ["`traces-100`", "344 (320..360)", "0.86 (0.80..0.90)", "3.44", "5.00", "1.25"]
+    met, nearly = report.aims(result)
+    assert met.startswith("0.86 (0.80..0.90) of the throughput")
+    assert met.endswith(": met")
+    assert nearly.startswith("3.44 (3.20..3.60) times the tutorial's")
+    assert nearly.endswith("at least that")
+
+
+def test_what_wrk_says_is_read():
+    assert wrk.parse(wrk_says()) == wrk.Result(100, 2.0, 1.0, 2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"orders": 98, "others": "202 500 "}, r"98 of 100 .* 1 x 202, 1 x 500;"),
+        ({"errors": 3}, "broken connections and timeouts: 3"),
+        ({"orders": 0, "answers": 0}, "0 of 0"),
+    ],
+)
+def test_a_run_in_which_an_order_failed_is_no_measurement(changes, reason):
+    with pytest.raises(BenchError, match=reason):
+        wrk.parse(wrk_says(**changes))
+
+
+def test_a_wrk_that_fails_is_quoted():
+    with pytest.raises(BenchError, match="unable to connect"):
+        wrk.parse("unable to connect to 127.0.0.1:1 Connection refused\n")
+
+
+class _Shop(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen = 0
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = (self.path, self.headers["Authorization"], body) == ("/orders/", "Bearer a.b.c", {"product_id": 1})
+        type(self).seen += 1
+        self.send_response(400 if not asked else 202 if self.seen == self.pending else 201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.mark.parametrize("pending", [None, 20])
+def test_wrk_places_orders_and_one_that_is_left_pending_spoils_the_run(pending):
+    handler = type("Shop", (_Shop,), {"pending": pending})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        if pending is None:
+            result = wrk.run(f"http://127.0.0.1:{server.server_port}", "a.b.c", clients=2, seconds=1)
+            assert 10 < result.orders <= handler.seen
+            assert 0 < result.p50_ms <= result.p99_ms <= result.max_ms
+            assert result.cpu_seconds > 0
+        else:
+            with pytest.raises(BenchError, match=r"other statuses: 1 x 202;"):
+                wrk.run(f"http://127.0.0.1:{server.server_port}", "a.b.c", clients=2, seconds=1)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_wrk_that_is_none_is_refused(monkeypatch):
+    wrk.find.cache_clear()
+    monkeypatch.setenv("WRK", sys.executable)
+    with pytest.raises(BenchError, match="WRK"):
+        wrk.find()
+    wrk.find.cache_clear()
+
+
+def test_a_configuration_is_named_with_its_project_and_its_variables(tmp_path):
+    row = rows.parse(f"full@{PROJECT},THREADS=8,LOG_LEVEL=debug")
+    assert row.project == PROJECT
+    assert row.environment == {**rows.ROWS["full"].environment, "THREADS": "8", "LOG_LEVEL": "debug"}
+    for wrong in ("all", f"full@{tmp_path}", "full,THREADS"):
+        with pytest.raises(BenchError):
+            rows.parse(wrong)
+
+
+def test_pgbench_runs_what_the_services_run_for_an_order():
+    lines = statements.script().splitlines()
+    assert [" ".join(line.split()[:2]) for line in lines if not line.startswith("SELECT")] == [
+        "INSERT INTO",
+        "INSERT INTO",
+        "UPDATE orders.orders",
+    ]
+    assert "%(" not in statements.script()
+
+
+def bench_settings(tmp_path):
+    names = [name for name in Settings(run_dir=tmp_path).ports() if name != "JAEGER_PORT"]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    return Settings.read({"RUN_DIR": str(tmp_path), "TELEMETRY": "off", **{k: str(v) for k, v in ports.items()}})
+
+
+def test_replicas_get_their_share_and_the_access_log_can_be_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_ORDER_PORTS", "5014,5024")
+    monkeypatch.setenv("BENCH_ACCESS_LOG", "off")
+    parts = {part.name: part for part in variant.build(bench_settings(tmp_path)).parts}
+    assert parts["order-service-3"].environment["PORT"] == "5024"
+    assert {"order-service", "order-service-2", "order-service-3"} <= set(parts["nginx"].needs)
+    command = parts["nginx"].command()
+    folder = tmp_path / "conf" / "nginx"
+    assert "access_log off;" in (folder / "gateway.conf").read_text()
+    assert " server 127.0.0.1:5014; server 127.0.0.1:5024;" in (folder / "upstreams.conf").read_text()
+    done = subprocess.run([*command, "-t", "-q"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sink_and_the_gateways_telemetry_can_stand_for_the_backends(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_SINK_PORT", "4444")
+    monkeypatch.setenv("BENCH_GATEWAY_TELEMETRY", "on")
+    parts = {part.name: part for part in variant.build(bench_settings(tmp_path)).parts}
+    assert parts["gateway-telemetry"].environment["GATEWAY_TRACING"] == "log"
+    done = subprocess.run([*parts["sink"].command(), "-t", "-q"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_tutorials_services_stand_in_the_places_of_the_shops(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_TUTORIAL", "on")
+    parts = {part.name: part for part in variant.build(bench_settings(tmp_path)).parts}
+    for service in ("auth", "user", "product", "order", "payment"):
+        program = Path(parts[f"{service}-service"].command()[-1])
+        assert program.name == f"{service}.py"
+        assert program.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_configurations_are_measured_side_by_side_and_nothing_is_left(tmp_path):
+    command = ("compare", "traces-100", "tutorial", "--rounds", "1", "--seconds", "1", "--name", "test")
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.bench", *command],
+        cwd=PROJECT,
+        env={**os.environ, "BENCH_RESULTS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "test.json").read_text())
+    ours, theirs = result["turns"]
+    assert ours["orders"] > 0
+    assert theirs["orders"] > 0
+    assert {"nginx", "order-service", "order-db", "gateway-telemetry", "sink"} <= ours["parts_cpu_ms"].keys()
+    assert ours["parts_cpu_ms"]["sink"] < 0.1 * ours["cpu_ms"]  # or it would be no null sink
+    assert theirs["cpu_ms"] > ours["cpu_ms"]
+    assert "| `tutorial` |" in (tmp_path / "test.md").read_text()
+    assert not (tmp_path / "stacks").exists()
