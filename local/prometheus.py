@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).resolve().parent.parent / "observability" / "prometheus"
 """The folder with the configuration and the rules."""
 
+ALERT_FOR = "ALERT_FOR"
+"""The variable that shortens the `for` of all alerts, for tests and for who wants to see one fire: `ALERT_FOR=5s`."""
+
 OLDEST = (2, 26)
 """The oldest version that will do: the first one that keeps exemplars."""
 
@@ -58,17 +61,38 @@ def render(conf_dir: Path, targets: Mapping[str, int]) -> Path:
 
     Returns:
         The main file, for `command`.
+
+    Raises:
+        LocalError: ALERT_FOR is no duration.
     """
+    patience = os.environ.get(ALERT_FOR, "")
+    if not re.fullmatch(r"(\d+(ms|s|m|h))?", patience):
+        raise LocalError(f"{ALERT_FOR} must be a duration such as 5s, not {patience!r}.")
     (conf_dir / "rules").mkdir(parents=True, exist_ok=True)
     for old in (conf_dir / "rules").iterdir():
         old.unlink()  # a rule that was deleted must not go on
     for rules in sorted((SOURCE / "rules").glob("*.yml")):
-        shutil.copy(rules, conf_dir / "rules")
+        text = rules.read_text(encoding="utf-8")
+        if patience:
+            text = re.sub(r"^( +for: ).+$", rf"\g<1>{patience}", text, flags=re.MULTILINE)
+        (conf_dir / "rules" / rules.name).write_text(text, encoding="utf-8")
     groups = [
         {"targets": [f"127.0.0.1:{port}"], "labels": {"job": job, "service_name": job}} for job, port in targets.items()
     ]
     (conf_dir / "targets.json").write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
     return Path(shutil.copy(SOURCE / "local.yml", conf_dir))
+
+
+def promtool() -> Path:
+    """Find the promtool that came with the Prometheus that `find` finds; packages put them side by side.
+
+    Raises:
+        LocalError: There is none.
+    """
+    program = find().with_name("promtool")
+    if not program.exists():
+        raise LocalError(f"There is no promtool beside {program.with_name('prometheus')}.")
+    return program
 
 
 def command(program: Path, conf: Path, data: Path, port: int) -> list[str]:

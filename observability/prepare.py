@@ -15,6 +15,7 @@ OWNERS = {
     "jaeger": (10001, 10001),
     "loki": (10001, 10001),
     "prometheus": (65534, 65534),
+    "alertmanager": (65534, 65534),
     "grafana": (472, 0),
 }
 """Volume and who writes to it: the users of the official images."""

@@ -38,11 +38,13 @@ def rules(specification: dict[str, Any], windows: dict[str, Any]) -> dict[str, A
             ("alerts", "alert", made.alerts()),
         ):
             interval = slo.get("interval", {}).get(key)
-            groups.append({
-                "name": f"sloth-slo-{kind}-{made.id}",
-                **({"interval": interval} if interval else {}),
-                "rules": group,
-            })
+            groups.append(
+                {
+                    "name": f"sloth-slo-{kind}-{made.id}",
+                    **({"interval": interval} if interval else {}),
+                    "rules": group,
+                }
+            )
     return {"groups": groups}
 
 
@@ -111,20 +113,22 @@ class _Slo:
                 continue
             pairs = [self._burns(pair) for kind, pair in self._pairs() if kind == severity]
             title = f"({severity}) {{{{$labels.sloth_service}}}} {{{{$labels.sloth_slo}}}}"
-            made.append({
-                "alert": alerting["name"],
-                "expr": "\nor ignoring (sloth_window)\n".join(pairs),
-                "labels": {
-                    "sloth_severity": severity,
-                    **alerting.get("labels", {}),
-                    **wanted.get("labels", {}),
-                },
-                "annotations": {
-                    "title": f"{title} SLO error budget burn rate is too fast.",
-                    **alerting.get("annotations", {}),
-                    **wanted.get("annotations", {}),
-                },
-            })
+            made.append(
+                {
+                    "alert": alerting["name"],
+                    "expr": "\nor ignoring (sloth_window)\n".join(pairs),
+                    "labels": {
+                        "sloth_severity": severity,
+                        **alerting.get("labels", {}),
+                        **wanted.get("labels", {}),
+                    },
+                    "annotations": {
+                        "title": f"{title} SLO error budget burn rate is too fast.",
+                        **alerting.get("annotations", {}),
+                        **wanted.get("annotations", {}),
+                    },
+                }
+            )
         return made
 
     def _burns(self, pair: dict[str, Any]) -> str:

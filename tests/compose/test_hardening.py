@@ -22,6 +22,7 @@ UIDS = {
     "jaeger": 10001,
     "loki": 10001,
     "prometheus": 65534,
+    "alertmanager": 65534,
     "grafana": 472,
 }
 GIDS = UIDS | {"grafana": 0}  # as its image wants it; the group root has no rights of its own
@@ -35,7 +36,7 @@ PREPARING = {"init", "prepare"}
 each_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS])
 every_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *ONE_SHOTS, *OVERLAY])
 with_a_shell = pytest.mark.parametrize(
-    "service", [*LONG_RUNNING, "gateway-telemetry", "jaeger", "prometheus", "grafana"]
+    "service", [*LONG_RUNNING, "gateway-telemetry", "jaeger", "prometheus", "alertmanager", "grafana"]
 )
 
 

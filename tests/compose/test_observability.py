@@ -25,7 +25,8 @@ ORDER = [
     ("payment-service POST /internal/charges", "payment-service INSERT payments"),
     ("order-service settle order", "order-service UPDATE orders"),
 ]
-OTHERS = {"collector", "jaeger", "loki", "prometheus"}  # what is scraped beside the services and the gateway
+# What is scraped beside the services and the gateway.
+OTHERS = {"collector", "jaeger", "loki", "prometheus", "alertmanager"}
 
 
 def edges(trace):
@@ -89,6 +90,7 @@ def test_only_this_machine_reaches_what_is_published(observed):
         for service in BACKENDS
     }
     ports = {"collector": {4318, 24224}, "jaeger": {16686}, "loki": {3100}, "prometheus": {9090}, "grafana": {3000}}
+    ports |= {"alertmanager": {9093}}
     assert published == {service: {("127.0.0.1", port) for port in ports.get(service, ())} for service in BACKENDS}
 
 
@@ -154,6 +156,17 @@ def test_all_that_is_scraped_is_up_and_each_job_is_named_by_its_service(observed
     assert all(labels["job"] == labels["service_name"] for labels, _ in ups)
     rules = observed.ask(f"{observed.prometheus_url}/api/v1/rules")["data"]["groups"]
     assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok"}
+
+
+def test_alerts_go_to_alertmanager_which_sends_them_nowhere_unless_told(observed):
+    def active():
+        found = observed.ask(f"{observed.prometheus_url}/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
+        return [one["url"] for one in found]
+
+    assert eventually(active, 20, pause=0.5) == ["http://alertmanager:9093/api/v2/alerts"]
+    status = observed.ask("http://localhost:9093/api/v2/status")
+    assert "DatabaseDown" in status["config"]["original"]
+    assert "webhook_configs" not in status["config"]["original"]
 
 
 def test_the_gateway_and_the_spans_are_counted(observed, keys):
