@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from locust import LoadTestShape, constant, events
-from locust.runners import LocalRunner, WorkerRunner
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from locust.user.wait_time import between
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -107,6 +107,7 @@ def _start(environment: Environment, **_: Any) -> None:
     METRICS.serve(SETTINGS.metrics_host, SETTINGS.metrics_port + index)
     if isinstance(runner, WorkerRunner):
         environment.events.report_to_master.add_listener(lambda client_id, data: data.update(COLLECTED.drain()))  # noqa: ARG005
+        runner.register_message(_FINISH, _finish_users, concurrent=True)
         _in_background(_count_users, runner)
         return
     if folder is None:
@@ -115,6 +116,8 @@ def _start(environment: Environment, **_: Any) -> None:
     history = stats.History(Path(folder) / "history.jsonl", runner.stats, PLAN)
     if isinstance(runner, LocalRunner):  # a master has no users of its own
         _in_background(_count_users, runner)
+    if isinstance(runner, MasterRunner):
+        _wait_for_workers(environment, runner)
     environment.events.worker_report.add_listener(
         lambda client_id, data: ledger.add({"attempts": data.pop("attempts", []), "slow": data.pop("slow", [])})  # noqa: ARG005
     )
@@ -134,6 +137,34 @@ def _start(environment: Environment, **_: Any) -> None:
         result = stats.result(runner.stats, ledger.slowest(), history.stages)
         result["generator_was_busy"] = bool(getattr(runner, "cpu_warning_emitted", False))
         (Path(folder) / "locust.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+_FINISH, _FINISHED = "finish", "finished"
+
+
+def _finish_users(environment: Environment, **_: Any) -> None:
+    """Let a worker's users finish what they do, and tell the master what is left to tell."""
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
+        runner.stop()
+        runner._send_stats()  # noqa: SLF001  # the report that comes every 3 s, now
+        runner.send_message(_FINISHED)
+
+
+def _wait_for_workers(environment: Environment, runner: MasterRunner) -> None:
+    """Let the master wait for its workers' last reports: of its own it gives them half a second, and then goes."""
+    finished: set[str] = set()
+    runner.register_message(_FINISHED, lambda environment, msg: finished.add(msg.node_id))  # noqa: ARG005
+
+    @environment.events.test_stop.add_listener
+    def wait(**_: Any) -> None:
+        if not runner.user_count:  # stopped from the page: they have reported
+            return
+        finished.clear()
+        runner.send_message(_FINISH)
+        deadline = time.monotonic() + environment.stop_timeout + 5
+        while len(finished) < runner.worker_count and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 def _in_background(work: Callable[..., None], *arguments: Any) -> None:

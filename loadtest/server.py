@@ -15,6 +15,8 @@ _ORDERS = (
     'http_request_method="POST",http_response_status_code=~"201|202"}}'
 )
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_SHORTEST = 10
+"""Two scrapes, without which there is no rate. What is shorter is told of these seconds."""
 _SETTLED_AFTER = 60
 """Seconds after which a process has the memory that it goes on with."""
 
@@ -37,7 +39,7 @@ class Prometheus:
             began: Seconds since the epoch.
             ended: The same; scrapes until then must be there.
         """
-        window = f"[{max(1, round(ended - began))}s]"
+        window = f"[{max(_SHORTEST, round(ended - began))}s]"
         return {
             "services": {service: self._service(service, began, ended, window) for service in SERVICES},
             "orders": {

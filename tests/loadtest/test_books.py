@@ -32,7 +32,8 @@ class Shop:
         key = key or f"{RUN}-{len(self.attempts)}"
         product = '{"id": 3, "unit_price_minor": 500, "currency": "EUR"}'
         [(order,)] = self._run(
-            "INSERT INTO orders.orders (user_id, product, status, idempotency_key) VALUES (%s, %s, %s, %s) RETURNING id",
+            "INSERT INTO orders.orders (user_id, product, status, idempotency_key) VALUES (%s, %s, %s, %s)"
+            " RETURNING id",
             user,
             product,
             status,

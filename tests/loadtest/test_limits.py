@@ -8,8 +8,6 @@ from loadtest import report
 from loadtest.limits import judge, knee
 from loadtest.shapes import Limits
 
-NAMES = ("p50", "p95", "p99", "max")
-
 
 def result(*, count=1000, failures=0, rate=50.0, p95=90, p99=140):
     total = {"method": "", "name": "Aggregated", "count": count, "failures": failures, "rate": rate, "p50": 9}
@@ -62,21 +60,17 @@ def test_there_is_no_knee_as_long_as_the_rate_grows():
 
 def test_the_page_says_what_was_broken_and_shows_nothing_as_markup(tmp_path):
     slow = {"ms": 812.0, "method": "POST", "name": "/orders/", "answer": "201", "at": 1.7e9, "trace_id": "ab" * 16}
-    report.write(
-        tmp_path,
-        {
-            **result(),
-            **{"shape": "ramp", "users": 4, "seconds": 30.0, "began": 1.7e9, "good": False, "interrupted": False},
-            "verdicts": [{"name": "p95 of orders", "limit": "at most 1 ms", "measured": "90 ms", "kept": False}],
-            "errors": [{"method": "GET", "name": "/orders/", "error": "<b>answered with 503</b>", "count": 3}],
-            "stages": [dict.fromkeys(("users", "rate", "order_rate", "p50", "p95", "p99", "failures"), 1)] * 2,
-            "books": {
-                **{"balanced": False, "told": 5, "by_status": {"PAID": 5}, "settled_late": 0, "unanswered": 0},
-                **{"unanswered_kept": {}, "wrong": 1, "examples": ["order 7: PAID, and its charges are none"]},
-            },
-            **{"books_wanted": True, "server": None, "slow": [slow], "knee": None, "generator_was_busy": True},
-        },
-    )
+    counts = {"told": 5, "by_status": {"PAID": 5}, "settled_late": 0, "unanswered": 0, "unanswered_kept": {}}
+    found = {"balanced": False, "wrong": 1, "examples": ["order 7: PAID, and its charges are none"]}
+    stage = dict.fromkeys(("users", "rate", "order_rate", "p50", "p95", "p99", "failures"), 1)
+    facts = {"shape": "ramp", "users": 4, "seconds": 30.0, "began": 1.7e9, "good": False, "interrupted": False}
+    more = {"server": None, "slow": [slow], "knee": None, "generator_was_busy": True, "books_wanted": True}
+    lists = {
+        "verdicts": [{"name": "p95 of orders", "limit": "at most 1 ms", "measured": "90 ms", "kept": False}],
+        "errors": [{"method": "GET", "name": "/orders/", "error": "<b>answered with 503</b>", "count": 3}],
+        "stages": [stage, stage],
+    }
+    report.write(tmp_path, result() | facts | more | lists | {"books": counts | found})
     page = (tmp_path / "report.html").read_text()
     assert "NOT GOOD: p95 of orders, the books." in page
     assert "&lt;b&gt;answered with 503&lt;/b&gt;" in page

@@ -57,7 +57,7 @@ def test_the_processes_that_make_the_load_read_the_same_settings(monkeypatch):
 
 @pytest.mark.parametrize("mix", ["order", "order=-1", "orders=1", "", "order=0", "order=1.5"])
 def test_a_mix_that_cannot_be_is_refused(mix):
-    with pytest.raises(ValueError, match="order|journey"):
+    with pytest.raises(ValueError, match=r"order|journey"):
         weights(mix)
     with pytest.raises(ValidationError):
         LoadSettings(mix=mix)

@@ -21,7 +21,7 @@ def test_another_machine_is_refused(host, tmp_path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "nonsense", "http://no-such-host.invalid"])
 def test_what_is_no_address_is_refused_in_a_sentence(host):
-    with pytest.raises(LoadError, match="no address|not known"):
+    with pytest.raises(LoadError, match=r"no address|not known"):
         refuse_remote(host)
 
 

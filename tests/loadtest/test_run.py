@@ -1,0 +1,148 @@
+"""A load test as a person makes it: through the gateway of a real stack, with its report and its exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from loadtest.records import read_attempts
+from tests.fixtures.ports import free_port
+from tests.fixtures.services import Client, eventually
+from tests.fixtures.stack import PROJECT
+
+
+class Load:
+    """Load tests on the shared stack, with their results in a folder of the test's own."""
+
+    def __init__(self, stack, folder):
+        self.stack, self.folder = stack, folder
+        self.metrics_port = free_port()
+
+    @contextmanager
+    def running(self, *arguments):
+        """A load test; it is ended with the block, if it has not ended before."""
+        command = [sys.executable, "-m", "loadtest", "--results", self.folder, "--metrics-port", self.metrics_port]
+        process = subprocess.Popen(
+            [str(word) for word in (*command, *arguments)],
+            cwd=PROJECT,
+            env={**os.environ, "RUN_DIR": str(self.stack.run_dir)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    @property
+    def targets(self):
+        return self.stack.run_dir / "conf" / "prometheus" / "targets-load.json"
+
+    @property
+    def latest(self):
+        return self.folder / "latest"
+
+    @property
+    def report(self):
+        return json.loads((self.latest / "report.json").read_text())
+
+    def users(self):
+        """The users that shop now, as the load test tells Prometheus."""
+        try:
+            return Client(f"http://127.0.0.1:{self.metrics_port}").metric("loadtest_users")
+        except requests.ConnectionError:
+            return 0
+
+    def told(self):
+        """The orders that clients have been told of until now."""
+        return [one for one in read_attempts(self.latest / "orders.jsonl") if one.answer == "told"]
+
+
+@pytest.fixture
+def load(stack, tmp_path):
+    return Load(stack, tmp_path / "load")
+
+
+def test_a_smoke_test_of_a_healthy_shop_is_good_and_leaves_a_report(load, stack):
+    with load.running("--shape", "smoke", "--seconds", 5, "--traced", 1) as process:
+        eventually(load.targets.exists, 10)
+        eventually(lambda: load.users() == 3, 15, pause=0.1)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "GOOD: all limits kept, the books are balanced." in output
+    assert not load.targets.exists()
+    report = load.report
+    names = {(one["method"], one["name"]) for one in report["requests"]}
+    assert {("POST", "/auth/login"), ("POST", "/orders/"), ("GET", "/orders/{order_id}")} <= names
+    assert report["errors"] == []
+    told = load.told()
+    assert report["books"]["told"] == len(told) > 0
+    kept = f"SELECT count(*) FROM orders.orders WHERE idempotency_key LIKE '{report['run']}-%'"
+    assert stack.query(kept) == [(len(told),)]
+    for name in ("report.html", "locust.html", "requests.csv", "locust_stats_history.csv"):
+        assert (load.latest / name).stat().st_size > 0
+    assert report["server"]["services"]["order-service"]["cores"] > 0
+    slowest = next(one for one in report["slow"] if one["name"] == "/orders/" and one["answer"] == "201")
+    trace = f"{stack.jaeger_url}/api/traces/{slowest['trace_id']}"
+    spans = eventually(lambda: Client(trace).get("").json()["data"], 10)[0]["spans"]
+    assert {"POST /orders/", "settle order"} <= {span["operationName"] for span in spans}
+
+
+def test_ctrl_c_ends_all_processes_with_the_report_and_the_books(load):
+    with load.running(
+        "--processes", 2, "--users", 4, "--seconds", 100, "--think-seconds", 0, "--mix", "order=1"
+    ) as process:
+        eventually(lambda: len(load.told()) > 5 if load.latest.exists() else False, 30, pause=0.1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "GOOD: all limits kept, the books are balanced. It was interrupted." in output
+    report = load.report
+    assert report["interrupted"] is True
+    assert report["books"]["told"] == len(load.told()) == report["books"]["by_status"]["PAID"]
+    assert report["books"]["unanswered"] == 0
+    assert not load.targets.exists()
+
+
+def test_a_broken_limit_and_a_lost_order_decide_the_exit_status(load, stack):
+    with load.running("--users", 2, "--seconds", 100, "--mix", "order=1", "--min-rate", 1_000_000) as process:
+        told = eventually(lambda: load.latest.exists() and load.told(), 30, pause=0.1)
+        lost = f"DELETE FROM orders.orders WHERE id = {told[0].order_id} RETURNING payment_id"
+        [(payment,)] = stack.query(lost)
+        stack.query(f"DELETE FROM payments.payments WHERE id = {payment} RETURNING id")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "NOT GOOD: requests a second, the books. It was interrupted." in output
+    assert load.report["books"]["examples"] == [
+        f"order {told[0].order_id}: the client was told PAID, and it is not there"
+    ]
+
+
+def refused(*arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout
+    return done.stderr
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(tmp_path):
+    folder = {"RUN_DIR": str(tmp_path)}
+    assert "--allow-remote" in refused("--host", "http://192.0.2.1", **folder)
+    assert "No shop answers" in refused("--host", f"http://127.0.0.1:{free_port()}", **folder)
+    assert "users: Input should be greater than or equal to 1" in refused("--users", "0", **folder)
+    assert "shape" in refused("--shape", "square", **folder)
+    assert list(tmp_path.iterdir()) == []
