@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs story load load-ui rotate-keys psql rollout health-compose dashboards
+.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs slo story load load-ui rotate-keys psql rollout health-compose dashboards
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,10 +34,10 @@ story: $(VENV)/ready-local ## show an order: ORDER=7, its row, trace and log lin
 	$(if $(ORDER)$(TRACE),,$(error which one? make story ORDER=7, or make story TRACE=<trace id>))
 	@$(PY) -m observability.story $(if $(ORDER),--order "$(ORDER)") $(if $(TRACE),--trace "$(TRACE)") $(if $(filter 1,$(JSON)),--json)
 
-load: $(VENV)/ready-load ## put load on the stack and check the books: SHAPE=smoke|steady|ramp|spike|soak USERS=20 SECONDS=60
+load: $(VENV)/ready-local $(VENV)/ready-load ## put load on the stack and check the books: SHAPE=smoke|steady|ramp|spike|soak USERS=20 SECONDS=60
 	@$(PY) -m loadtest $(if $(SHAPE),--shape $(SHAPE)) $(if $(USERS),--users $(USERS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PROCESSES),--processes $(PROCESSES)) $(ARGS)
 
-load-ui: $(VENV)/ready-load ## the same from Locust's page, http://127.0.0.1:8089
+load-ui: $(VENV)/ready-local $(VENV)/ready-load ## the same from Locust's page, http://127.0.0.1:8089
 	@$(PY) -m loadtest --ui $(ARGS)
 
 health: $(VENV)/ready-dev ## check the running stack from end to end
@@ -72,9 +72,10 @@ test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start th
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy services/servicekit services/*/src local observability
-	$(VENV)/bin/shellcheck .ci/run local/venv.sh
-	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/*/Dockerfile
+	$(PY) -m mypy services/servicekit services/*/src local observability loadtest
+	$(VENV)/bin/shellcheck .ci/run local/venv.sh observability/alertmanager/start.sh
+	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/*/Dockerfile loadtest/Dockerfile
+	$$($(PY) -c "from local import prometheus; print(prometheus.promtool())") check rules --lint=all --lint-fatal observability/prometheus/rules/*.yml
 	@rm -rf $(VENV)/lint-gateway
 	$(PY) -m local render-gateway $(VENV)/lint-gateway
 	$(VENV)/bin/gixy --skips missing_resolver $(VENV)/lint-gateway/nginx.conf
@@ -93,6 +94,9 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 docs: $(VENV)/ready-local ## write the README's table of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
 	$(PY) docs/telemetry.py
+
+slo: $(VENV)/ready-local ## write Prometheus' rules for the SLOs of observability/slo/shop.yaml
+	@$(PY) observability/slo/generate.py
 
 dashboards: $(VENV)/ready-dev ## write Grafana's dashboards from observability/grafana
 	$(PY) -m observability.grafana

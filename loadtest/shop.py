@@ -17,7 +17,6 @@ import psycopg2
 from loadtest.errors import LoadError
 from local.errors import LocalError
 from local.settings import Settings, run_dir
-from local.supervision import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,11 +56,8 @@ def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
         LoadError: The local stack cannot be spoken to, or the gateway is another machine.
     """
     folder = run_dir(environ)
-    try:
-        local = Settings.of_running(folder) if Supervisor.find(folder) else None
-    except LocalError as error:
-        raise LoadError(str(error)) from error
-    if local:
+    elsewhere = environ.get("DATABASE_HOST")
+    if not elsewhere and (local := _local_stack(folder)):
         host = f"http://127.0.0.1:{local.gateway_port}"
         prometheus = f"http://127.0.0.1:{local.prometheus_port}" if local.telemetry else None
         targets = folder / "conf" / "prometheus" / "targets-load.json" if local.telemetry else None
@@ -76,7 +72,7 @@ def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
         host = f"http://127.0.0.1:{environ.get('GATEWAY_PORT') or 80}"
         prometheus, targets = f"http://127.0.0.1:{environ.get('PROMETHEUS_PORT') or 9090}", None
         ask = _ask_container
-    if environ.get("DATABASE_HOST"):
+    if elsewhere:
         ask = _from(environ)
     host = (settings.host or host).rstrip("/")
     if not settings.allow_remote:
@@ -88,6 +84,15 @@ def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
         targets=targets,
         folder=settings.results or folder / "load",
     )
+
+
+def _local_stack(folder: Path) -> Settings | None:
+    from local.supervision import Supervisor  # noqa: PLC0415  # the image of the load test has no supervisor
+
+    try:
+        return Settings.of_running(folder) if Supervisor.find(folder) else None
+    except LocalError as error:
+        raise LoadError(str(error)) from error
 
 
 def refuse_remote(host: str) -> None:

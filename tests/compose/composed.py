@@ -26,6 +26,7 @@ LONG_RUNNING = (*SERVICES, "nginx", "order-db")
 ONE_SHOTS = ("init", "migrate", "seed")
 BACKENDS = ("collector", "gateway-telemetry", "jaeger", "loki", "prometheus", "alertmanager", "grafana")
 OVERLAY = (*BACKENDS, "prepare")
+LOAD = ("loadtest", "loadtest-worker")  # of the profile `load`
 SHIPPED = (*SERVICES, "nginx", "gateway-telemetry")  # whose lines the Collector gets
 BOTH_FILES = "docker-compose.yml:docker-compose.observability.yml"
 

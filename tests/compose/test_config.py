@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from tests.compose.composed import BACKENDS, LONG_RUNNING, ONE_SHOTS, OVERLAY, PROJECT, SERVICES, SHIPPED
+from tests.compose.composed import BACKENDS, LOAD, LONG_RUNNING, ONE_SHOTS, OVERLAY, PROJECT, SERVICES, SHIPPED
 
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 FILE = yaml.safe_load(TEXT)
@@ -17,7 +17,12 @@ MANUAL = (PROJECT / "docs" / "compose.md").read_text()
 README = (PROJECT / "README.md").read_text()
 PARTS = FILE["services"]
 ALL = PARTS | ADDED
-DOCKERFILES = ["services/Dockerfile", "order-db-services/Dockerfile", "observability/gateway/Dockerfile"]
+DOCKERFILES = [
+    "services/Dockerfile",
+    "order-db-services/Dockerfile",
+    "observability/gateway/Dockerfile",
+    "loadtest/Dockerfile",
+]
 IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
     image for file in DOCKERFILES for image in re.findall(r"^FROM (\S+)", (PROJECT / file).read_text(), re.MULTILINE)
 }
@@ -46,7 +51,8 @@ def test_a_container_is_hardened_and_limited(part):
 
 
 def test_the_overlay_changes_what_is_sent_and_nothing_else():
-    assert set(ADDED) == set(OVERLAY)
+    assert set(ADDED) == {*OVERLAY, *LOAD}
+    assert [name for name, part in ALL.items() if part.get("profiles") == ["load"]] == list(LOAD)
     assert set(CHANGED) == {*SERVICES, "nginx"}
     assert all(set(part) == {"environment", "logging"} for part in CHANGED.values())
 
@@ -73,7 +79,7 @@ def test_only_what_prepares_volumes_is_root_or_has_a_capability():
     assert [name for name, part in ALL.items() if "cap_add" in part] == preparing
     assert all(ALL[name]["cap_add"] == ["CHOWN", "DAC_OVERRIDE"] for name in preparing)
     assert all(ALL[name]["network_mode"] == "none" for name in preparing)
-    assert all(part["networks"] == ["micro-net"] for name, part in ALL.items() if name not in preparing)
+    assert all(list(part["networks"]) == ["micro-net"] for name, part in ALL.items() if name not in preparing)
     assert not any({"privileged", "pid", "ipc"} & set(part) for part in ALL.values())
 
 
@@ -144,8 +150,8 @@ def test_the_manual_names_every_variable_and_no_other():
     settings = MANUAL[MANUAL.index("## Ports") : MANUAL.index("## What happens")]
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", settings))
     assert "PAYMENT_" in named
-    existing = {name for name in variables() if not name.startswith("PAYMENT_")}
-    assert named - {"PAYMENT_"} == existing
+    prefixes = ("PAYMENT_", "LOAD_")
+    assert named - set(prefixes) == {name for name in variables() if not name.startswith(prefixes)}
 
 
 def test_every_variable_that_examples_in_the_manual_set_exists():
