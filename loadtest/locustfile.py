@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flask import request
 from locust import LoadTestShape, constant, events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from locust.user.wait_time import between
@@ -22,17 +23,21 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from loadtest import stats  # noqa: E402  # the path above comes first
+from loadtest.errors import LoadError  # noqa: E402
 from loadtest.journeys import Shopper, journey  # noqa: E402
 from loadtest.metrics import Metrics, Outcome  # noqa: E402
 from loadtest.records import Collected, Ledger, Slow  # noqa: E402
 from loadtest.settings import LoadSettings  # noqa: E402
+from loadtest.shop import refuse_remote  # noqa: E402
 from loadtest.tokens import Tokens  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flask import Flask
     from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
+    from locust.web import WebUI
 
 SETTINGS = LoadSettings()
 PLAN = SETTINGS.plan()
@@ -97,11 +102,28 @@ def _trace_id(response: Any) -> str:
     return words[1] if len(words) == 4 and int(words[3], 16) & 1 else ""  # noqa: PLR2004
 
 
+def _refuse_other_machines(page: WebUI) -> None:
+    """Check the host that is typed into the page, too."""
+    app: Flask = page.app  # type: ignore[assignment]  # None before it is made
+
+    @app.before_request
+    def check() -> tuple[dict[str, Any], int] | None:
+        host = request.form.get("host")
+        try:
+            if host and not SETTINGS.allow_remote:
+                refuse_remote(host)
+        except LoadError as error:
+            return {"success": False, "message": str(error)}, 400
+        return None
+
+
 @events.init.add_listener
-def _start(environment: Environment, **_: Any) -> None:
+def _start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
     runner = environment.runner
     if runner is None:
         return
+    if web_ui:
+        _refuse_other_machines(web_ui)
     folder = os.environ.get("LOAD_RUN_FOLDER")
     index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) and SETTINGS.processes > 1 else 0
     METRICS.serve(SETTINGS.metrics_host, SETTINGS.metrics_port + index)
@@ -135,6 +157,7 @@ def _start(environment: Environment, **_: Any) -> None:
         ledger.add(COLLECTED.drain())
         history.finish()
         result = stats.result(runner.stats, ledger.slowest(), history.stages)
+        result["users"] = history.most_users
         result["generator_was_busy"] = bool(getattr(runner, "cpu_warning_emitted", False))
         (Path(folder) / "locust.json").write_text(json.dumps(result), encoding="utf-8")
 

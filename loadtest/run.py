@@ -92,8 +92,7 @@ def _run(settings: LoadSettings, console: Console) -> int:
     good = all(verdict.kept for verdict in verdicts) and (balance is None or balance["balanced"])
     outcome = {
         "run": run,
-        "shape": plan.name,
-        "users": plan.users,
+        "shape": "from the page" if settings.ui else plan.name,
         "seconds": result["ended"] - result["began"],
         "host": target.host,
         "interrupted": interrupted and not settings.ui,

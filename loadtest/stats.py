@@ -31,6 +31,7 @@ class History:
         self._stage: int | None = None
         self._at_stage: dict[str, Any] = {}
         self.stages: list[dict[str, Any]] = []
+        self.most_users = 0
 
     def note(self, users: int) -> None:
         """Write a line of now."""
@@ -38,6 +39,7 @@ class History:
             if not users and not self._stats.total.num_requests:
                 return
             self._began = time.monotonic()
+        self.most_users = max(self.most_users, users)
         seconds = time.monotonic() - self._began
         total, order = self._stats.total, self._order()
         line = {
