@@ -58,11 +58,11 @@ class Search(Builder[UnknownDataquery]):
 
 
 def share(part: str, whole: str, by: str) -> str:
-    """Give the PromQL of a share that is 0, and not missing, where there is none of the part."""
-    return f"(sum by ({by}) ({part}) or 0 * sum by ({by}) ({whole})) / sum by ({by}) ({whole})"
+    """Give the PromQL of a share: 0, and not missing, where there is none of the part; missing where all is still."""
+    return f"(sum by ({by}) ({part}) or 0 * sum by ({by}) ({whole})) / (sum by ({by}) ({whole}) > 0)"
 
 
 def quantile(share_below: float, metric: str, by: str, selector: str = "") -> str:
-    """Give the PromQL of a histogram's quantile, a series for each value of the labels `by`."""
+    """Give the PromQL of a histogram's quantile, a series for each value of the labels `by` for which there is one."""
     labels = ", ".join(filter(None, (by, "le")))
-    return f"histogram_quantile({share_below}, sum by ({labels}) (rate({metric}_bucket{{{selector}}}[{RATE}])))"
+    return f"histogram_quantile({share_below}, sum by ({labels}) (rate({metric}_bucket{{{selector}}}[{RATE}]))) >= 0"

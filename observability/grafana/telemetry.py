@@ -120,7 +120,7 @@ def build() -> Dashboard:
                 "Kept",
                 "Will it fit? The oldest is deleted when the room is used up.",
                 promql("embedded_database_used_bytes", "embedded backend: traces and logs"),
-                promql('prometheus_tsdb_head_chunks_storage_size_bytes{job="prometheus"}', "Prometheus: newest chunks"),
+                promql('prometheus_tsdb_storage_blocks_bytes{job="prometheus"}', "Prometheus: all but the last hours"),
                 unit="bytes",
             ),
         ],

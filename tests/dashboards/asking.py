@@ -1,0 +1,95 @@
+"""Asks a query as Grafana does, and says what is wrong with the answer."""
+
+import math
+import re
+import time
+
+SECONDS = 60
+TO_SEARCH = 600
+
+
+class Backends:
+    """Where the queries go: clients of Prometheus, Loki and Jaeger."""
+
+    def __init__(self, prometheus, loki, jaeger):
+        self.prometheus = prometheus
+        self.loki = loki
+        self.jaeger = jaeger
+
+    def fault(self, query):
+        """What is wrong with the answer to a query, None if nothing is: it has to be there, and of finite numbers."""
+        ask = {"prometheus": self._promql, "loki": self._logql, "jaeger": self._search}[query.source]
+        return ask(query.fields)
+
+    def _promql(self, fields):
+        # What is added so that nothing looks like 0 must not hide that there is nothing.
+        expr = re.sub(r"\s+or\s+vector\(0\)\s*$", "", fields["expr"])
+        now = time.time()
+        if fields.get("instant"):
+            answer = self.prometheus.get("/api/v1/query", params={"query": expr, "time": now})
+        else:
+            window = {"start": now - SECONDS, "end": now, "step": 5}
+            answer = self.prometheus.get("/api/v1/query_range", params={"query": expr, **window})
+        return answer.text if answer.status_code != 200 else _no_numbers(answer.json()["data"]["result"])
+
+    def _logql(self, fields):
+        now = time.time()
+        parameters = {
+            "query": fields["expr"],
+            "start": int((now - TO_SEARCH) * 1e9),
+            "end": int(now * 1e9),
+            "step": "15s",
+            "limit": 100,
+        }
+        answer = self.loki.get("/loki/api/v1/query_range", params=parameters)
+        if answer.status_code != 200:
+            return answer.text
+        data = answer.json()["data"]
+        if data["resultType"] == "streams":
+            return None if any(stream["values"] for stream in data["result"]) else "no line"
+        return _no_numbers(data["result"])
+
+    def _search(self, fields):
+        now = time.time()
+        parameters = {
+            "service": fields["service"],
+            "minDuration": fields["minDuration"],
+            "limit": fields["limit"],
+            "start": int((now - TO_SEARCH) * 1e6),
+            "end": int(now * 1e6),
+        }
+        if "operation" in fields:
+            parameters["operation"] = fields["operation"]
+        answer = self.jaeger.get("/api/traces", params=parameters)
+        if answer.status_code != 200:
+            return answer.text
+        return None if answer.json()["data"] else "no trace"
+
+    def exemplars(self, expr):
+        """The trace ids of the exemplars that Grafana draws beside a query."""
+        now = time.time()
+        window = {"start": now - SECONDS, "end": now}
+        answer = self.prometheus.get("/api/v1/query_exemplars", params={"query": expr, **window})
+        assert answer.status_code == 200, answer.text
+        return [one["labels"]["trace_id"] for series in answer.json()["data"] for one in series["exemplars"]]
+
+    def opens(self, trace_id):
+        """Whether there is such a trace."""
+        return self.jaeger.get(f"/api/traces/{trace_id}").status_code == 200
+
+    def values_of_variable(self, variable):
+        """What a variable with a query `label_values(series, label)` offers."""
+        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
+        answer = self.prometheus.get(f"/api/v1/label/{label}/values", params={"match[]": series})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+
+def _no_numbers(result):
+    if not result:
+        return "no series"
+    for series in result:
+        for _, value in series.get("values") or [series["value"]]:
+            if not math.isfinite(float(value)):
+                return f"{value} of {series['metric']}"
+    return None

@@ -1,0 +1,117 @@
+"""A healthy shop under light load, watched by both versions of Prometheus, with the real Loki and Jaeger beside it."""
+
+import contextlib
+import json
+import time
+
+import pytest
+from prometheus_client import start_http_server
+
+from loadtest.metrics import Metrics
+from local import prometheus
+from tests.conformance.conftest import real_jaeger, real_loki, running  # noqa: F401  # fixtures
+from tests.conformance.payloads import log_request, order
+from tests.dashboards.asking import Backends
+from tests.dashboards.shopping import Shopping
+from tests.fixtures.ports import free_port
+from tests.fixtures.programs import find_program
+from tests.fixtures.services import Client, eventually
+from tests.fixtures.stack import LocalStack
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A shop of its own, with people in it. It looks to Prometheus as if they were a load test."""
+    running_shop = LocalStack(tmp_path_factory.mktemp("dashboards"), LOGIN_RATE="200r/s")
+    running_shop.up()
+    metrics = Metrics()
+    port = free_port()
+    server, thread = start_http_server(port, "127.0.0.1", metrics.registry)
+    target = {"targets": [f"127.0.0.1:{port}"], "labels": {"job": "loadtest", "service_name": "loadtest"}}
+    (running_shop.run_dir / "conf" / "prometheus" / "targets-load.json").write_text(json.dumps([target]))
+    people = Shopping(running_shop.gateway.root, metrics)
+    yield running_shop
+    try:
+        people.stop()
+    finally:
+        running_shop.down()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def prometheus_3(shop, tmp_path_factory):
+    """A Prometheus 3 that scrapes the same targets, with the same rules."""
+    folder = tmp_path_factory.mktemp("prometheus-3")
+    port = free_port()
+    conf = shop.run_dir / "conf" / "prometheus" / "local.yml"
+    command = prometheus.command(find_program("prometheus"), conf, folder / "data", port)
+    client = Client(f"http://127.0.0.1:{port}")
+    with running(folder, command, {}, lambda: client.get("/-/ready").status_code == 200):
+        yield client
+        client.session.close()
+
+
+@pytest.fixture(scope="module")
+def backends(shop):
+    """The backends of local mode."""
+    clients = [Client(url) for url in (shop.prometheus_url, shop.loki_url, shop.jaeger_url)]
+    yield Backends(*clients)
+    for client in clients:
+        client.session.close()
+
+
+@pytest.fixture(scope="module")
+def others(shop, backends, prometheus_3, real_loki, real_jaeger):  # noqa: F811
+    """Prometheus 3, and the real Loki and Jaeger, which are sent what the embedded backend has."""
+    assert real_jaeger.otlp.send("traces", order().requests()[0]).status_code == 200
+    for request in order(start=time.time_ns() - 10**9).requests():
+        assert real_jaeger.otlp.send("traces", request).status_code == 200
+    for request in _lines(backends.loki):
+        assert real_loki.otlp.send("logs", request).status_code in {200, 204}
+    return Backends(prometheus_3, real_loki.api, real_jaeger.api)
+
+
+def _lines(loki):
+    """All that the shop has said so far, as the Collector would send it."""
+    query = {"query": '{service_namespace="shop"}', "start": int((time.time() - 60) * 1e9), "limit": 5000}
+    answer = loki.get(
+        "/loki/api/v1/query_range", params=query, headers={"X-Loki-Response-Encoding-Flags": "categorize-labels"}
+    )
+    for stream in answer.json()["data"]["result"]:
+        records = [
+            (int(at), ids["level"], line, bytes.fromhex(ids.get("trace_id", "")), bytes.fromhex(ids.get("span_id", "")))
+            for at, line, rest in stream["values"]
+            for ids in [rest["structuredMetadata"]]
+        ]
+        yield log_request(stream["stream"]["service_name"], records, environment="local")
+
+
+@pytest.fixture(scope="module")
+def versions(backends, prometheus_3):
+    """The versions of Prometheus that are asked, which differ."""
+    found = []
+    for client in (backends.prometheus, prometheus_3):
+        answer = eventually(lambda client=client: client.get("/api/v1/status/buildinfo"), 10)
+        found.append(answer.json()["data"]["version"])
+    return found
+
+
+@pytest.fixture
+def patience():
+    """Ask until an answer is right: `patience(lambda: fault)`; fails with the last fault."""
+    return wait_until_right
+
+
+def wait_until_right(find_fault, seconds=15):
+    fault = "never asked"
+
+    def none():
+        nonlocal fault
+        fault = find_fault()
+        return fault is None
+
+    with contextlib.suppress(AssertionError):
+        eventually(none, seconds, pause=0.5)
+    assert fault is None, fault

@@ -1,0 +1,107 @@
+"""Every query of every panel is asked of a healthy shop under light load, and answered with finite numbers.
+
+Of both versions of Prometheus that the project supports, of the embedded backend, and of the real Loki and Jaeger.
+"""
+
+import contextlib
+
+import pytest
+
+from observability.contract import load as load_contract
+from tests.dashboards.conftest import wait_until_right
+from tests.dashboards.names import Names
+from tests.dashboards.reading import SERVICES, load, of_annotations, of_panels, panels
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("dashboards")]
+
+BOARDS = load()
+NAMES = Names(load_contract())
+
+
+def here(query):
+    """Whether local mode has what the query asks for, and the chosen service emits it."""
+    if query.source != "prometheus":
+        return True
+    modes, services = NAMES.modes(query.expr)
+    return "local" in modes and (query.service is None or query.service in (services or ()))
+
+
+QUERIES = [query for query in of_panels(BOARDS) if here(query)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(backends, others):
+    """Wait until there is enough to see: rates need two scrapes, SLOs some evaluations."""
+
+    def some_missing():
+        first = ("prometheus", "jaeger")  # the real Loki has been sent all that it gets
+        asked = [(one, query) for one in (backends, others) for query in QUERIES if query.source in first]
+        return [str(query) for one, query in asked if one.fault(query)] or None
+
+    with contextlib.suppress(AssertionError):  # each test says for itself what is missing
+        wait_until_right(some_missing, 90)
+
+
+each_query = pytest.mark.parametrize("query", QUERIES, ids=str)
+
+
+def test_every_panel_has_something_to_show_in_local_mode():
+    asked = {query.place.rpartition(",")[0] for query in QUERIES}
+    wanted = {
+        f"{uid}: {panel['title']}" for uid, board in BOARDS.items() for panel in panels(board) if "targets" in panel
+    }
+    assert asked == wanted
+
+
+@each_query
+def test_it_is_answered_by_local_mode(backends, patience, query):
+    patience(lambda: backends.fault(query))
+
+
+@each_query
+def test_it_is_answered_by_the_real_ones(others, patience, query):
+    patience(lambda: others.fault(query))
+
+
+@pytest.mark.parametrize("query", [query for query in QUERIES if query.fields.get("exemplar")], ids=str)
+def test_the_points_beside_it_open_traces(backends, others, patience, query):
+    def fault():
+        for one in (backends, others):
+            found = one.exemplars(query.expr)
+            if not found:
+                return "no exemplar"
+            if not backends.opens(found[-1]):
+                return f"trace {found[-1]} is not there"
+        return None
+
+    patience(fault)
+
+
+def test_the_versions_of_prometheus_differ(versions):
+    assert [version.partition(".")[0] for version in versions] == ["2", "3"]
+
+
+def test_prometheus_3_parses_every_query_even_those_that_local_mode_cannot_answer(others):
+    for query in [*of_panels(BOARDS), *of_annotations(BOARDS)]:
+        if query.source == "prometheus":
+            answer = others.prometheus.get("/api/v1/parse_query", params={"query": query.expr})
+            assert answer.status_code == 200, f"{query}: {answer.text}"
+
+
+def test_the_variable_offers_every_service(backends, others):
+    for board in BOARDS.values():
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                for one in (backends, others):
+                    assert sorted(one.values_of_variable(variable)) == sorted(SERVICES)
+
+
+@pytest.mark.parametrize("query", list(of_annotations({"overview": BOARDS["overview"]})), ids=str)
+def test_an_annotation_marks_what_happened_and_nothing_else(backends, others, patience, query):
+    happened = query.place.endswith((" starts", " load runs"))
+
+    def fault():
+        faults = {one.fault(query) for one in (backends, others)}
+        return None if faults == ({None} if happened else {"no series"}) else str(faults)
+
+    patience(fault)
