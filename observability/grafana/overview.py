@@ -46,10 +46,10 @@ def build() -> Dashboard:
             ),
             bars(
                 "SLO burn rate",
-                "How fast is it spent? At 1 it lasts for the 7 days; at 14.4 a page is due.",
+                "How fast is it spent? At 1 it lasts for the 7 days; above 13.44 for an hour somebody is paged.",
                 promql_now('slo:current_burn_rate:ratio{sloth_service="shop"}', "{{sloth_slo}}"),
                 unit="suffix:x",
-                steps=(1, 14.4),
+                steps=(1, 13.44),
             ),
             to_its_service(
                 graph(
