@@ -11,6 +11,8 @@ from tests.dashboards.reading import load as load_boards
 from tests.dashboards.reading import of_annotations, of_panels
 
 BOARDS = load_boards()
+CONTRACT = load()
+NAMES = Names(CONTRACT)
 QUERIES = [*of_panels(BOARDS), *of_annotations(BOARDS)]
 
 
@@ -25,15 +27,14 @@ def faults(names):
 
 
 def test_what_the_dashboards_ask_for_is_in_the_contract():
-    found = faults(Names(load()))
+    found = faults(NAMES)
     assert not found, "\n".join(sorted(found))
 
 
 def test_searches_name_services_and_spans_of_the_contract():
-    contract = load()
     for query in QUERIES:
         if query.source == "jaeger":
-            spans = {name for service, _, name in contract.spans if service == query.fields["service"]}
+            spans = {name for service, _, name in CONTRACT.spans if service == query.fields["service"]}
             assert spans, query
             assert query.fields.get("operation") in {None, *spans}, query
 
@@ -82,7 +83,7 @@ def test_with_another_name_in_the_contract_the_check_fails(name, other):
     ],
 )
 def test_a_wrong_name_in_promql_is_seen(expr, fault):
-    found = Names(load()).faults(expr)
+    found = NAMES.faults(expr)
     assert len(found) == 1
     assert fault in found[0]
 
@@ -103,6 +104,6 @@ def test_a_wrong_name_in_promql_is_seen(expr, fault):
     ],
 )
 def test_a_wrong_name_in_logql_is_seen(expr, fault):
-    found = Names(load()).logql_faults(expr)
+    found = NAMES.logql_faults(expr)
     assert len(found) == 1
     assert fault in found[0]
