@@ -10,7 +10,7 @@ COMPOSE ?= docker compose
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs slo story load load-ui rotate-keys psql rollout health-compose dashboards
+.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs slo story load load-ui rotate-keys psql rollout health-compose bench dashboards
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ rollout: ## in Docker Compose: rebuild and replace SERVICE=order-service without
 
 health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose from end to end
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
+
+bench: $(VENV)/ready-local ## measure what telemetry costs, where the shop ends, what the stack needs; tables in .run/bench
+	@$(PY) -m loadtest.bench all
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
 	$(PY) -m pytest -m "not slow and not compose" -n 2 --dist loadgroup

@@ -1,4 +1,4 @@
-"""The command line: `python -m loadtest.bench [overhead|compare|clients|replicas|budget|all]`."""
+"""The command line: `python -m loadtest.bench overhead|compare|clients|replicas|budget|all|docs`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from loadtest.bench import machine, measure, report
+from loadtest.bench import budget, document, machine, measure, report
 from loadtest.bench.errors import BenchError
 from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
 from loadtest.bench.stacks import BenchStack, running
@@ -32,6 +32,8 @@ RESULTS = Path(os.environ.get("BENCH_RESULTS") or PROJECT / ".run" / "bench")
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 REPLICAS = (1, 2, 3, 4)
+ALL = ("budget", "overhead", "clients", "replicas")
+"""What `make bench` runs."""
 
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _began = time.monotonic()
@@ -71,10 +73,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     overhead.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
     overhead.add_argument("--no-statements", action="store_true", help="without the SQL statements alone")
+    overhead.set_defaults(title="", verdict="")
 
     compare = command("compare", "two or more configurations side by side; the first is the base", _compare, seconds=4)
     compare.add_argument("rows", nargs="+", metavar="ROW[@PROJECT][,VARIABLE=VALUE...]")
     compare.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
+    compare.add_argument("--title", default="", help="what the second one is, for the table of steps")
+    compare.add_argument("--verdict", default="", help="what became of it, for the table of steps")
 
     clients = command("clients", "throughput and latency against clients", _clients, rounds=3)
     clients.add_argument("--counts", type=int, nargs="+", default=CLIENTS, help="(1 to 64)")
@@ -84,6 +89,18 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     replicas.add_argument("--counts", type=int, nargs="+", default=REPLICAS, help="(1 to 4)")
     replicas.add_argument("--clients", type=int, default=32, help="at once (%(default)s)")
     replicas.add_argument("--row", default="full", help="the configuration (%(default)s)")
+
+    chosen = command("budget", "start time and memory of each part, against loadtest/bench/budget.yaml", _budget)
+    chosen.add_argument("--row", default="full", help="the configuration (%(default)s)")
+
+    chosen = commands.add_parser("all", help=f"{', '.join(ALL)}, one after the other")
+    chosen.add_argument("--seconds", type=float, help="a turn")
+    chosen.add_argument("--rounds", type=int, help="of turns")
+    chosen.set_defaults(run=_all)
+
+    chosen = commands.add_parser("docs", help="keep results in docs/performance, and write docs/performance.md")
+    chosen.add_argument("names", nargs="*", metavar="NAME", help="of results to keep")
+    chosen.set_defaults(run=_docs)
     return parser.parse_args(argv)
 
 
@@ -100,6 +117,9 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _comparison(arguments: argparse.Namespace, rows: list[Row], *, with_statements: bool) -> None:
     """Measure configurations side by side; the first is the base."""
     result = {
+        "kind": "comparison",
+        "title": arguments.title,
+        "verdict": arguments.verdict,
         "base": rows[0].name,
         "rows": {row.name: row.text for row in rows} | ({STATEMENTS: STATEMENTS_TEXT} if with_statements else {}),
         "commits": {row.name: machine.commit(row.project) for row in rows},
@@ -109,22 +129,21 @@ def _comparison(arguments: argparse.Namespace, rows: list[Row], *, with_statemen
         rows,
         result,
         lambda stacks: measure.turns_of(stacks, arguments.clients, arguments.seconds, with_statements=with_statements),
-        report.comparison,
     )
 
 
 def _clients(arguments: argparse.Namespace) -> None:
     row = parse(arguments.row)
     names = {str(count): count for count in arguments.counts}
+    title = f"Throughput against clients, {row.text}"
     _interleave(
         arguments,
         [row],
-        {"title": f"Throughput against clients, {row.text}", "rows": {name: name for name in names}},
+        {"kind": "growth", "what": "clients", "title": title, "rows": {name: name for name in names}},
         lambda stacks: {
             name: partial(measure.turn, stacks[row.name], count, arguments.seconds, name)
             for name, count in names.items()
         },
-        lambda result: report.steps(result, "clients"),
     )
 
 
@@ -135,10 +154,55 @@ def _replicas(arguments: argparse.Namespace) -> None:
     _interleave(
         arguments,
         rows,
-        {"title": title, "rows": {row.name: str(row.replicas) for row in rows}},
+        {"kind": "growth", "what": "replicas", "title": title, "rows": {row.name: str(row.replicas) for row in rows}},
         lambda stacks: measure.turns_of(stacks, arguments.clients, arguments.seconds),
-        lambda result: report.steps(result, "replicas"),
     )
+
+
+def _budget(arguments: argparse.Namespace) -> None:
+    _prepare()
+    _say("starting, loading and starting again one whole stack; this takes about a minute")
+    stack = BenchStack(parse(arguments.row), RESULTS / "stacks" / "budget")
+    result = {"kind": "budget"} | _begun(arguments)
+    try:
+        result["parts"] = budget.measure(stack, arguments.seconds)
+    finally:
+        stack.reset()
+    above = budget.exceeded(result["parts"])
+    result["remarks"] = [f"Above its budget: {text}" for text in above] or ["All is within the budget."]
+    _publish(arguments.name, result)
+
+
+def _all(arguments: argparse.Namespace) -> None:
+    """Run all, one after the other, with their defaults or what the arguments say."""
+    runs = [_arguments([name]) for name in ALL]
+    for chosen in runs:
+        if arguments.seconds is not None:
+            chosen.seconds = arguments.seconds
+        if arguments.rounds is not None:
+            chosen.rounds = arguments.rounds
+    seconds = sum(map(_expected, runs))
+    _say(f"all measurements take about {seconds / 60:.0f} minutes; Ctrl-C stops and cleans up")
+    for chosen in runs:
+        chosen.run(chosen)
+
+
+def _expected(arguments: argparse.Namespace) -> float:
+    """Estimate how long a command of `ALL` takes."""
+    stacks = turns = len(getattr(arguments, "counts", getattr(arguments, "rows", ())))
+    if arguments.name == "clients":
+        stacks = 1
+    elif arguments.name == "budget":
+        stacks = 5  # starts and stops, mostly
+    elif arguments.name == "overhead":
+        turns += 1  # the statements alone
+    return measure.expected_seconds(stacks, turns, arguments.rounds, arguments.seconds)
+
+
+def _docs(arguments: argparse.Namespace) -> None:
+    """Keep results in the project, and write its page from all that are kept."""
+    document.keep(RESULTS, arguments.names)
+    document.PAGE.write_text(document.filled(document.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _interleave(
@@ -146,7 +210,6 @@ def _interleave(
     rows: Sequence[Row],
     result: dict[str, Any],
     turns_of: Callable[[dict[str, BenchStack]], dict[str, Callable[[], dict[str, Any]]]],
-    tables: Callable[[dict[str, Any]], list[report.Rendered]],
 ) -> None:
     """Have the stacks up, take turns, publish; what was measured before a Ctrl-C too."""
     _prepare()
@@ -159,7 +222,7 @@ def _interleave(
             measure.interleaved(turns_of(stacks), arguments.rounds, _say, result["turns"])
     finally:
         if result["turns"]:
-            _publish(arguments.name, result, tables(result), report.aims(result))
+            _publish(arguments.name, result)
 
 
 def _prepare() -> None:
@@ -169,36 +232,22 @@ def _prepare() -> None:
 
 
 def _begun(arguments: argparse.Namespace) -> dict[str, Any]:
-    chosen = {name: value for name, value in vars(arguments).items() if isinstance(value, int | float | str)}
     return {
         "command": machine.command_line(),
         "when": datetime.now(UTC).date().isoformat(),
         "machine": machine.describe(),
-        "arguments": chosen,
     }
 
 
-def _publish(name: str, result: dict[str, Any], tables: Sequence[report.Rendered], said: Sequence[str]) -> None:
+def _publish(name: str, result: dict[str, Any]) -> None:
     """Print the tables and write the files."""
-    for table in tables:
+    for table in report.tables(result):
         table.show(_console)
-    for line in (*said, *report.warnings(result)):
-        _console.print(line)
+    for line in report.remarks(result):
+        _console.print(line, soft_wrap=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    text = "\n".join(
-        [
-            *(f"**{table.title}**\n\n{table.markdown()}" for table in tables),
-            *(f"- {line}" for line in (*said, *report.warnings(result))),
-            "",
-            report.machine_line(result),
-        ]
-    )
-    (RESULTS / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    _console.print(f"\nWritten to {_short(RESULTS / name)}.json and .md")
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path)
+    (RESULTS / f"{name}.md").write_text(report.markdown(result), encoding="utf-8")
+    _console.print(f"\nWritten to {os.path.relpath(RESULTS / name)}.json and .md")
 
 
 def _say(text: str) -> None:

@@ -129,12 +129,12 @@ def aims(result: dict[str, Any]) -> list[str]:
     return said
 
 
-def steps(result: dict[str, Any], what: str) -> list[Rendered]:
+def growth(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate the same under growing load, or with growing numbers: the speed, the latency, and what is busy."""
     turns, texts = result["turns"], result["rows"]
     names = list(dict.fromkeys(part for turn in turns for part in turn["parts_cpu_ms"]))
     head = [
-        what,
+        result["what"],
         "orders/s",
         "p50 ms",
         "p99 ms",
@@ -182,6 +182,43 @@ _BUDGET_FIELDS = (
     ("PSS MB at rest", "idle_mb", 0),
     ("PSS MB after orders", "loaded_mb", 0),
 )
+
+
+def steps(results: Sequence[dict[str, Any]]) -> Rendered:
+    """Tabulate what each of some changes gave: comparisons of two configurations, without it and with it."""
+    head = ["step", "orders/s", "CPU ms an order", "ratio of orders/s", "ratio of CPU", "what became of it"]
+    rows = []
+    for result in results:
+        before, after = result["rows"]
+        cells = [result["title"] or after]
+        of_both = {
+            field: [figures.by_round(result["turns"], row, field) for row in (before, after)]
+            for field in ("per_second", "cpu_ms")
+        }
+        for field, digits in (("per_second", 0), ("cpu_ms", 2)):
+            cells.append(" -> ".join(f"{_median([*values.values()]):,.{digits}f}" for values in of_both[field]))
+        cells += [_ratio(of_second, of_first) for of_first, of_second in of_both.values()]
+        rows.append([*cells, result["verdict"]])
+    return Rendered("What each step gave", head, rows)
+
+
+def tables(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate a result of any kind."""
+    return {"comparison": comparison, "growth": growth, "budget": budget}[result["kind"]](result)
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """Say what is to be said about a result beside its tables."""
+    said = aims(result) if result["kind"] == "comparison" else result.get("remarks", [])
+    return [*said, *warnings(result)]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Write a result as Markdown."""
+    parts = [f"**{table.title}**\n\n{table.markdown()}" for table in tables(result)]
+    if said := remarks(result):
+        parts.append("".join(f"- {line}\n" for line in said))
+    return "\n".join([*parts, machine_line(result) + "\n"])
 
 
 def machine_line(result: dict[str, Any]) -> str:

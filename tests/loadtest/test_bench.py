@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from loadtest.bench import figures, report, rows, statements, variant, wrk
+from loadtest.bench import budget, document, figures, report, rows, statements, variant, wrk
 from loadtest.bench.errors import BenchError
 from loadtest.bench.figures import Spread
 from local.settings import Settings
@@ -170,6 +171,46 @@ def test_pgbench_runs_what_the_services_run_for_an_order():
         "UPDATE orders.orders",
     ]
     assert "%(" not in statements.script()
+
+
+def test_the_page_shows_what_was_measured_and_nothing_else():
+    page = document.PAGE.read_text()
+    assert document.filled(page) == page, "run `python -m loadtest.bench docs`"
+    shown = set(re.findall(r"<!-- begin: ([\w-]+) -->", page))
+    kept = {path.stem for path in document.KEPT.glob("*.json")}
+    assert {name for name in kept if not name.startswith(document.STEP)} <= shown
+
+
+def test_a_block_of_the_page_is_made_of_its_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(document, "KEPT", tmp_path)
+    result = {
+        "kind": "budget",
+        "command": "the command",
+        "when": "2026-11-22",
+        "remarks": ["All is well."],
+        "machine": {"cores": 2, "cpu": "a CPU", "memory_gb": 8, "kernel": "6", "commit": "abc", "python": "3.11"},
+        "parts": [{"name": "nginx", "start_seconds": 0.31, "start_seconds_budget": 2, "idle_mb": 8.04, "rss_mb": 12}],
+    }
+    (tmp_path / "budget.json").write_text(json.dumps(result))
+    page = "# Page\n<!-- begin: budget -->\nold\n<!-- end: budget -->\n<!-- begin: other -->\n<!-- end: other -->\n"
+    filled = document.filled(page)
+    assert "| nginx | 0.3 (2) | 8 |  | 12 |" in filled
+    assert "`the command` at commit abc, 2026-11-22, on 2 cores of a CPU" in filled
+    assert "old" not in filled
+    assert "<!-- begin: other -->\n\nNot measured yet.\n" in filled
+
+
+def test_what_up_says_about_its_steps_is_read_and_compared_with_the_budget():
+    said = (
+        "  order-db           ready on port 5433                 2.1 s\n"
+        "  demo data          done                               0.6 s\n"
+        "Everything is ready after 7.3 s.\n"
+    )
+    assert budget.start_times(said) == {"order-db": 2.1, "demo data": 0.6, "all": 7.3}
+    with pytest.raises(BenchError, match="does not say"):
+        budget.start_times("All is fine.")
+    part = {"name": "nginx", "start_seconds": 3.0, "start_seconds_budget": 2, "idle_mb": 5.0, "idle_mb_budget": 10}
+    assert budget.exceeded([part]) == ["nginx: start_seconds 3, budget 2"]
 
 
 def bench_settings(tmp_path):

@@ -1,0 +1,56 @@
+"""docs/performance.md's tables, written from the results that are kept beside it: no number is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from loadtest.bench import report
+from loadtest.bench.errors import BenchError
+from local.settings import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PAGE = PROJECT / "docs" / "performance.md"
+KEPT = PROJECT / "docs" / "performance"
+"""The results that the page shows, as JSON."""
+
+STEP = "step-"
+"""How the names of results begin that are lines of the table of steps."""
+
+_BLOCK = re.compile(r"(<!-- begin: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def keep(results: Path, names: Sequence[str]) -> None:
+    """Copy results into the project.
+
+    Raises:
+        BenchError: There is no such result.
+    """
+    KEPT.mkdir(exist_ok=True)
+    for name in names:
+        if not (results / f"{name}.json").is_file():
+            raise BenchError(f"There is no {results / name}.json: measure it first.")
+        shutil.copy(results / f"{name}.json", KEPT / f"{name}.json")
+
+
+def filled(page: str) -> str:
+    """Return the page with its blocks made anew from the results."""
+    return _BLOCK.sub(lambda match: match[1] + _content(match[2]) + match[3], page)
+
+
+def _content(name: str) -> str:
+    if name == "steps":
+        found = [_read(path) for path in sorted(KEPT.glob(f"{STEP}*.json"))]
+        return f"\n{report.steps(found).markdown()}\n" if found else "\nNo step was measured yet.\n\n"
+    path = KEPT / f"{name}.json"
+    return f"\n{report.markdown(_read(path))}\n" if path.is_file() else "\nNot measured yet.\n\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
