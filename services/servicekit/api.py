@@ -10,6 +10,7 @@ from spectree import Response, SecurityScheme, SpecTree
 from spectree.models import SecureType, SecuritySchemeData
 from spectree.plugins.base import Context
 from spectree.plugins.flask_plugin import FlaskPlugin
+from spectree.plugins.werkzeug_utils import flask_response_unpack
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from servicekit.errors import InvalidRequest, ProblemDetails
@@ -68,7 +69,10 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class _StrictFlaskPlugin(FlaskPlugin):
-    """SpecTree's plugin, but a body that is no JSON is an error instead of an empty object."""
+    """SpecTree's plugin, but a body that is no JSON is an error instead of an empty object.
+
+    And quicker: SpecTree's own turns an answer into JSON by way of a dictionary, and copies all headers to read one.
+    """
 
     def request_validation(  # noqa: PLR0913, PLR0917  # the signature is SpecTree's
         self,
@@ -84,10 +88,25 @@ class _StrictFlaskPlugin(FlaskPlugin):
             query=_validated("query", query, _single_values(request)) if query else None,
             json=_validated_json(json, request) if json else None,
             form=None,
-            headers=_validated("header", headers, dict(request.headers)) if headers else None,
+            headers=_validated("header", headers, _declared_headers(headers, request)) if headers else None,
             cookies=None,
         )
         request.context = context  # type: ignore[attr-defined]  # where SpecTree looks for it
+
+    def validate_response(self, resp: Any, resp_model: Response | None, *args: Any) -> tuple[FlaskResponse, Any]:
+        answer, status, headers = flask_response_unpack(resp)
+        if resp_model is None or not isinstance(answer, BaseModel) or type(answer) is not resp_model.find_model(status):
+            checked: tuple[FlaskResponse, Any] = super().validate_response(resp, resp_model, *args)
+            return checked
+        body = answer.__pydantic_serializer__.to_json(answer)  # a model is valid since it was made
+        return FlaskResponse(body, status, headers, content_type="application/json"), None
+
+
+def _declared_headers(model: type[BaseModel], request: Request) -> dict[str, str]:
+    given = request.environ
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    variables = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in names}
+    return {name: given[variable] for name, variable in variables.items() if variable in given}
 
 
 def _single_values(request: Request) -> dict[str, str | list[str]]:

@@ -1,13 +1,17 @@
 """What makes a plain Flask app a service: context, access log, RED metrics, health, errors."""
 
+import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Request, Response, request
 from flask.json.provider import DefaultJSONProvider
+from flask.typing import ResponseReturnValue
+from werkzeug.routing import Rule
 
 from servicekit import errors, logs, tracing
 from servicekit.background import Periodic
@@ -15,12 +19,16 @@ from servicekit.config import ServiceSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable
 from servicekit.metrics import OTHER_METHOD, Metrics, known_method
 from servicekit.telemetry import Telemetry
+from servicekit.tracing import Span
 
 MAX_BODY = 64 * 1024
 UNMATCHED = "unmatched"
 """Stands for every path that has no route."""
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+_PROTOCOLS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0": "2"}
+_CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in tracing.HEADERS]
+_ROUTE, _ADMITTED = "servicekit.route", "servicekit.admitted"  # what a request's environment carries of ours
 
 
 def create_app(  # noqa: PLR0913  # what makes a service, by name
@@ -49,16 +57,13 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     Returns:
         The app.
     """
-    app = Flask(service, static_folder=None)
+    app = _Service(service, metrics, telemetry, _Admission(settings))
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # a path has one spelling: `/orders//1` is not found, not redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
     app.extensions["tasks"] = list(tasks)
     app.extensions["telemetry"] = telemetry
-    telemetry.instrument(app)  # first: what follows runs inside the request's span
-    _instrument(app, metrics)
-    _admit(app, metrics, _Admission(settings))
     errors.register(app, error_table)
     app.register_blueprint(_operations(metrics, ready_checks))
     for blueprint in blueprints:
@@ -93,83 +98,122 @@ class _Admission:
         self._working.release()
 
 
-def _instrument(app: Flask, metrics: Metrics) -> None:
-    log = logs.get_logger()
+class _Service(Flask):
+    """A Flask app that tells what it does, and takes on no more than it can.
 
-    @app.before_request
-    def begin() -> None:
-        g.route = route_template(app)
-        if tracing.current_ids() is None:  # a probe, or nothing is recorded at all
-            g.context_token = tracing.begin(
-                {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
-            )
-        _describe_request(app.name)
-        g.started = time.perf_counter()
-        metrics.request_began()
+    What every request needs is done around Flask's dispatch rather than in its hooks: these reach the request through
+    proxies, and a dozen of them cost as much as a small view.
+    """
 
-    @app.after_request
-    def finish(response: Response) -> Response:
-        seconds = time.perf_counter() - g.started
-        method = known_method(request.method)
-        metrics.request_ended(method, g.route, response.status_code, seconds)
-        if (traceresponse := tracing.traceparent()) is not None:
-            response.headers["traceresponse"] = traceresponse
-        if g.route not in _PROBES:  # they would be most of the log, and metrics count them
-            log.info(
-                "request.completed",
-                method=method,
-                http_route=g.route,
-                status=response.status_code,
-                duration_s=round(seconds, 6),
-            )
-        return response
+    def __init__(self, service: str, metrics: Metrics, telemetry: Telemetry, admission: _Admission) -> None:
+        super().__init__(service, static_folder=None)
+        self._metrics = metrics
+        self._admission = admission
+        self._log = logs.get_logger()
+        self._tracer = telemetry.tracer
+        self._makes_spans = telemetry.serves
+        telemetry.instrument(self)
+        if not self._makes_spans:
+            self.before_request(self._describe_request)
+            self.teardown_request(_mark_error)
+        self._span_of = functools.lru_cache(1024)(self._describe)
 
-    @app.teardown_request
-    def leave(_error: BaseException | None) -> None:
-        if (error_type := g.pop("error_type", None)) is not None:
-            tracing.failed(error_type)
-        if g.pop("started", None) is not None:
-            metrics.request_left()
-        if (token := g.pop("context_token", None)) is not None:
-            tracing.end(token)
+    def full_dispatch_request(self) -> Response:
+        """Dispatch the request inside its span; measure and log it."""
+        incoming: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+        started = time.perf_counter()
+        self._metrics.request_began()
+        route = incoming.environ[_ROUTE] = route_template(incoming.url_rule)
+        try:
+            with self._span(incoming, route):
+                response = super().full_dispatch_request()
+                self._tell(incoming, route, response, time.perf_counter() - started)
+                return response
+        finally:
+            self._metrics.request_left()
+            if incoming.environ.get(_ADMITTED):
+                self._admission.leave()
 
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Hand back the function: there are no asynchronous views here, and Flask would look at each call."""
+        return func
 
-def _admit(app: Flask, metrics: Metrics, admission: _Admission) -> None:
-    @app.before_request
-    def enter() -> Response | None:
-        if g.route in _PROBES:
+    def preprocess_request(self) -> ResponseReturnValue | None:
+        """Let the request in, or refuse it."""
+        answer = super().preprocess_request()
+        environ = request.environ
+        if answer is not None or environ[_ROUTE] in _PROBES:
+            return answer
+        environ[_ADMITTED] = self._admission.enter()
+        if environ[_ADMITTED]:
             return None
-        g.admitted = admission.enter()
-        if g.admitted:
-            return None
-        metrics.request_rejected()
+        self._metrics.request_rejected()
         return errors.problem_response(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "overloaded",
             "Too many requests",
-            f"{app.name} has more to do than it can. Try again in a moment.",
+            f"{self.name} has more to do than it can. Try again in a moment.",
             headers=errors.RETRY_AFTER,
         )
 
-    @app.teardown_request
-    def leave(_error: BaseException | None) -> None:
-        if g.pop("admitted", False):
-            admission.leave()
+    def _span(self, incoming: Request, route: str) -> Span:
+        environ = incoming.environ
+        if route in _PROBES:
+            return tracing.UNRECORDED.server("", {}, {})
+        if not self._makes_spans:
+            return tracing.NOTHING  # the instrumentation will
+        name, attributes = self._span_of(
+            known_method(environ["REQUEST_METHOD"]),
+            route,
+            environ["SERVER_PORT"],
+            environ["wsgi.url_scheme"],
+            environ.get("SERVER_PROTOCOL"),
+        )
+        headers = {name: environ[variable] for name, variable in _CONTEXT_HEADERS if variable in environ}
+        return self._tracer.server(name, attributes, headers)
+
+    def _describe(
+        self, method: str, route: str, port: str, scheme: str, protocol: str | None
+    ) -> tuple[str, Mapping[str, str | int]]:
+        """Name a request's span after the route, in our own words where the client's would be: Host, path, method."""
+        name = "HTTP" if method == OTHER_METHOD else method
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "server.address": self.name,
+            "server.port": int(port),
+            "url.scheme": scheme,
+        }
+        if protocol in _PROTOCOLS:
+            attributes["network.protocol.version"] = _PROTOCOLS[protocol]
+        if route != UNMATCHED:
+            name = f"{name} {route}"
+            attributes["http.route"] = route
+        return name, attributes
+
+    def _describe_request(self) -> None:
+        """Put our own words where the instrumentation took the client's."""
+        name, attributes = self._describe(known_method(request.method), request.environ[_ROUTE], "0", "", None)
+        ours = ("http.request.method", "server.address", "http.route")
+        tracing.describe(name, {key: attributes[key] for key in ours if key in attributes})
+
+    def _tell(self, incoming: Request, route: str, response: Response, seconds: float) -> None:
+        method, status = known_method(incoming.method), response.status_code
+        self._metrics.request_ended(method, route, status, seconds)
+        if (traceresponse := tracing.traceparent()) is not None:
+            response.headers["traceresponse"] = traceresponse
+        if self._makes_spans:
+            tracing.describe(attributes={"http.response.status_code": status})
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                tracing.failed(incoming.environ.get(errors.TYPE, str(status)))
+        if route not in _PROBES:  # they would be most of the log, and metrics count them
+            self._log.info(
+                "request.completed", method=method, http_route=route, status=status, duration_s=round(seconds, 6)
+            )
 
 
-def _describe_request(service: str) -> None:
-    """Name the request's span after the route, and put our own words where the client's were.
-
-    The instrumentation takes the server's address from the Host header, and the name of what has no route from the
-    path. Neither is the client's to choose.
-    """
-    method = known_method(request.method)
-    name = "HTTP" if method == OTHER_METHOD else method
-    attributes = {"http.request.method": method, "server.address": service}
-    if g.route != UNMATCHED:
-        name = f"{name} {g.route}"
-        attributes["http.route"] = g.route
-    tracing.describe(name, attributes)
+def _mark_error(_error: BaseException | None) -> None:
+    if (error_type := request.environ.get(errors.TYPE)) is not None:
+        tracing.failed(error_type)
 
 
 def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) -> Blueprint:
@@ -204,16 +248,17 @@ def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) ->
     return blueprint
 
 
-def route_template(app: Flask) -> str:
-    """Return the current request's route as OpenAPI writes it, `/orders/{order_id}`, or `unmatched`.
+def route_template(rule: Rule | None) -> str:
+    """Return a route as OpenAPI writes it, `/orders/{order_id}`, or `unmatched`.
 
     It is the one form in which a path may appear in a log line, a metric or a span.
+
+    Args:
+        rule: The request's `url_rule`.
     """
-    rule = request.url_rule
-    if rule is None:
-        return UNMATCHED
-    templates: dict[str, str] = app.extensions.setdefault("route_templates", {})
-    template = templates.get(rule.rule)
-    if template is None:
-        template = templates[rule.rule] = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
-    return template
+    return UNMATCHED if rule is None else _template(rule.rule)
+
+
+@functools.lru_cache
+def _template(rule: str) -> str:
+    return re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule)

@@ -1,7 +1,7 @@
 """Settings, read from the environment once, when a process starts."""
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +33,14 @@ class TelemetrySettings(Settings):
     )
     otel_traces_sampler_arg: float = Field(
         1.0, ge=0, le=1, description="Share of the traces kept, of those that begin here; others are kept as they came."
+    )
+    tracing: Literal["lean", "sdk"] = Field(
+        "lean",
+        description="What makes spans: `lean`, servicekit's own tracer, or `sdk`, OpenTelemetry's with its Flask"
+        " instrumentation: the same spans at several times the cost.",
+    )
+    otel_metrics_exporter: Literal["prometheus", "none"] = Field(
+        "prometheus", description="`none` measures nothing: to see what measuring costs."
     )
     deployment_environment: str = Field(
         "local", pattern="^[A-Za-z0-9._-]{1,64}$", description="`deployment.environment.name` of traces."

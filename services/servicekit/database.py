@@ -4,6 +4,7 @@ Statements run in autocommit: each of the services' statements is a transaction 
 statements to stand or fall together, a `transaction()` belongs here.
 """
 
+import functools
 import select
 import threading
 import time
@@ -44,16 +45,17 @@ class Database:
         self._service = service
         self._metrics = DatabaseMetrics(metrics.registry)
         self._tracer = tracer
+        self._attributes = functools.lru_cache(128)(self._describe)
         psycopg2.extensions.set_wait_callback(_wait)
-        # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. `pool_pre_ping`
-        # costs a round trip and spares a request the error of a connection that died while it was idle.
+        # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. Its `pool_pre_ping`
+        # would cost a round trip for each statement; `_dropped` sees the same for nothing.
         self._engine = sqlalchemy.create_engine(
             "postgresql+psycopg2://",
             creator=self._connect,
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=settings.database_pool_wait_seconds,
-            pool_pre_ping=True,
+            pool_reset_on_return=None,  # in autocommit there is nothing to undo
             pool_use_lifo=True,
         )
         metrics.registry.register(_PoolCollector(self._engine, settings.database_pool_size))
@@ -110,7 +112,7 @@ class Database:
             finally:
                 _deadline.at = None
 
-    def _attributes(self, summary: str, sql: str) -> dict[str, str | int]:
+    def _describe(self, summary: str, sql: str) -> dict[str, str | int]:
         operation, _, collection = summary.partition(" ")
         return {
             "db.system.name": "postgresql",
@@ -133,9 +135,10 @@ class Database:
         started = time.perf_counter()
         ok = False
         try:
-            with closing(connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor)) as cursor:
+            with closing(connection.cursor()) as cursor:
                 cursor.execute(sql, parameters)
-                rows = list(cursor.fetchall())
+                names = [column[0] for column in cursor.description or ()]
+                rows: list[Row] = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
             ok = True
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             # Lost, too slow, or shutting down: whatever state the connection is in, the next one starts afresh.
@@ -149,6 +152,10 @@ class Database:
         started = time.perf_counter()
         try:
             connection = self._engine.raw_connection()
+            while _dropped(connection):  # ends: what follows the pool's last old connection is a new one
+                connection.invalidate()
+                connection.close()
+                connection = self._engine.raw_connection()
         except sqlalchemy.exc.TimeoutError as error:
             self._metrics.connection_missed()
             raise DependencyUnavailable("order-db") from error
@@ -173,6 +180,16 @@ class Database:
         return connection
 
 
+def _dropped(connection: sqlalchemy.PoolProxiedConnection) -> bool:
+    """Whether the server closed an idle connection: then there is something to read, if only the end."""
+    idle: Any = connection.dbapi_connection
+    if idle.closed != 0:
+        return True
+    poll = select.poll()
+    poll.register(idle.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 _deadline = threading.local()
 
 
@@ -184,8 +201,8 @@ def _wait(connection: psycopg2.extensions.connection) -> None:
     connection.
     """
     end = getattr(_deadline, "at", None) or time.monotonic() + _OTHERS_SECONDS
+    poll = select.poll()
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-        poll = select.poll()
         writing = state == psycopg2.extensions.POLL_WRITE
         poll.register(connection.fileno(), select.POLLOUT if writing else select.POLLIN)
         remaining = end - time.monotonic()

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g
+from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -78,6 +78,9 @@ class Problem:
 ErrorTable = Mapping[type[Exception], Problem]
 
 RETRY_AFTER = {"Retry-After": "1"}
+
+TYPE = "servicekit.error_type"
+"""Where a request's environment says what went wrong unexpectedly."""
 
 
 def problem_response(  # noqa: PLR0913  # the members of RFC 9457
@@ -181,7 +184,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unexpected_error(error: Exception) -> Response:
     logs.get_logger().error("request.failed", exc_info=error)
-    g.error_type = type(error).__qualname__  # for the request's span, which would say no more than 500
+    request.environ[TYPE] = type(error).__qualname__  # for the request's span, which would say no more than 500
     return problem_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal-error",

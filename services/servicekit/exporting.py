@@ -18,9 +18,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 # Not public, but BatchSpanProcessor is a shell around it that hides what is needed: where to count what is dropped,
 # and how long to wait at the end (30 s).
 from opentelemetry.sdk._shared_internal import BatchProcessor
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanContext, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit import logs
@@ -55,50 +52,24 @@ ATTRIBUTES = frozenset({
 """The attributes that leave the process, beside the shop's own, `shop.*`."""
 
 
-_STATUSES = {code: Status(code) for code in StatusCode}
+def leaves(attribute: str) -> bool:
+    """Whether an attribute of this name leaves the process."""
+    return attribute in ATTRIBUTES or attribute.startswith("shop.")
 
 
-def cut(span: ReadableSpan) -> ReadableSpan:
-    """Return a span with nothing but what the telemetry contract knows.
-
-    Instrumentation libraries record more than one would think: path and query, the user agent, the client's address,
-    a made-up method, messages of exceptions. A list of what may leave keeps out what they will think of next. The
-    client's tracestate is handed on in headers, as W3C wants it, and not kept.
-    """
-    attributes: dict[str, Any] = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
-    return ReadableSpan(
-        span.name,
-        _stateless(span.context),
-        _stateless(span.parent),
-        span.resource,
-        {name: value for name, value in attributes.items() if name in ATTRIBUTES or name[:5] == "shop."},
-        links=span.links,
-        kind=span.kind,
-        status=_STATUSES[span.status.status_code],
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
-
-
-def _stateless(context: SpanContext | None) -> SpanContext | None:
-    if context is None or not context.trace_state:
-        return context
-    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)
-
-
-class Pipeline(SpanProcessor):
+class Pipeline:
     """The way of ended spans out of the process. Starts a thread.
 
     Args:
         endpoint: The root of an OTLP/HTTP receiver.
         registry: Where to count.
+        encode: Makes an ExportTraceServiceRequest of them.
     """
 
-    def __init__(self, endpoint: str, registry: CollectorRegistry) -> None:
+    def __init__(self, endpoint: str, registry: CollectorRegistry, encode: Callable[[Sequence[Any]], bytes]) -> None:
         counts = _Counts(registry)
-        self._exporter = _Exporter(endpoint, counts)
-        self._batches: BatchProcessor[ReadableSpan] = BatchProcessor(
+        self._exporter = _Exporter(endpoint, counts, encode)
+        self._batches: BatchProcessor[Any] = BatchProcessor(
             self._exporter,
             schedule_delay_millis=DELAY_MS,
             max_export_batch_size=BATCH,
@@ -108,10 +79,9 @@ class Pipeline(SpanProcessor):
             metrics=counts,
         )
 
-    def on_end(self, span: ReadableSpan) -> None:
-        """Take a span, if it is sampled: cut at once, so that nothing of the client's waits here."""
-        if span.context is not None and span.context.trace_flags.sampled:
-            self._batches.emit(cut(span))
+    def take(self, span: Any) -> None:
+        """Take a span that has ended."""
+        self._batches.emit(span)
 
     def waiting(self) -> int:
         """Say how many spans wait, of QUEUE: who can come back later need not have any dropped."""
@@ -209,9 +179,10 @@ def _refused(answer: bytes) -> int:
         return 0  # the status says that it took them
 
 
-class _Exporter(SpanExporter):
-    def __init__(self, endpoint: str, counts: _Counts) -> None:
+class _Exporter:
+    def __init__(self, endpoint: str, counts: _Counts, encode: Callable[[Sequence[Any]], bytes]) -> None:
         self._counts = counts
+        self._encode = encode
         self._session = _Session()
         self._otlp = OTLPSpanExporter(
             f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS, compression=Compression.Gzip, session=self._session
@@ -222,18 +193,17 @@ class _Exporter(SpanExporter):
         self._in_hand = 0
         self._given_up = False
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Any]) -> None:
         self._session.failure, self._session.refused = _OTHER, 0
         self._in_hand = len(spans)
-        result = SpanExportResult.FAILURE
+        succeeded = False
         try:
-            result = self._otlp.export(spans)
+            # Its compression, retries and time limit, without its encoding.
+            succeeded = self._otlp._client.export(self._encode(spans)).success  # noqa: SLF001
         finally:
             self._in_hand = 0
             if not self._given_up:
-                succeeded = result is SpanExportResult.SUCCESS
                 self._count(len(spans), "" if succeeded else self._session.failure)
-        return result
 
     def shutdown(self) -> None:
         self._otlp.shutdown()  # type: ignore[no-untyped-call]

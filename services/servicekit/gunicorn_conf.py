@@ -6,7 +6,9 @@ comes from more replicas, which is what Compose and Kubernetes scale.
 Without the application's name on the command line, as in the images, `SERVICE=order` names it.
 """
 
+import gc
 import os
+import select
 import sys
 from typing import Any
 
@@ -43,13 +45,45 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         super().exception("Error handling request" if args else msg, **kwargs)
 
 
-class DrainingWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker that, told to stop, refuses new connections at once and serves all that it has.
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker with threads, with two differences.
 
-    gunicorn's own leaves its socket open until it ends. Connections that came meanwhile would be accepted by the
-    kernel, never served, and reset: for a gateway in front that is a request that may have had an effect, so it can
-    send it to no other replica. A refused connection it can.
+    Told to stop, it refuses new connections at once and serves all that it has. gunicorn's own leaves its socket open
+    until it ends. Connections that came meanwhile would be accepted by the kernel, never served, and reset: for a
+    gateway in front that is a request that may have had an effect, so it can send it to no other replica. A refused
+    connection it can.
+
+    A thread stays with its connection between two requests. gunicorn's own hands it back to the main thread, which
+    waits for the next request and finds a thread for it: for each request two more threads to wake, which quarrel about
+    the interpreter's lock. Whoever calls here keeps few connections and uses them all the time.
     """
+
+    def init_process(self) -> None:
+        """Start; gunicorn calls this in the worker's process."""
+        self._stopping = os.eventfd(0)
+        super().init_process()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to stop: who waits for a next request stops waiting."""
+        super().handle_exit(sig, frame)
+        os.eventfd_write(self._stopping, 1)
+
+    def handle(self, conn: Any) -> Any:
+        """Serve a connection, in a thread of the pool; see gunicorn's for what comes back."""
+        while True:
+            kept = super().handle(conn)
+            # With nearly as many connections as threads, somebody has to wait for requests on all of them at once.
+            if kept is not True or self.nr_conns > self.cfg.threads - _SPARE_THREADS:
+                return kept
+            if not conn.parser.unreader.buf.getvalue() and not self._next_request(conn):
+                return self.alive is False  # when stopping, the main thread ends it; idle for too long, it is closed
+
+    def _next_request(self, conn: Any) -> bool:
+        poll = select.poll()
+        poll.register(conn.sock, select.POLLIN)
+        poll.register(self._stopping, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(self.cfg.keepalive * 1000)}
+        return bool(ready) and self._stopping not in ready
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  # the signature is gunicorn's
         """Start or stop accepting connections; when stopping for good, take in the queue and close it."""
@@ -82,9 +116,10 @@ if "SERVICE" in os.environ:
 bind = f"{_settings.host}:{_settings.port}"
 backlog = 128  # connections that wait for a thread; more is refused, and soon, rather than served too late
 workers = 1
-worker_class = DrainingWorker
+worker_class = Worker
 # A thread for each request that works or waits for its turn (servicekit.app decides which), and some for the probes.
-threads = _settings.threads + _settings.queue_length + 4
+_SPARE_THREADS = 4
+threads = _settings.threads + _settings.queue_length + _SPARE_THREADS
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
 control_socket_disable = True  # it would be written under $HOME
 keepalive = 75  # longer than the callers' idle connections live, so that they close first
@@ -103,6 +138,8 @@ def post_worker_init(worker: Any) -> None:
     """Start the app's background tasks, in the process that serves."""
     for task in worker.wsgi.extensions["tasks"]:
         task.start()
+    gc.collect()
+    gc.freeze()  # what is there by now stays: the collector need not look at it again and again
 
 
 def worker_exit(_server: Any, worker: Any) -> None:

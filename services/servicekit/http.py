@@ -1,5 +1,6 @@
 """Calls to other services: pooled, bounded in time, tried again only where that is safe, traced."""
 
+import functools
 import threading
 import time
 from collections.abc import Mapping
@@ -115,6 +116,7 @@ class ServiceClient:
         metrics.peer_known(peer)
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
         self._breaker = _Breaker()
+        self._attributes = functools.lru_cache(128)(self._describe)
         self._pool = urllib3.connection_from_url(
             base_url, maxsize=connections, block=True, timeout=timeout, retries=False
         )
@@ -203,7 +205,7 @@ class ServiceClient:
                 raise DependencyUnavailable(self._peer)
             return Reply(status, content)
 
-    def _attributes(self, method: str, route: str) -> dict[str, str | int]:
+    def _describe(self, method: str, route: str) -> dict[str, str | int]:
         attributes: dict[str, str | int] = {
             "http.request.method": method,
             "url.template": route,

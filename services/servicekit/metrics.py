@@ -4,19 +4,14 @@ Names and labels are those of OpenTelemetry's stable HTTP and database semantic 
 Label values are bounded: route templates, known methods, status codes, peers; never an id or a client's text.
 """
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from servicekit import tracing
+from servicekit.histogram import Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Buckets for latencies, chosen for what is measured here.
@@ -50,8 +45,8 @@ class Metrics:
             "http_server_request_duration_seconds",
             "Duration of requests served.",
             ["http_request_method", "http_route", "http_response_status_code"],
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
+            self.registry,
         )
         self._active = Gauge("http_server_active_requests", "Requests being served now.", registry=self.registry)
         self._rejected = Counter(
@@ -63,8 +58,8 @@ class Metrics:
             "http_client_request_duration_seconds",
             "Duration of calls to other services, retries included; the status is `error` if none came.",
             ["peer_service", "http_request_method", "http_route", "http_response_status_code"],
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
+            self.registry,
         )
         self._client_retries = Counter(
             "http_client_retries_total",
@@ -87,12 +82,12 @@ class Metrics:
 
     def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a served request; method from `known_method`, route a template such as `/orders/{order_id}`."""
-        self._server_duration.labels(method, route, str(status)).observe(seconds, exemplar())
+        self._server_duration.observe((method, route, str(status)), seconds, tracing.recorded())
 
     def call_ended(self, peer: str, method: str, route: str, status: int | None, seconds: float) -> None:
         """Record a call to another service; `status` is None where no answer came."""
         code = "error" if status is None else str(status)
-        self._client_duration.labels(peer, method, route, code).observe(seconds, exemplar())
+        self._client_duration.observe((peer, method, route, code), seconds, tracing.recorded())
 
     def peer_known(self, peer: str) -> None:
         """Start the peer's retries at 0: the rate of a counter that appears at 1 misses the first."""
@@ -120,14 +115,15 @@ class DatabaseMetrics:
             "db_client_operation_duration_seconds",
             "Duration of database statements, the wait for a connection not included.",
             ["db_query_summary", "outcome"],
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
         self._pool_wait = Histogram(
             "db_client_connection_wait_time_seconds",
             "Wait for a connection of the pool.",
-            buckets=SECONDS,
-            registry=registry,
+            [],
+            SECONDS,
+            registry,
         )
         self._pool_timeouts = Counter(
             "db_client_connection_timeouts_total",
@@ -137,21 +133,15 @@ class DatabaseMetrics:
 
     def query_ended(self, summary: str, *, ok: bool, seconds: float) -> None:
         """Record a database statement; `summary` is such as `INSERT orders`."""
-        self._query_duration.labels(summary, "ok" if ok else "error").observe(seconds, exemplar())
+        self._query_duration.observe((summary, "ok" if ok else "error"), seconds, tracing.recorded())
 
     def connection_taken(self, seconds: float) -> None:
         """Record how long a connection was waited for."""
-        self._pool_wait.observe(seconds, exemplar())
+        self._pool_wait.observe((), seconds, tracing.recorded())
 
     def connection_missed(self) -> None:
         """Count a wait for a connection that ended without one."""
         self._pool_timeouts.inc()
-
-
-def exemplar() -> dict[str, str] | None:
-    """Return the labels that tie an observation to the trace at hand; None where there will be no trace to open."""
-    ids = tracing.current_ids() if tracing.is_recorded() else None
-    return None if ids is None else {"trace_id": ids[0], "span_id": ids[1]}
 
 
 def known_method(method: str) -> str:

@@ -7,9 +7,8 @@ No span holds an exception's message: a database error quotes the row it refused
 either may be personal. A span that failed says so by `error.type`.
 """
 
-import secrets
+import random
 from collections.abc import Mapping, MutableMapping
-from contextvars import Token
 from types import TracebackType
 from typing import Self
 
@@ -21,34 +20,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 HEADERS = ("traceparent", "tracestate")
-"""The headers that carry the context, as `begin` takes them and `inject` writes them."""
-
-
-def begin(headers: Mapping[str, str]) -> Token[context.Context]:
-    """Make a span context the current one without recording anything: for requests that get no span.
-
-    Args:
-        headers: Those of HEADERS that the request has. A valid `traceparent` is continued; without one, or with an
-            invalid one, a new trace begins.
-
-    Returns:
-        What `end` takes to restore the context that was current before.
-    """
-    parent_context = _propagator.extract(headers, context=context.Context())
-    parent = trace.get_current_span(parent_context).get_span_context()
-    own = trace.SpanContext(
-        trace_id=parent.trace_id if parent.is_valid else _random_id(128),
-        span_id=_random_id(64),
-        is_remote=False,
-        trace_flags=parent.trace_flags if parent.is_valid else trace.TraceFlags(trace.TraceFlags.SAMPLED),
-        trace_state=parent.trace_state,
-    )
-    return context.attach(trace.set_span_in_context(trace.NonRecordingSpan(own), parent_context))
-
-
-def end(token: Token[context.Context]) -> None:
-    """Undo `begin`."""
-    context.detach(token)
+"""The headers that carry the context, as `Tracer.server` takes them and `inject` writes them."""
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
@@ -61,7 +33,7 @@ def current_ids() -> tuple[str, str] | None:
     span_context = trace.get_current_span().get_span_context()
     if not span_context.is_valid:
         return None
-    return trace.format_trace_id(span_context.trace_id), trace.format_span_id(span_context.span_id)
+    return f"{span_context.trace_id:032x}", f"{span_context.span_id:016x}"
 
 
 def is_recorded() -> bool:
@@ -69,16 +41,20 @@ def is_recorded() -> bool:
     return trace.get_current_span().is_recording()
 
 
+def recorded() -> trace.SpanContext | None:
+    """Return the identity of the work at hand if it is recorded: what an exemplar may name."""
+    span = trace.get_current_span()
+    return span.get_span_context() if span.is_recording() else None
+
+
 def traceparent() -> str | None:
     """Return the current context as a `traceparent` header; `traceresponse` (W3C, draft) has the same form."""
     span_context = trace.get_current_span().get_span_context()
-    if not span_context.is_valid:
-        return None
-    trace_id, span_id = (
-        trace.format_trace_id(span_context.trace_id),
-        trace.format_span_id(span_context.span_id),
-    )
-    return f"00-{trace_id}-{span_id}-{span_context.trace_flags:02x}"
+    return _traceparent(span_context) if span_context.is_valid else None
+
+
+def _traceparent(of: trace.SpanContext) -> str:
+    return f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags:02x}"
 
 
 def describe(name: str | None = None, attributes: Mapping[str, AttributeValue] | None = None) -> None:
@@ -117,6 +93,11 @@ class Span:
         self._failed = True
         _mark_failed(self._span, error_type)
 
+    @property
+    def traceparent(self) -> str:
+        """Its identity as a `traceparent` header."""
+        return _traceparent(self._span.get_span_context())
+
     def __enter__(self) -> Self:
         self._token = context.attach(trace.set_span_in_context(self._span))
         return self
@@ -149,7 +130,8 @@ class _Nothing(Span):
         pass
 
 
-_NOTHING = _Nothing()
+NOTHING = _Nothing()
+"""No span: what is current stays current."""
 
 
 class Tracer:
@@ -161,6 +143,20 @@ class Tracer:
 
     def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self._tracer = tracer
+
+    def server(self, name: str, attributes: Mapping[str, AttributeValue], headers: Mapping[str, str]) -> Span:
+        """Begin a request that came in.
+
+        Args:
+            name: What is asked for.
+            attributes: What is known about it.
+            headers: Those of HEADERS that the request has. A valid `traceparent` is continued; without one, or with an
+                invalid one, a new trace begins.
+        """
+        parent = _propagator.extract(headers, context=_NOWHERE) if headers else _NOWHERE
+        if self._tracer is None:
+            return _identity(parent)
+        return Span(self._tracer.start_span(name, parent, trace.SpanKind.SERVER, attributes))
 
     def span(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Span:
         """Begin a piece of the service's own work, inside a trace that is recorded; elsewhere nothing."""
@@ -182,10 +178,7 @@ class Tracer:
             cause: The `traceparent` of what led to it, which the new trace links to.
         """
         if self._tracer is None:
-            own = trace.SpanContext(
-                _random_id(128), _random_id(64), is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED)
-            )
-            return Span(trace.NonRecordingSpan(own))
+            return _identity(_NOWHERE)
         links = []
         if cause is not None:
             origin = trace.get_current_span(_propagator.extract({"traceparent": cause}, context=context.Context()))
@@ -194,7 +187,7 @@ class Tracer:
 
     def _child(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue] | None) -> Span:
         if self._tracer is None or not is_recorded():
-            return _NOTHING
+            return NOTHING
         return Span(self._tracer.start_span(name, kind=kind, attributes=attributes))
 
 
@@ -203,5 +196,25 @@ def _mark_failed(span: trace.Span, error_type: str) -> None:
     span.set_status(trace.StatusCode.ERROR)
 
 
+_NOWHERE = context.Context()
+
+
+def _identity(parent_context: context.Context) -> Span:
+    """Make a span that records nothing, but gives the work at hand its ids."""
+    parent = trace.get_current_span(parent_context).get_span_context()
+    own = trace.SpanContext(
+        trace_id=parent.trace_id if parent.is_valid else _random_id(128),
+        span_id=_random_id(64),
+        is_remote=False,
+        trace_flags=parent.trace_flags if parent.is_valid else trace.TraceFlags(trace.TraceFlags.SAMPLED),
+        trace_state=parent.trace_state,
+    )
+    return Span(trace.NonRecordingSpan(own))
+
+
+UNRECORDED = Tracer()
+"""Gives ids and records nothing: for requests that get no span."""
+
+
 def _random_id(bits: int) -> int:
-    return secrets.randbits(bits) or 1  # all-zero ids are invalid
+    return random.getrandbits(bits) or 1  # all-zero ids are invalid

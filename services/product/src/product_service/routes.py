@@ -63,7 +63,8 @@ def blueprint(api: SpecTree, catalogue: Catalogue) -> Blueprint:
         if response.status_code == 200:  # noqa: PLR2004
             response.add_etag()
             response.headers["Cache-Control"] = "no-cache"
-            response.make_conditional(request)
+            if "HTTP_IF_NONE_MATCH" in request.environ:
+                response.make_conditional(request)
         return response
 
     return routes
