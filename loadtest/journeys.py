@@ -138,7 +138,7 @@ class Shopper(FastHttpUser):
             if answer.status_code in (right or {200}):
                 answer.success()
             elif answer.status_code:
-                answer.failure(f"answered with {answer.status_code}")
+                answer.failure(_kind(answer))
             if answer.status_code == _UNAUTHORIZED and sent.get("Authorization"):
                 self._token = None  # the signing keys are new, or it has expired
             return answer
@@ -180,10 +180,16 @@ def _answered(attempt: Attempt, answer: Any) -> Attempt:
     return Attempt(attempt.key, attempt.product_id, attempt.quantity, "refused" if refused else "unanswered")
 
 
+def _kind(answer: Any) -> str:
+    """Say in a few words what a wrong answer was: the status, and the kind of problem that its body names."""
+    problem = str(_json(answer).get("type", "")).rpartition("/")[2].rpartition(":")[2]
+    return f"answered with {answer.status_code} {problem}".strip()
+
+
 def _json(answer: Any) -> dict[str, Any]:
     """Read an answer's body; nothing if it was cut off."""
     try:
-        body: dict[str, Any] = answer.json()
+        body = answer.json()
     except (ValueError, TypeError):
         return {}
-    return body
+    return body if isinstance(body, dict) else {}

@@ -191,9 +191,11 @@ def _services(report: dict[str, Any]) -> Table:
             _megabytes(one["memory_bytes"]),
         )
         for name, one in report["server"]["services"].items()
+        if any(value is not None for value in one.values())
     ]
     columns = ("service", "requests/s", "p50 ms", "p95 ms", "p99 ms", "cores", "MB after a minute", "MB at the end")
     note = "From Prometheus, of the same time; percentiles are between the bounds of buckets. nginx tells no cores."
+    note += f" The load test itself took {report['generator_cores']:.2f} cores."
     return Table("What the services saw", columns, rows, note=note)
 
 

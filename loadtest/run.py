@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -102,6 +103,7 @@ def _run(settings: LoadSettings, console: Console) -> int:
         "books_wanted": settings.books,
         "books": balance,
         "server": _server_view(target, result),
+        "generator_cores": _cores(result),
         **result,
     }
     report.write(folder, outcome)
@@ -159,6 +161,13 @@ def _server_view(target: Shop, result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     prometheus = server.Prometheus(target.prometheus)
     return prometheus.view(result["began"], result["ended"]) if prometheus.reachable() else None
+
+
+def _cores(result: dict[str, Any]) -> float:
+    """Reckon what Locust's processes, which have ended, took of the processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds: float = result["ended"] - result["began"]
+    return (used.ru_utime + used.ru_stime) / max(seconds, 1.0)
 
 
 def _require_gateway(host: str) -> None:

@@ -64,7 +64,14 @@ def test_the_page_says_what_was_broken_and_shows_nothing_as_markup(tmp_path):
     found = {"balanced": False, "wrong": 1, "examples": ["order 7: PAID, and its charges are none"]}
     stage = dict.fromkeys(("users", "rate", "order_rate", "p50", "p95", "p99", "failures"), 1)
     facts = {"shape": "ramp", "users": 4, "seconds": 30.0, "began": 1.7e9, "good": False, "interrupted": False}
-    more = {"server": None, "slow": [slow], "knee": None, "generator_was_busy": True, "books_wanted": True}
+    more = {
+        "server": None,
+        "slow": [slow],
+        "knee": None,
+        "generator_was_busy": True,
+        "books_wanted": True,
+        "generator_cores": 0.5,
+    }
     lists = {
         "verdicts": [{"name": "p95 of orders", "limit": "at most 1 ms", "measured": "90 ms", "kept": False}],
         "errors": [{"method": "GET", "name": "/orders/", "error": "<b>answered with 503</b>", "count": 3}],

@@ -89,6 +89,7 @@ def test_a_smoke_test_of_a_healthy_shop_is_good_and_leaves_a_report(load, stack)
     for name in ("report.html", "locust.html", "requests.csv", "locust_stats_history.csv"):
         assert (load.latest / name).stat().st_size > 0
     assert report["server"]["services"]["order-service"]["cores"] > 0
+    assert 0 < report["generator_cores"] < 2
     slowest = next(one for one in report["slow"] if one["name"] == "/orders/" and one["answer"] == "201")
     trace = f"{stack.jaeger_url}/api/traces/{slowest['trace_id']}"
     spans = eventually(lambda: Client(trace).get("").json()["data"], 10)[0]["spans"]
