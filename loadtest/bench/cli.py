@@ -163,7 +163,7 @@ def _budget(arguments: argparse.Namespace) -> None:
     _prepare()
     _say("starting, loading and starting again one whole stack; this takes about a minute")
     stack = BenchStack(parse(arguments.row), RESULTS / "stacks" / "budget")
-    result = {"kind": "budget"} | _begun(arguments)
+    result = {"kind": "budget"} | _begun()
     try:
         result["parts"] = budget.measure(stack, arguments.seconds)
     finally:
@@ -215,7 +215,7 @@ def _interleave(
     _prepare()
     seconds = measure.expected_seconds(len(rows), len(result["rows"]), arguments.rounds, arguments.seconds)
     _say(f"{len(rows)} stacks; this takes about {seconds / 60:.1f} minutes. Ctrl-C stops and cleans up.")
-    result |= _begun(arguments) | {"turns": []}
+    result |= _begun() | {"turns": []}
     try:
         with running(rows, RESULTS / "stacks", _say) as stacks:
             result["idle_cores"] = measure.idle([*stacks.values()])
@@ -231,7 +231,7 @@ def _prepare() -> None:
     RESULTS.mkdir(mode=0o700, exist_ok=True)
 
 
-def _begun(arguments: argparse.Namespace) -> dict[str, Any]:
+def _begun() -> dict[str, Any]:
     return {
         "command": machine.command_line(),
         "when": datetime.now(UTC).date().isoformat(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -46,8 +47,9 @@ def commit(project: Path) -> str:
 
 
 def command_line() -> str:
-    """Give the command as a person would type it."""
-    return " ".join(["python", "-m", "loadtest.bench", *sys.argv[1:]])
+    """Give the command as a person would type it, without this machine's folders."""
+    arguments = [re.sub(r"(^|@)/[^,@]*/", r"\1../", argument) for argument in sys.argv[1:]]
+    return shlex.join(["python", "-m", "loadtest.bench", *arguments])
 
 
 def _first(command: list[str]) -> str:

@@ -224,13 +224,14 @@ def markdown(result: dict[str, Any]) -> str:
 def machine_line(result: dict[str, Any]) -> str:
     """Say where and with what this was measured."""
     machine = result["machine"]
+    commits = " and ".join(dict.fromkeys(result.get("commits", {}).values())) or machine["commit"]
     versions = ", ".join(
         f"{name} {value}"
         for name, value in machine.items()
         if value and name not in ("cores", "cpu", "memory_gb", "kernel", "commit", "busy_before")
     )
     return (
-        f"`{result['command']}` at commit {machine['commit']}, {result['when']}, on {machine['cores']} cores of"
+        f"`{result['command']}` at commit {commits}, {result['when']}, on {machine['cores']} cores of"
         f" {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}; {versions}."
     )
 

@@ -91,9 +91,9 @@ def parse(text: str) -> Row:
         raise BenchError(f"{folder} is no copy of this project.")
     if text == name:
         return row
-    return dataclasses.replace(
-        row, name=text, text=f"{row.text} ({text[len(name) :].lstrip(',')})", environment=environment, project=folder
-    )
+    named = ",".join([f"{name}@{folder.name}" if project else name, *changes])
+    what = f"{row.text} ({named.removeprefix(name).lstrip(',')})"
+    return dataclasses.replace(row, name=named, text=what, environment=environment, project=folder)
 
 
 def with_replicas(row: Row, count: int) -> Row:

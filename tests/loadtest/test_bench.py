@@ -157,6 +157,7 @@ def test_a_wrk_that_is_none_is_refused(monkeypatch):
 def test_a_configuration_is_named_with_its_project_and_its_variables(tmp_path):
     row = rows.parse(f"full@{PROJECT},THREADS=8,LOG_LEVEL=debug")
     assert row.project == PROJECT
+    assert row.name == f"full@{PROJECT.name},THREADS=8,LOG_LEVEL=debug"
     assert row.environment == {**rows.ROWS["full"].environment, "THREADS": "8", "LOG_LEVEL": "debug"}
     for wrong in ("all", f"full@{tmp_path}", "full,THREADS"):
         with pytest.raises(BenchError):
