@@ -40,6 +40,7 @@ def test_a_token_that_is_old_is_not_shared():
     tokens = Tokens(1000)
     tokens.take(lambda: token("old", seconds=0.01))
     time.sleep(0.02)
+    assert tokens.take(lambda: None) is None
     assert tokens.take(lambda: token("new")).text == "new"
 
 
