@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from loadtest.bench import budget, document, machine, measure, report
+from loadtest.bench import budget, capacity, document, machine, measure, report
 from loadtest.bench.errors import BenchError
 from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
 from loadtest.bench.stacks import BenchStack, running
@@ -32,7 +32,7 @@ RESULTS = Path(os.environ.get("BENCH_RESULTS") or PROJECT / ".run" / "bench")
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 REPLICAS = (1, 2, 3, 4)
-ALL = ("budget", "overhead", "clients", "replicas")
+ALL = ("budget", "overhead", "clients", "replicas", "capacity")
 """What `make bench` runs."""
 
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -93,6 +93,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen = command("budget", "start time and memory of each part, against loadtest/bench/budget.yaml", _budget)
     chosen.add_argument("--row", default="full", help="the configuration (%(default)s)")
 
+    chosen = command(
+        "capacity", "what so many orders a second need, reckoned from what one leaves", _capacity, seconds=10
+    )
+    chosen.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
+
     chosen = commands.add_parser("all", help=f"{', '.join(ALL)}, one after the other")
     chosen.add_argument("--seconds", type=float, help="a turn")
     chosen.add_argument("--rounds", type=int, help="of turns")
@@ -111,7 +116,11 @@ def _overhead(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    _comparison(arguments, [parse(text) for text in arguments.rows], with_statements=False)
+    rows: dict[str, Row] = {}
+    for row in map(parse, arguments.rows):
+        name = row.name if row.name not in rows else f"{row.name} ({len(rows) + 1})"  # the same again shows the noise
+        rows[name] = dataclasses.replace(row, name=name)
+    _comparison(arguments, [*rows.values()], with_statements=False)
 
 
 def _comparison(arguments: argparse.Namespace, rows: list[Row], *, with_statements: bool) -> None:
@@ -173,6 +182,20 @@ def _budget(arguments: argparse.Namespace) -> None:
     _publish(arguments.name, result)
 
 
+def _capacity(arguments: argparse.Namespace) -> None:
+    _prepare()
+    rows = capacity.rows(parse(f"full@{arguments.project}").project)
+    _say(f"this takes about {len(rows)} minutes")
+    result = {"kind": "capacity"} | _begun()
+    with running(rows, RESULTS / "stacks", _say) as stacks:
+        result["full"] = capacity.of_embedded(stacks["full"], arguments.seconds)
+        if "backends" in stacks:
+            result["backends"] = capacity.of_backends(stacks["backends"], arguments.seconds, _say)
+    missing = "Without Collector, Jaeger and Loki: set BACKEND_BINARIES to a folder with their programs."
+    result["remarks"] = [] if "backends" in result else [missing]
+    _publish(arguments.name, result)
+
+
 def _all(arguments: argparse.Namespace) -> None:
     """Run all, one after the other, with their defaults or what the arguments say."""
     runs = [_arguments([name]) for name in ALL]
@@ -192,8 +215,8 @@ def _expected(arguments: argparse.Namespace) -> float:
     stacks = turns = len(getattr(arguments, "counts", getattr(arguments, "rows", ())))
     if arguments.name == "clients":
         stacks = 1
-    elif arguments.name == "budget":
-        stacks = 5  # starts and stops, mostly
+    elif arguments.name in {"budget", "capacity"}:
+        stacks = 6  # starts and stops, mostly
     elif arguments.name == "overhead":
         turns += 1  # the statements alone
     return measure.expected_seconds(stacks, turns, arguments.rounds, arguments.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from loadtest.bench import figures
 from loadtest.bench.figures import Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -204,7 +205,7 @@ def steps(results: Sequence[dict[str, Any]]) -> Rendered:
 
 def tables(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate a result of any kind."""
-    return {"comparison": comparison, "growth": growth, "budget": budget}[result["kind"]](result)
+    return {"comparison": comparison, "growth": growth, "budget": budget, "capacity": capacity}[result["kind"]](result)
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
@@ -219,6 +220,113 @@ def markdown(result: dict[str, Any]) -> str:
     if said := remarks(result):
         parts.append("".join(f"- {line}\n" for line in said))
     return "\n".join([*parts, machine_line(result) + "\n"])
+
+
+RATES = (10, 1_000, 100_000)
+"""Orders a second in the table of capacities."""
+BUSY = 0.6
+"""How busy a core may be in the mean: above, waiting grows faster than work."""
+LIMITER_MB = 160
+"""Of memory, to which a Collector of ours confines itself."""
+
+_DAY = 86_400
+_SHOP = ("nginx", "auth-service", "user-service", "product-service", "order-service", "payment-service")
+_SAMPLE_BYTES = 1.5  # of Prometheus' store, says its documentation: 1 to 2
+_SCRAPE_SECONDS = 5
+_COMMITS = 3
+
+
+def capacity(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate what so many orders a second need, reckoned from what one of them was measured to leave and to cost."""
+    local, real = result["full"], result.get("backends")
+    seen = local["per_second"]
+    head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "how it is known"]
+    cpu_ms, each = local["parts_cpu_ms"], local["each"]
+    shop = sum(cpu_ms.get(part, 0.0) for part in _SHOP)
+    busy = f"at most {BUSY:.0%} busy"
+
+    def line(name: str, of_rate: Callable[[int], str], how: str) -> list[str]:
+        return [name, *(f"{of_rate(rate)} {'m' if rate <= seen else 'r'}" for rate in RATES), how]
+
+    def daily(name: str, size: float, how: str) -> list[str]:
+        return line(f"{name}, a day", lambda rate: _amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
+
+    def cores(name: str, cost: float) -> list[str]:
+        return line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms an order, {busy}")
+
+    def processes(part: str, rate: int) -> int:
+        return max(1, math.ceil(float(cpu_ms[part]) * rate / 1000 / BUSY))
+
+    def replicas(part: str) -> list[str]:
+        how = f"one process uses one core; {cpu_ms[part]:.2f} ms an order, {busy}"
+        return line(f"replicas of {part}", lambda rate: f"{processes(part, rate):,}", how)
+
+    def connections(rate: int) -> str:
+        return f"{(processes('order-service', rate) + processes('payment-service', rate)) * local['pool']:,}"
+
+    def samples(rate: int) -> str:
+        stored = local["series"] * processes("order-service", rate) / _SCRAPE_SECONDS * _DAY * _SAMPLE_BYTES
+        return _amount(stored)
+
+    rows = [
+        cores("gateway and services", shop),
+        cores("PostgreSQL", cpu_ms["order-db"]),
+        *(replicas(part) for part in ("order-service", "payment-service", "product-service")),
+        line("connections to PostgreSQL", connections, f"a pool of {local['pool']} for each order and payment replica"),
+        line("commits/s", lambda rate: f"{_COMMITS * rate:,}", f"{_COMMITS} an order"),
+        daily("PostgreSQL", each["database_bytes"], ", with indexes"),
+        line("spans/s", lambda rate: f"{each['spans'] * rate:,.0f}", f"{each['spans']:.1f} an order"),
+        daily("log lines as written", each["log_bytes"], f", {each['log_lines']:.1f} lines"),
+        daily("embedded backend", each["embedded_bytes"], " of spans and lines"),
+        line(
+            "Prometheus, a day",
+            samples,
+            f"{local['series']:,.0f} series of one replica of each, every {_SCRAPE_SECONDS} s,"
+            f" {_SAMPLE_BYTES} bytes a sample; grows with replicas",
+        ),
+    ]
+    if real:
+        rows += _backends(real, line, cores, daily)
+    return [Rendered("What so many orders a second need (m: measured at that rate or above, r: reckoned)", head, rows)]
+
+
+def _backends(
+    real: dict[str, Any],
+    line: Callable[[str, Callable[[int], str], str], list[str]],
+    cores: Callable[[str, float], list[str]],
+    daily: Callable[[str, float, str], list[str]],
+) -> list[list[str]]:
+    cost, memory, each = real["parts_cpu_ms"], real["memory_mb"], real["each"]
+
+    def collector(rate: int) -> str:
+        if rate <= real["per_second"]:
+            return f"{memory['collector']:.0f} MB"
+        return f"{math.ceil(cost['collector'] * rate / 1000 / BUSY) * LIMITER_MB:,} MB"
+
+    return [
+        daily("Jaeger (Badger)", each["jaeger_bytes"], " on the disk"),
+        daily("Loki", each["loki_bytes"], " on the disk, chunks and index"),
+        cores("Collector (traces)", cost["collector"]),
+        cores("Jaeger", cost["jaeger"]),
+        line(
+            "Collector, memory",
+            collector,
+            f"measured at {real['per_second']:.0f} orders/s; above, memory_limiter's {LIMITER_MB} MB for each core",
+        ),
+    ]
+
+
+def _cores(milliseconds: float, rate: int) -> str:
+    need = milliseconds * rate / 1000 / BUSY
+    return f"{need:.1f}" if need < 10 else f"{need:,.0f}"  # noqa: PLR2004
+
+
+def _amount(size: float) -> str:
+    for unit in ("MB", "GB", "TB"):
+        size /= 1e6 if unit == "MB" else 1e3
+        if size < 1000:  # noqa: PLR2004
+            break
+    return f"{size:,.1f} {unit}"
 
 
 def machine_line(result: dict[str, Any]) -> str:

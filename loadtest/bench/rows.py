@@ -26,7 +26,7 @@ _TRACES = {"TELEMETRY": "off", "BENCH_GATEWAY_TELEMETRY": "on", "BENCH_SINK_PORT
 
 SWITCHES = frozenset(
     {*_OFF, *_LOGS, *_METRICS, *_TRACES, "GATEWAY_SAMPLE_PERCENT", "OTEL_EXPORTER_OTLP_ENDPOINT", "BENCH_ORDER_PORTS"}
-    | {"BENCH_TUTORIAL", "ACCESS_LOG"}
+    | {"BENCH_TUTORIAL", "BENCH_BACKENDS", "ACCESS_LOG"}
 )
 """Variables that a row decides about: what the caller's environment says of them does not count."""
 

@@ -28,6 +28,9 @@ _PORTS = (
     *("GATEWAY", *_SERVICES, "ORDER_DB"),
     *("OTLP", "JAEGER", "LOKI", "PROMETHEUS", "GATEWAY_TELEMETRY"),
 )
+BACKEND_PORTS = 12
+"""How many the Collector, Jaeger and Loki need together, in variant.py's order."""
+
 _OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 _STOP_SECONDS = 120
 
@@ -45,11 +48,10 @@ class BenchStack:
     def __init__(self, row: Row, folder: Path) -> None:
         self.row = row
         self.run_dir = folder
-        sink = row.environment.get("BENCH_SINK_PORT") == "free"
-        ports = free_ports(len(_PORTS) + row.replicas)
+        ports = free_ports(len(_PORTS) + 1 + BACKEND_PORTS + row.replicas - 1)
         self.ports = dict(zip(_PORTS, ports, strict=False))
-        extra = ports[len(_PORTS) :]
-        self.replica_ports = extra[1:]
+        sink, *others = ports[len(_PORTS) :]
+        self.backend_ports, self.replica_ports = others[:BACKEND_PORTS], others[BACKEND_PORTS:]
         self._environment = {name: value for name, value in os.environ.items() if name not in SWITCHES}
         self._environment |= {f"{name}_PORT": str(port) for name, port in self.ports.items()}
         self._environment |= {
@@ -61,9 +63,12 @@ class BenchStack:
             "GRACEFUL_TIMEOUT_SECONDS": "5",
             "BENCH_ORDER_PORTS": ",".join(map(str, self.replica_ports)),
         }
-        if sink:
-            self._environment["BENCH_SINK_PORT"] = str(extra[0])
-            self._environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{extra[0]}"
+        if "BENCH_SINK_PORT" in row.environment:
+            self._environment["BENCH_SINK_PORT"] = str(sink)
+            self._environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{sink}"
+        if "BENCH_BACKENDS" in row.environment:
+            self._environment["BENCH_BACKEND_PORTS"] = ",".join(map(str, self.backend_ports))
+            self._environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{self.backend_ports[0]}"
         self._pool = urllib3.PoolManager(num_pools=20, timeout=10, retries=False)
         self.parts: dict[str, int] = {}
 

@@ -8,6 +8,8 @@ like every part. The environment says what:
     BENCH_SINK_PORT=1234        an nginx that answers 200 to whatever comes stands for the backends
     BENCH_GATEWAY_TELEMETRY=on  gateway-telemetry runs without the backends
     BENCH_ORDER_PORTS=1,2       so many more replicas of order-service
+    BENCH_BACKENDS=/folder      the Collector, Jaeger and Loki of that folder run, configured as in Compose
+    BENCH_BACKEND_PORTS=1,2,..  their ports, in the order of _BACKENDS
     BENCH_TUTORIAL=on           the services are the tutorial's, see tutorial/
 """
 
@@ -17,18 +19,28 @@ import dataclasses
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local import nginx, stack, telemetry
 from local.cli import main
-from local.parts import Part, Stack, Task
+from local.parts import Part, Stack, Task, ending_with_parent
 from local.probes import http_ready
+from local.settings import PROJECT
 
 if TYPE_CHECKING:
     from local.settings import Settings
 
 TUTORIAL = Path(__file__).resolve().parent / "tutorial"
+
+_OBSERVABILITY = PROJECT / "observability"
+_BACKENDS = {
+    "collector": ("OTLP_PORT", "HEALTH_PORT", "FLUENT_PORT", "OTLP_GRPC_PORT", "TELEMETRY_PORT"),
+    "jaeger": ("OTLP_PORT", "HEALTH_PORT", "JAEGER_PORT", "JAEGER_GRPC_PORT", "TELEMETRY_PORT"),
+    "loki": ("LOKI_PORT", "LOKI_GRPC_PORT"),
+}
+"""The ports of each, by the variables of its configuration."""
 
 _SINK = """\
 worker_processes 1;
@@ -78,10 +90,67 @@ def _watchers(settings: Settings) -> list[Part]:
     parts = []
     if port := os.environ.get("BENCH_SINK_PORT"):
         parts.append(_sink(settings, int(port)))
+    if os.environ.get("BENCH_BACKENDS"):
+        parts += _backends(settings, Path(os.environ["BENCH_BACKENDS"]))
     if os.environ.get("BENCH_GATEWAY_TELEMETRY"):
         tracing = os.environ.get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"])
         parts.append(dataclasses.replace(telemetry.gateway(settings, tracing), outlived_by=()))
     return parts
+
+
+def _backends(settings: Settings, binaries: Path) -> list[Part]:
+    ports = iter(os.environ["BENCH_BACKEND_PORTS"].split(","))
+    of = {part: {name: int(next(ports)) for name in names} for part, names in _BACKENDS.items()}
+    jaeger, loki = of["jaeger"], of["loki"]
+    commands = {
+        "collector": [
+            *(str(binaries / "otelcol"), "--feature-gates=transform.flatten.logs"),
+            *(f"--config={_OBSERVABILITY / 'collector' / name}" for name in ("config.yaml", "keep-all.yaml")),
+        ],
+        "jaeger": [str(binaries / "jaeger"), "--config", str(_OBSERVABILITY / "jaeger" / "config.yaml")],
+        "loki": [
+            str(binaries / "loki"),
+            f"-config.file={_OBSERVABILITY / 'loki' / 'config.yaml'}",
+            "-config.expand-env=true",
+        ],
+    }
+    ready = {
+        "collector": f"http://127.0.0.1:{of['collector']['HEALTH_PORT']}/",
+        "jaeger": f"http://127.0.0.1:{jaeger['HEALTH_PORT']}/status",
+        "loki": f"http://127.0.0.1:{loki['LOKI_PORT']}/ready",
+    }
+    nowhere = f"http://127.0.0.1:{settings.prometheus_port}"  # nothing listens there
+    environment = {
+        "LISTEN_HOST": "127.0.0.1",
+        "UI_CONFIG": str(_OBSERVABILITY / "jaeger" / "ui.json"),
+        "JAEGER_ENDPOINT": f"http://127.0.0.1:{jaeger['OTLP_PORT']}",
+        "LOKI_ENDPOINT": f"http://127.0.0.1:{loki['LOKI_PORT']}/otlp",
+        "PROMETHEUS_ENDPOINT": nowhere,
+        "GATEWAY_TELEMETRY_ENDPOINT": nowhere,
+    }
+    parts = []
+    for name, command in commands.items():
+        folder = settings.run_dir / "backends" / name
+        parts.append(
+            Part(
+                name=name,
+                ports={f"{name.upper()}_{variable}": port for variable, port in of[name].items()},
+                command=partial(_in, folder, command),
+                ready=partial(http_ready, ready[name]),
+                environment={
+                    **environment,
+                    **{variable: str(port) for variable, port in of[name].items()},
+                    "DATA_DIRECTORY": str(folder),
+                    "QUEUE_DIRECTORY": str(folder),
+                },
+            )
+        )
+    return parts
+
+
+def _in(folder: Path, command: list[str]) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return ending_with_parent("TERM", *command)
 
 
 def _sink(settings: Settings, port: int) -> Part:
@@ -139,7 +208,7 @@ def _tutorial(part: Part) -> Part:
     port = next(iter(part.ports.values()))
     return dataclasses.replace(
         part,
-        command=lambda: ["setpriv", "--pdeathsig=TERM", "--", sys.executable, str(program)],
+        command=lambda: ending_with_parent("TERM", sys.executable, str(program)),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
     )
 
