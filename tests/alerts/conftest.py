@@ -1,0 +1,203 @@
+"""A shop in which one thing after the other breaks, and what Prometheus said meanwhile."""
+
+import contextlib
+import threading
+import time
+
+import psutil
+import psycopg2
+import pytest
+import requests
+
+from local.supervision import Supervisor
+from tests.conformance.conftest import real_loki  # noqa: F401  # a fixture
+from tests.fixtures.services import Client, eventually
+from tests.fixtures.stack import LocalStack
+
+PATIENCE = "2s"
+"""What ALERT_FOR makes of the minutes that a fault has to last."""
+
+
+class Watcher(threading.Thread):
+    """Asks Prometheus every half second which alerts there are.
+
+    Attributes:
+        seen: (time, {(name, state)}) of each time that it was asked.
+    """
+
+    def __init__(self, root):
+        super().__init__(daemon=True)
+        self.prometheus = Client(root)
+        self.seen = []
+        self._stopping = threading.Event()
+
+    def run(self):
+        with requests.Session() as session:
+            while not self._stopping.wait(0.5):
+                answer = session.get(f"{self.prometheus.root}/api/v1/alerts", timeout=5)
+                alerts = answer.json()["data"]["alerts"]
+                now = {(one["labels"]["alertname"], one["state"]): one for one in alerts}
+                self.seen.append((time.monotonic(), now))
+
+    def stop(self):
+        self._stopping.set()
+        self.join()
+        self.prometheus.session.close()
+
+    def active(self):
+        """The names of all alerts that are there now, pending ones too, but for those of budgets: they take hours."""
+        return {name for name, _ in self.seen[-1][1] if not name.endswith("Burn")} if self.seen else set()
+
+    def firing(self):
+        return {name for name, state in self.seen[-1][1] if state == "firing"} if self.seen else set()
+
+    def between(self, begin, end):
+        """The names of all that were seen to fire in this time."""
+        return {name for at, alerts in self.seen if begin <= at <= end for name, state in alerts if state == "firing"}
+
+
+class Crowd:
+    """Customers who do the same again and again, whatever they are answered, until `stop`."""
+
+    def __init__(self, shop, people, pause, *requests_):
+        self._shop, self._pause, self._requests = shop, pause, requests_
+        self._token = shop.login()
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._go_on, daemon=True) for _ in range(people)]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _go_on(self):
+        with requests.Session() as session:
+            session.headers["Authorization"] = f"Bearer {self._token}"
+            while not self._stopping.wait(self._pause):
+                for method, path, body in self._requests:
+                    with contextlib.suppress(requests.RequestException):
+                        session.request(method, self._shop.gateway.root + path, json=body, timeout=20)
+
+
+class Saboteur:
+    """Breaks parts of a stack, each for the time of a `with`."""
+
+    def __init__(self, shop):
+        self._shop = shop
+        self._supervisor = Supervisor.find(shop.run_dir)
+
+    def _state(self, part):
+        return self._supervisor.states()[part]
+
+    @contextlib.contextmanager
+    def stopped(self, part):
+        self._supervisor._call("supervisor.stopProcess", f"{self._state(part)['group']}:{part}")
+        try:
+            yield
+        finally:
+            self._supervisor.start(part)
+
+    @contextlib.contextmanager
+    def frozen(self, part):
+        process = psutil.Process(self._state(part)["pid"])
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
+
+    @contextlib.contextmanager
+    def outage_of_payment(self):
+        """PAYMENT_OUTAGE, as a person would set it on a part that runs: in the script that starts it."""
+        script = self._shop.run_dir / "conf" / "payment-service.sh"
+        text = script.read_text()
+        script.write_text(text.replace("\nexec ", "\nexport PAYMENT_OUTAGE=true\nexec ", 1))
+        self._restart("payment-service")
+        try:
+            yield
+        finally:
+            script.write_text(text)
+            self._restart("payment-service")
+
+    def _restart(self, part):
+        with self.stopped(part):
+            pass
+
+    @contextlib.contextmanager
+    def nonsense_in_the_access_log(self):
+        """A line that should be a request, every second."""
+        stopping = threading.Event()
+
+        def write():
+            while not stopping.wait(1):
+                with (self._shop.run_dir / "logs" / "nginx.log").open("a") as log:
+                    log.write('{"service": "nginx", "event": "request.completed", "status": "many"}\n')
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+    @contextlib.contextmanager
+    def orders_locked(self):
+        """A transaction of somebody's, forgotten."""
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=self._shop.ports["ORDER_DB"],
+            dbname="orders_user",
+            user="orders_user",
+            password=(self._shop.run_dir / "secrets" / "orders_user").read_text().strip(),
+        )
+        try:
+            connection.cursor().execute("LOCK TABLE orders.orders IN ACCESS EXCLUSIVE MODE")
+            yield
+        finally:
+            connection.close()
+
+
+class Drama:
+    """What happened, and when.
+
+    Attributes:
+        watcher: What was seen.
+        calm: Begin and end of the time before any fault.
+        acts: Alerts that a fault is to cause -> begin and end of it.
+    """
+
+    def __init__(self, shop):
+        self.watcher = Watcher(shop.prometheus_url)
+        self.shop = shop
+        self.acts = {}
+        self.answers = {}
+
+    @contextlib.contextmanager
+    def act(self, *alerts, ask=None):
+        """A fault that lasts until all these alerts fire."""
+        began = time.monotonic()
+        yield
+        with contextlib.suppress(AssertionError):  # which one did not is said by its own test
+            eventually(lambda: self.watcher.firing() >= set(alerts), 100, pause=0.2)
+        if ask:
+            for alert in alerts:
+                self.answers[alert] = ask(alert)
+        for alert in alerts:
+            self.acts[alert] = (began, time.monotonic())
+
+    def await_calm(self, seconds=100):
+        eventually(lambda: not self.watcher.active(), seconds, pause=0.2)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory):
+    running = LocalStack(tmp_path_factory.mktemp("alerts"), ALERT_FOR=PATIENCE, LOGIN_RATE="200r/s")
+    running.up()
+    yield running
+    running.down()
