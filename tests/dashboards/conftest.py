@@ -10,7 +10,7 @@ from prometheus_client import start_http_server
 from loadtest.metrics import Metrics
 from local import prometheus
 from tests.conformance.conftest import real_jaeger, real_loki, running  # noqa: F401  # fixtures
-from tests.conformance.payloads import log_request, order
+from tests.conformance.payloads import Trace, log_request, order
 from tests.dashboards.asking import Backends
 from tests.dashboards.shopping import Shopping
 from tests.fixtures.ports import free_port
@@ -63,18 +63,24 @@ def backends(shop):
 
 
 @pytest.fixture(scope="module")
-def others(shop, backends, prometheus_3, real_loki, real_jaeger):  # noqa: F811
-    """Prometheus 3, and the real Loki and Jaeger, which are sent what the embedded backend has."""
-    assert real_jaeger.otlp.send("traces", order().requests()[0]).status_code == 200
-    for request in order(start=time.time_ns() - 10**9).requests():
+def others(prometheus_3, real_loki, real_jaeger):  # noqa: F811
+    """Prometheus 3, and the real Loki and Jaeger. Jaeger has a login and an order; for Loki see `copy_log`."""
+    login = Trace()
+    asked = login.add("auth-service", "POST /auth/login", "server", ms=40)
+    login.add("user-service", "POST /internal/credentials", "server", parent=asked, at=5, ms=30)
+    for request in (*login.requests(), *order().requests()):
         assert real_jaeger.otlp.send("traces", request).status_code == 200
-    for request in _lines(backends.loki):
-        assert real_loki.otlp.send("logs", request).status_code in {200, 204}
     return Backends(prometheus_3, real_loki.api, real_jaeger.api)
 
 
+def copy_log(loki, real):
+    """Send the real Loki what the embedded backend has, as the Collector would."""
+    for request in _lines(loki):
+        assert real.otlp.send("logs", request).status_code in {200, 204}
+
+
 def _lines(loki):
-    """All that the shop has said so far, as the Collector would send it."""
+    """All that the shop said in the last minute, as OTLP."""
     query = {"query": '{service_namespace="shop"}', "start": int((time.time() - 60) * 1e9), "limit": 5000}
     answer = loki.get(
         "/loki/api/v1/query_range", params=query, headers={"X-Loki-Response-Encoding-Flags": "categorize-labels"}
@@ -83,7 +89,7 @@ def _lines(loki):
         records = [
             (int(at), ids["level"], line, bytes.fromhex(ids.get("trace_id", "")), bytes.fromhex(ids.get("span_id", "")))
             for at, line, rest in stream["values"]
-            for ids in [rest["structuredMetadata"]]
+            for ids in [{"level": "info", **rest.get("structuredMetadata", {})}]  # nginx has some lines without
         ]
         yield log_request(stream["stream"]["service_name"], records, environment="local")
 

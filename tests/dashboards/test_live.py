@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from observability.contract import load as load_contract
-from tests.dashboards.conftest import wait_until_right
+from tests.dashboards.conftest import copy_log, real_loki, wait_until_right  # noqa: F401  # a fixture
 from tests.dashboards.names import Names
 from tests.dashboards.reading import SERVICES, load, of_annotations, of_panels, panels
 
@@ -30,16 +30,17 @@ QUERIES = [query for query in of_panels(BOARDS) if here(query)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(backends, others):
+def warm(backends, others, real_loki):  # noqa: F811
     """Wait until there is enough to see: rates need two scrapes, SLOs some evaluations."""
 
     def some_missing():
-        first = ("prometheus", "jaeger")  # the real Loki has been sent all that it gets
-        asked = [(one, query) for one in (backends, others) for query in QUERIES if query.source in first]
+        asked = [(backends, query) for query in QUERIES]
+        asked += [(others, query) for query in QUERIES if query.source == "prometheus"]
         return [str(query) for one, query in asked if one.fault(query)] or None
 
     with contextlib.suppress(AssertionError):  # each test says for itself what is missing
         wait_until_right(some_missing, 90)
+    copy_log(backends.loki, real_loki)
 
 
 each_query = pytest.mark.parametrize("query", QUERIES, ids=str)
