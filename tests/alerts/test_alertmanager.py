@@ -140,10 +140,9 @@ def start(programs, tmp_path):
 def post(root, *alerts, over=False):
     """Tell it of alerts as Prometheus does: dicts of labels."""
     now = datetime.now(UTC)
-    ends = now - timedelta(seconds=1) if over else now + timedelta(minutes=5)
+    ends = now if over else now + timedelta(minutes=5)
     body = [
-        {"labels": labels, "annotations": {"summary": "s"}, "startsAt": (now - timedelta(minutes=1)).isoformat()}
-        | {"endsAt": ends.isoformat()}
+        {"labels": labels, "annotations": {"summary": "s"}, "startsAt": now.isoformat()} | {"endsAt": ends.isoformat()}
         for labels in alerts
     ]
     requests.post(f"{root}/api/v2/alerts", json=body, timeout=5).raise_for_status()
