@@ -47,8 +47,13 @@ class Histogram(Collector):
         self._lock = threading.Lock()
         self._series: dict[tuple[str, ...], _Series] = {}
         if not labels:
-            self._series[()] = _Series(len(self._bound_texts))
+            self.begin(())
         registry.register(self)
+
+    def begin(self, labels: tuple[str, ...]) -> None:
+        """Have these labels there at 0: the rate of a counter that appears at 1 misses the first."""
+        with self._lock:
+            self._of(labels)
 
     def observe(self, labels: tuple[str, ...], value: float, seen_in: trace.SpanContext | None = None) -> None:
         """Count a value.
@@ -61,14 +66,15 @@ class Histogram(Collector):
         index = bisect_left(self._bounds, value)
         exemplar = (seen_in, value, time.time()) if seen_in is not None else None
         with self._lock:
-            series = self._series.get(labels)
-            if series is None:
-                assert len(labels) == len(self._labels)  # noqa: S101
-                series = self._series[labels] = _Series(len(self._bound_texts))
+            series = self._series.get(labels) or self._of(labels)
             series.counts[index] += 1
             series.sum += value
             if exemplar is not None:
                 series.exemplars[index] = exemplar
+
+    def _of(self, labels: tuple[str, ...]) -> _Series:
+        assert len(labels) == len(self._labels)  # noqa: S101
+        return self._series.setdefault(labels, _Series(len(self._bound_texts)))
 
     def describe(self) -> list[HistogramMetricFamily]:
         """Say what there will be, for the registry to find a name that is taken."""

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 import orjson
-import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, ReadTimeoutError
 
 from servicekit import tracing
 from servicekit.errors import DependencyUnavailable
 from servicekit.metrics import Metrics
 from servicekit.tracing import Span, Tracer
+from servicekit.wire import Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
 
 _CONNECT_SECONDS = 0.5
 _POOL_WAIT_SECONDS = 0.1
@@ -33,26 +33,6 @@ class Reply:
 
     status: int
     body: Any
-
-
-class _CountedRetry(urllib3.Retry):
-    """urllib3's retry, which also counts, and leaves it at one try where the answer was merely slow."""
-
-    def __init__(self, *args: Any, metrics: Metrics, peer: str, span: Span, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._metrics, self._peer, self._span = metrics, peer, span
-
-    def new(self, **kwargs: Any) -> "_CountedRetry":
-        return super().new(metrics=self._metrics, peer=self._peer, span=self._span, **kwargs)
-
-    def increment(self, *args: Any, **kwargs: Any) -> "_CountedRetry":
-        error = kwargs.get("error")
-        if isinstance(error, ReadTimeoutError):
-            raise error  # asking a slow service twice makes it slower, and the client wait twice as long
-        following = super().increment(*args, **kwargs)  # raises when there is no try left
-        self._metrics.call_retried(self._peer)
-        self._span.set("http.request.resend_count", len(following.history))
-        return following
 
 
 class _Breaker:
@@ -94,7 +74,7 @@ class ServiceClient:
         base_url: Its root, such as `http://127.0.0.1:5005`.
         metrics: Where calls are counted.
         tracer: What makes a span of each call.
-        timeout_seconds: How long one try may wait for bytes of the answer.
+        timeout_seconds: How long one try may wait for the answer.
         connections: Connections kept and used at most; a caller beyond waits a moment for one. Fewer than the
             service's threads, a peer that hangs cannot hold them all.
     """
@@ -114,12 +94,19 @@ class ServiceClient:
         self._metrics = metrics
         self._tracer = tracer
         metrics.peer_known(peer)
-        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=timeout_seconds)
         self._breaker = _Breaker()
         self._attributes = functools.lru_cache(128)(self._describe)
-        self._pool = urllib3.connection_from_url(
-            base_url, maxsize=connections, block=True, timeout=timeout, retries=False
+        self._connections = Connections(
+            base_url,
+            most=connections,
+            wait_seconds=_POOL_WAIT_SECONDS,
+            connect_seconds=_CONNECT_SECONDS,
+            answer_seconds=timeout_seconds,
         )
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        self._connections.close()
 
     def get(self, route: str, **path: int) -> Reply:
         """GET a resource; one more try after a failure, since reading twice harms nobody.
@@ -178,23 +165,14 @@ class ServiceClient:
             started = time.perf_counter()
             status: int | None = None
             try:
-                response = self._pool.urlopen(
-                    method,
-                    route.format(**path),
-                    body=body,
-                    headers=headers,
-                    retries=self._retries(method, span) if retry else False,
-                    redirect=False,
-                    pool_timeout=_POOL_WAIT_SECONDS,  # type: ignore[arg-type]  # seconds; a float does as well
-                )
-                status = response.status
+                answer = self._answer(method, route.format(**path), headers, body, span if retry else None)
+                status = answer.status
                 self._breaker.answered()
-                content = orjson.loads(response.data) if response.data else None
-            except (HTTPError, orjson.JSONDecodeError) as error:
-                cause = error.reason if isinstance(error, MaxRetryError) else error
-                if isinstance(cause, ReadTimeoutError | ConnectTimeoutError):
+                content = orjson.loads(answer.body) if answer.body else None
+            except (OSError, httptools.HttpParserError, orjson.JSONDecodeError) as error:
+                if isinstance(error, TimeoutError) and not isinstance(error, NoFreeConnectionError):
                     self._breaker.hung()
-                raise DependencyUnavailable(self._peer) from cause
+                raise DependencyUnavailable(self._peer) from error
             finally:
                 self._metrics.call_ended(self._peer, method, route, status, time.perf_counter() - started)
                 if status is not None:
@@ -206,26 +184,24 @@ class ServiceClient:
             return Reply(status, content)
 
     def _describe(self, method: str, route: str) -> dict[str, str | int]:
-        attributes: dict[str, str | int] = {
+        return {
             "http.request.method": method,
             "url.template": route,
-            "server.address": self._pool.host,
+            "server.address": self._connections.host,
+            "server.port": self._connections.port,
             "peer.service": self._peer,
         }
-        if self._pool.port is not None:
-            attributes["server.port"] = self._pool.port
-        return attributes
 
-    def _retries(self, method: str, span: Span) -> urllib3.Retry:
-        # Jitter, so that callers who failed together do not come back together.
-        return _CountedRetry(
-            total=1,
-            redirect=0,
-            status=0,
-            allowed_methods={method},
-            backoff_factor=0.01,
-            backoff_jitter=0.05,
-            metrics=self._metrics,
-            peer=self._peer,
-            span=span,
-        )
+    def _answer(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, retried_in: Span | None
+    ) -> Answer:
+        try:
+            return self._connections.request(method, target, headers, body)
+        except (AnswerTimeoutError, NoFreeConnectionError):
+            raise  # asking a slow service twice makes it slower, and the client wait twice as long
+        except (OSError, httptools.HttpParserError):
+            if retried_in is None:
+                raise
+        self._metrics.call_retried(self._peer)
+        retried_in.set("http.request.resend_count", 1)
+        return self._connections.request(method, target, headers, body)

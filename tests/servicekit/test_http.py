@@ -107,7 +107,7 @@ def connect(metrics):
 
     yield client
     for made in clients:
-        made._pool.close()
+        made.close()
 
 
 def _value(metrics, name, **labels):

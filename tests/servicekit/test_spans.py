@@ -228,7 +228,7 @@ def test_a_call_that_is_answered_with_an_error_failed(start, collector, peer, st
 def test_a_call_that_nobody_answers_says_why_and_how_often_it_was_tried(start, collector):
     start(f"http://127.0.0.1:{free_port()}").get("/calls/7")
     span = collector.one("GET /things/{thing_id}")
-    assert (span.failed, span.attributes["error.type"]) == (True, "NewConnectionError")
+    assert (span.failed, span.attributes["error.type"]) == (True, "ConnectionRefusedError")
     assert span.attributes["http.request.resend_count"] == 1
     assert "http.response.status_code" not in span.attributes
     assert (span.message, span.events) == ("", [])
@@ -242,7 +242,7 @@ def test_a_call_that_is_not_made_because_its_peer_hangs_says_so(start, collector
         client.get("/calls/7")
     eventually(lambda: len(collector.named("GET /things/{thing_id}")) == 4)
     assert [span.attributes["error.type"] for span in collector.named("GET /things/{thing_id}")] == [
-        *["ReadTimeoutError"] * 3,
+        *["AnswerTimeoutError"] * 3,
         "circuit_open",
     ]
 
