@@ -95,7 +95,9 @@ class BenchStack:
 
     def reset(self) -> None:
         """Stop it and delete its folder."""
-        self._local("reset")
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self._local("reset").returncode and time.monotonic() < deadline:
+            time.sleep(0.5)  # an interrupted start is just stopping it
         shutil.rmtree(self.run_dir, ignore_errors=True)  # when it was not even begun
 
     def token(self) -> str:

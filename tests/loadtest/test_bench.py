@@ -203,15 +203,22 @@ def test_a_block_of_the_page_is_made_of_its_result(tmp_path, monkeypatch):
 
 def test_capacities_are_reckoned_from_one_order_and_marked_where_they_were_measured():
     parts = {
-        **{"nginx": 0.5, "auth-service": 0.0, "user-service": 0.0, "product-service": 1.5, "order-service": 3.0},
-        **{"payment-service": 1.0, "order-db": 1.2},
+        "nginx": 0.5,
+        "auth-service": 0.0,
+        "user-service": 0.0,
+        "product-service": 1.5,
+        "order-service": 3.0,
+        "payment-service": 1.0,
+        "order-db": 1.2,
     }
     each = {"spans": 12.0, "log_bytes": 2000.0, "log_lines": 7.0, "embedded_bytes": 1000.0, "database_bytes": 500.0}
     result = {
         "full": {"per_second": 250.0, "parts_cpu_ms": parts, "each": each, "series": 1000.0, "pool": 10},
         "backends": {
-            **{"per_second": 200.0, "parts_cpu_ms": {"collector": 0.6, "jaeger": 1.2}},
-            **{"each": {"jaeger_bytes": 5000.0, "loki_bytes": 800.0}, "memory_mb": {"collector": 93.4}},
+            "per_second": 200.0,
+            "parts_cpu_ms": {"collector": 0.6, "jaeger": 1.2},
+            "each": {"jaeger_bytes": 5000.0, "loki_bytes": 800.0},
+            "memory_mb": {"collector": 93.4},
         },
     }
     [table] = report.capacity(result)
