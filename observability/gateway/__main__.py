@@ -12,7 +12,8 @@ from observability.gateway.line import Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.pipeline import Pipeline
 from observability.gateway.settings import ROUTES, GatewaySettings
-from servicekit import exporting, logs, telemetry
+from observability.gateway.spans import SCOPE
+from servicekit import exporting, lean, logs, telemetry
 from servicekit.background import Periodic
 from servicekit.config import ConfigError, load
 
@@ -35,8 +36,9 @@ def main() -> int:
     metrics = GatewayMetrics(vocabulary)
     export = None
     if settings.gateway_tracing == "log" and settings.otel_exporter_otlp_endpoint is not None:
-        export = exporting.Pipeline(settings.otel_exporter_otlp_endpoint, metrics.registry)
-    pipeline = Pipeline(vocabulary, metrics, telemetry.resource("nginx", settings), export)
+        encoder = lean.Encoder(telemetry.resource("nginx", settings), (SCOPE, ""), exporting.leaves)
+        export = exporting.Pipeline(settings.otel_exporter_otlp_endpoint, metrics.registry, encoder.encode)
+    pipeline = Pipeline(vocabulary, metrics, export)
     try:
         if (path := settings.access_log_file) is not None:
             state = settings.state_file or path.with_name(f"{path.name}.position")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from opentelemetry.trace import SpanContext, TraceFlags
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from servicekit.metrics import known_method
@@ -41,10 +42,13 @@ class Line(BaseModel):
     parent_span_id: _SpanId
     trace_flags: Annotated[str, Field(pattern="^([0-9a-f]{2})?$")]
 
-    @property
-    def sampled(self) -> bool:
-        """Whether there is a span, and somebody who wants it."""
-        return bool(self.span_id and self.trace_id and self.trace_flags) and int(self.trace_flags, 16) & 1 == 1
+    def recorded(self) -> SpanContext | None:
+        """The request's span, if somebody wants it."""
+        if not (self.span_id and self.trace_id and self.trace_flags):
+            return None
+        flags = TraceFlags(int(self.trace_flags, 16))
+        context = SpanContext(int(self.trace_id, 16), int(self.span_id, 16), is_remote=False, trace_flags=flags)
+        return context if context.is_valid and flags.sampled else None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The gateway's metrics, under the names that the services use for theirs."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from opentelemetry.trace import SpanContext
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
 from observability.gateway.line import Line, Vocabulary
+from servicekit.histogram import Histogram
 from servicekit.metrics import SECONDS
 
 
@@ -24,50 +26,46 @@ class GatewayMetrics:
             "http_server_request_duration_seconds",
             "Duration of requests at the gateway, the client's own slowness included. Status 0: no answer was begun.",
             ["http_request_method", "http_route", "http_response_status_code"],
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
+            self.registry,
         )
         self._upstream = Histogram(
             "gateway_upstream_duration_seconds",
             "How long the service took that was asked last: the gateway's duration less this is the client's share.",
             ["peer_service"],
-            buckets=SECONDS,
-            registry=self.registry,
+            SECONDS,
+            self.registry,
         )
         for service in vocabulary.services:
-            self._upstream.labels(service)
-        self._lines = Counter(
+            self._upstream.begin((service,))
+        lines = Counter(
             "gateway_log_lines_total",
             "Lines of the access log by outcome: request, malformed, or other (nginx about itself).",
             ["outcome"],
             registry=self.registry,
         )
-        for outcome in ("request", "malformed", "other"):
-            self._lines.labels(outcome)
+        self._requests, self._malformed, self._other = map(lines.labels, ("request", "malformed", "other"))
         self._delay = Gauge(
             "gateway_log_delay_seconds",
             "How old the newest line was when it was read.",
             registry=self.registry,
         )
 
-    def request(self, line: Line) -> None:
-        """Count a request."""
-        exemplar = {"trace_id": line.trace_id, "span_id": line.span_id} if line.sampled else None
+    def request(self, line: Line, seen_in: SpanContext | None) -> None:
+        """Count a request, and name the span that shows it."""
         words = self._vocabulary
-        self._duration.labels(words.method(line), words.route(line), str(line.status)).observe(
-            line.duration_s, exemplar
-        )
+        self._duration.observe((words.method(line), words.route(line), str(line.status)), line.duration_s, seen_in)
         if (service := words.service(line)) is not None and line.upstream_duration_s is not None:
-            self._upstream.labels(service).observe(line.upstream_duration_s, exemplar)
-        self._lines.labels("request").inc()
+            self._upstream.observe((service,), line.upstream_duration_s, seen_in)
+        self._requests.inc()
 
     def malformed(self) -> None:
         """Count a line that should have been a request."""
-        self._lines.labels("malformed").inc()
+        self._malformed.inc()
 
     def other(self) -> None:
         """Count a line that is none of the access log's."""
-        self._lines.labels("other").inc()
+        self._other.inc()
 
     def delay(self, seconds: float) -> None:
         """Say how far the log is behind."""

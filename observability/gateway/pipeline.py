@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 
-from opentelemetry.sdk.resources import Resource
 from pydantic import ValidationError
 
 from observability.gateway.line import Line, Vocabulary
@@ -21,7 +20,6 @@ class Pipeline:
     Args:
         vocabulary: The words that may become labels.
         metrics: Where requests are counted.
-        resource: Who the spans are from.
         export: Where they go; None to make none.
         patience_seconds: How long lines may wait for room in its queue. A backlog is read faster than its spans are
             sent; but a backend that takes none must not keep the metrics waiting.
@@ -31,13 +29,11 @@ class Pipeline:
         self,
         vocabulary: Vocabulary,
         metrics: GatewayMetrics,
-        resource: Resource,
         export: exporting.Pipeline | None,
         patience_seconds: float = 1.0,
     ) -> None:
         self._vocabulary = vocabulary
         self._metrics = metrics
-        self._resource = resource
         self._export = export
         self._patience = patience_seconds
         self._patient = True
@@ -52,9 +48,10 @@ class Pipeline:
             if line is None:
                 continue
             newest = line
-            self._metrics.request(line)
-            if self._export is not None and (span := span_of(line, self._vocabulary, self._resource)) is not None:
-                self._export.on_end(span)
+            context = line.recorded()
+            self._metrics.request(line, context)
+            if self._export is not None and context is not None:
+                self._export.take(span_of(line, context, self._vocabulary))
         if newest is not None:
             self._metrics.delay(time.time() - newest.timestamp.timestamp())
 

@@ -2,35 +2,27 @@
 
 from datetime import UTC, datetime, timedelta
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from observability.gateway.line import UNMATCHED, Line, Vocabulary
+from servicekit.lean import Span
+from servicekit.metrics import OTHER_METHOD
 
+SCOPE = "observability.gateway"
 RESOLUTION_NS = 1_000_000
 """nginx's clock: milliseconds, cut off."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_SCOPE = InstrumentationScope("observability.gateway")
 _ERROR = 500
 
 
-def span_of(line: Line, vocabulary: Vocabulary, resource: Resource) -> ReadableSpan | None:
-    """Make the span of a request; None for one that is not sampled.
+def span_of(line: Line, context: SpanContext, vocabulary: Vocabulary) -> Span:
+    """Make the span of a request, whose context is what `line.recorded` gave.
 
     Both of its ends were cut to milliseconds. At the start that is right: no child began before. The end is moved to
     the end of its millisecond, or a service's span would seem to last longer than the request it served.
     """
-    if not line.sampled:
-        return None
-    trace_id, span_id = int(line.trace_id, 16), int(line.span_id, 16)
-    if not trace_id or not span_id:
-        return None
-    flags = TraceFlags(int(line.trace_flags, 16))
-    ended = (line.timestamp - _EPOCH) // _MICROSECOND * 1_000
     method, route = vocabulary.method(line), vocabulary.route(line)
     attributes: dict[str, str | int] = {
         "http.request.method": method,
@@ -38,7 +30,7 @@ def span_of(line: Line, vocabulary: Vocabulary, resource: Resource) -> ReadableS
         "server.address": line.server_name,
         "server.port": line.server_port,
     }
-    name = "HTTP" if method == "_OTHER" else method
+    name = "HTTP" if method == OTHER_METHOD else method
     if route != UNMATCHED:
         name += f" {route}"
         attributes["http.route"] = route
@@ -48,17 +40,20 @@ def span_of(line: Line, vocabulary: Vocabulary, resource: Resource) -> ReadableS
         attributes["http.response.status_code"] = line.status
     if line.status >= _ERROR:
         attributes["error.type"] = str(line.status)
-    return ReadableSpan(
-        name=name,
-        context=SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags),
-        parent=SpanContext(trace_id, int(line.parent_span_id, 16), is_remote=True, trace_flags=flags)
+    parent = (
+        SpanContext(context.trace_id, int(line.parent_span_id, 16), is_remote=True, trace_flags=context.trace_flags)
         if line.parent_span_id
-        else None,
-        resource=resource,
-        attributes=attributes,
-        kind=SpanKind.SERVER,
-        status=Status(StatusCode.ERROR if line.status >= _ERROR else StatusCode.UNSET),
-        start_time=ended - round(line.duration_s * 1_000) * 1_000_000,
-        end_time=ended + RESOLUTION_NS,
-        instrumentation_scope=_SCOPE,
+        else None
     )
+    span = Span(name, context, parent, SpanKind.SERVER, {}, (), _nothing_more)
+    span.set_attributes(attributes)
+    if line.status >= _ERROR:
+        span.set_status(StatusCode.ERROR)
+    ended = (line.timestamp - _EPOCH) // _MICROSECOND * 1_000
+    span.started_ns = ended - round(line.duration_s * 1_000) * 1_000_000
+    span.end(ended + RESOLUTION_NS)
+    return span
+
+
+def _nothing_more(_span: Span) -> None:
+    """Whoever asked for it has it."""

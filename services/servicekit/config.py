@@ -26,11 +26,19 @@ class Settings(BaseSettings):
 
 
 class TelemetrySettings(Settings):
-    """Where traces go. The names are OpenTelemetry's where it has one."""
+    """Where traces go, and where from. The names are OpenTelemetry's where it has one."""
 
     otel_exporter_otlp_endpoint: Url | None = Field(
         None, description="Root of an OTLP/HTTP receiver, such as `http://127.0.0.1:4318`. Unset: no traces are made."
     )
+    deployment_environment: str = Field(
+        "local", pattern="^[A-Za-z0-9._-]{1,64}$", description="`deployment.environment.name` of traces."
+    )
+
+
+class ServiceSettings(TelemetrySettings):
+    """What a service tells, and how much a replica takes on at once. Every service's settings have these."""
+
     otel_traces_sampler_arg: float = Field(
         1.0, ge=0, le=1, description="Share of the traces kept, of those that begin here; others are kept as they came."
     )
@@ -42,14 +50,6 @@ class TelemetrySettings(Settings):
     otel_metrics_exporter: Literal["prometheus", "none"] = Field(
         "prometheus", description="`none` measures nothing: to see what measuring costs."
     )
-    deployment_environment: str = Field(
-        "local", pattern="^[A-Za-z0-9._-]{1,64}$", description="`deployment.environment.name` of traces."
-    )
-
-
-class ServiceSettings(TelemetrySettings):
-    """How much a replica takes on at once. Every service's settings have these."""
-
     threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
     queue_length: int = Field(
         100, ge=0, le=1000, description="Requests that wait for their turn; one more gets 503 at once."

@@ -4,7 +4,7 @@ from flask import Flask
 from opentelemetry.sdk.resources import Resource
 
 from servicekit import lean
-from servicekit.config import TelemetrySettings
+from servicekit.config import ServiceSettings, TelemetrySettings
 from servicekit.exporting import Pipeline, leaves
 from servicekit.metrics import Metrics
 from servicekit.sdk import Sdk
@@ -29,7 +29,7 @@ class Telemetry:
         serves: Whether it also makes those of requests. If not, `instrument` has the Flask instrumentation do it.
     """
 
-    def __init__(self, service: str, settings: TelemetrySettings, metrics: Metrics) -> None:
+    def __init__(self, service: str, settings: ServiceSettings, metrics: Metrics) -> None:
         self._sdk: Sdk | None = None
         self._pipeline: Pipeline | None = None
         self.tracer = Tracer()

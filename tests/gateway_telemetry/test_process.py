@@ -184,9 +184,8 @@ def run(settings, *arguments):
 def test_the_readme_documents_every_setting():
     readme = (Path(PROJECT) / "observability/gateway/README.md").read_text()
     for name, field in GatewaySettings.model_fields.items():
-        if name != "otel_traces_sampler_arg":  # of the services; nginx decides here
-            default = "" if field.is_required() or field.default is None else field.default
-            assert f"| `{name.upper()}` | {default} |" in readme, name
+        default = "" if field.is_required() or field.default is None else field.default
+        assert f"| `{name.upper()}` | {default} |" in readme, name
 
 
 def test_the_image_shares_its_layers_with_the_services():

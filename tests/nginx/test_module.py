@@ -10,7 +10,7 @@ import shutil
 import subprocess
 
 import pytest
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import StatusCode
 
 from local import nginx
 from observability.gateway.line import Line, Vocabulary
@@ -175,10 +175,11 @@ def test_through_the_collector_its_span_is_that_of_the_log(gateway, collector, b
     given = line["otel"]
     collector.send_spans(as_the_module_sends(line, target, method), service="nginx")
     (sent,) = eventually(backends.spans)
-    expected = span_of(Line.model_validate(line), Vocabulary.of(ROUTES), Resource({}))
+    parsed = Line.model_validate(line)
+    expected = span_of(parsed, parsed.recorded(), Vocabulary.of(ROUTES))
     assert given["trace"] == "on"
     assert (sent.name, values(sent.attributes)) == (expected.name, expected.attributes)
-    assert (sent.status.code == 2) == (not expected.status.is_unset)
+    assert (sent.status.code == 2) == (expected.status is StatusCode.ERROR)
     assert sent.trace_state == ""
     assert "c4n4ry" not in str(sent)
 
