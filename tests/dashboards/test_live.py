@@ -99,10 +99,15 @@ def test_the_variable_offers_every_service(backends, others):
 
 @pytest.mark.parametrize("query", list(of_annotations({"overview": BOARDS["overview"]})), ids=str)
 def test_an_annotation_marks_what_happened_and_nothing_else(backends, others, patience, query):
-    happened = query.place.endswith((" starts", " load runs"))
+    allowed = {
+        "starts": {None},
+        "load runs": {None},
+        "faults": {"no series"},
+        "pages": {None, "no series"},  # on a busy machine orders may be slow enough for one
+    }[query.place.partition(": annotation ")[2]]
 
     def fault():
-        faults = {one.fault(query) for one in (backends, others)}
-        return None if faults == ({None} if happened else {"no series"}) else str(faults)
+        found = {one.fault(query) for one in (backends, others)}
+        return None if found <= allowed else str(found)
 
     patience(fault)
