@@ -39,7 +39,8 @@ class Load:
             yield process
         finally:
             process.kill()
-            process.communicate()
+            logs = [log.read_text() for log in self.folder.glob("latest/locust.log")]
+            print(process.communicate()[0], *logs)  # noqa: T201  # pytest shows it when the test has failed
 
     @property
     def targets(self):
@@ -100,7 +101,7 @@ def test_ctrl_c_ends_all_processes_with_the_report_and_the_books(load):
     with load.running(
         "--processes", 2, "--users", 4, "--seconds", 100, "--think-seconds", 0, "--mix", "order=1"
     ) as process:
-        eventually(lambda: len(load.told()) > 5 if load.latest.exists() else False, 30, pause=0.1)
+        eventually(lambda: len(load.told()) > 5 if load.latest.exists() else False, 60, pause=0.1)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -114,7 +115,7 @@ def test_ctrl_c_ends_all_processes_with_the_report_and_the_books(load):
 
 def test_a_broken_limit_and_a_lost_order_decide_the_exit_status(load, stack):
     with load.running("--users", 2, "--seconds", 100, "--mix", "order=1", "--min-rate", 1_000_000) as process:
-        told = eventually(lambda: load.latest.exists() and load.told(), 30, pause=0.1)
+        told = eventually(lambda: load.latest.exists() and load.told(), 60, pause=0.1)
         lost = f"DELETE FROM orders.orders WHERE id = {told[0].order_id} RETURNING payment_id"
         [(payment,)] = stack.query(lost)
         stack.query(f"DELETE FROM payments.payments WHERE id = {payment} RETURNING id")
