@@ -185,8 +185,8 @@ class Encoder:
         if parent is not None:
             pieces += b"\x22\x08", parent.span_id.to_bytes(8, "big")
         for name, value in span.attributes.items():
-            hashable: Any = tuple(value) if isinstance(value, list) else value
-            pieces.append(attribute(name, hashable, hashable.__class__))
+            kind: Any = value.__class__
+            pieces.append((attribute if kind in _REMEMBERED else attribute.__wrapped__)(name, value, kind))
         pieces += [_link(link.context) for link in span.links if link.context.is_valid]
         if span.status is not trace.StatusCode.UNSET:
             pieces.append(b"\x7a\x02\x18" + bytes((span.status.value,)))
@@ -197,6 +197,7 @@ class Encoder:
 
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<BBI")
+_REMEMBERED = frozenset({str, int, bool, float})  # of a list, equal ones may have elements of different kinds
 _LOCAL, _REMOTE = 0x100, 0x300  # "is known whether remote", and "is"
 
 
