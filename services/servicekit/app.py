@@ -242,6 +242,10 @@ def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) ->
 
     @blueprint.get("/metrics")
     def expose() -> Response:
+        if not metrics.enabled:
+            return errors.problem_response(
+                HTTPStatus.NOT_FOUND, "no-metrics", "No metrics", "OTEL_METRICS_EXPORTER is none: nothing is measured."
+            )
         body, content_type = metrics.expose(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
 

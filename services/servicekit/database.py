@@ -43,7 +43,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings, service: str, metrics: Metrics, tracer: Tracer) -> None:
         self._settings = settings
         self._service = service
-        self._metrics = DatabaseMetrics(metrics.registry)
+        self._metrics = DatabaseMetrics(metrics)
         self._tracer = tracer
         self._attributes = functools.lru_cache(128)(self._describe)
         psycopg2.extensions.set_wait_callback(_wait)

@@ -4,6 +4,8 @@ Names and labels are those of OpenTelemetry's stable HTTP and database semantic 
 Label values are bounded: route templates, known methods, status codes, peers; never an id or a client's text.
 """
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
@@ -31,11 +33,16 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Metrics:
     """The registry of one app, and the metrics that every service has.
 
+    Args:
+        exporter: `none` to measure nothing and expose nothing.
+
     Attributes:
         registry: Where a service registers its own business metrics.
+        enabled: Whether anything is measured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exporter: Literal["prometheus", "none"] = "prometheus") -> None:
+        self.enabled = exporter != "none"
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -70,11 +77,13 @@ class Metrics:
 
     def request_began(self) -> None:
         """Count a request as active."""
-        self._active.inc()
+        if self.enabled:
+            self._active.inc()
 
     def request_left(self) -> None:
         """Count a request as active no more."""
-        self._active.dec()
+        if self.enabled:
+            self._active.dec()
 
     def request_rejected(self) -> None:
         """Count a request that did not get its turn."""
@@ -82,10 +91,13 @@ class Metrics:
 
     def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a served request; method from `known_method`, route a template such as `/orders/{order_id}`."""
-        self._server_duration.observe((method, route, str(status)), seconds, tracing.recorded())
+        if self.enabled:
+            self._server_duration.observe((method, route, str(status)), seconds, tracing.recorded())
 
     def call_ended(self, peer: str, method: str, route: str, status: int | None, seconds: float) -> None:
         """Record a call to another service; `status` is None where no answer came."""
+        if not self.enabled:
+            return
         code = "error" if status is None else str(status)
         self._client_duration.observe((peer, method, route, code), seconds, tracing.recorded())
 
@@ -107,10 +119,12 @@ class DatabaseMetrics:
     """The metrics of a service that has a database.
 
     Args:
-        registry: The service's.
+        metrics: The service's.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        registry = metrics.registry
+        self._enabled = metrics.enabled
         self._query_duration = Histogram(
             "db_client_operation_duration_seconds",
             "Duration of database statements, the wait for a connection not included.",
@@ -133,11 +147,13 @@ class DatabaseMetrics:
 
     def query_ended(self, summary: str, *, ok: bool, seconds: float) -> None:
         """Record a database statement; `summary` is such as `INSERT orders`."""
-        self._query_duration.observe((summary, "ok" if ok else "error"), seconds, tracing.recorded())
+        if self._enabled:
+            self._query_duration.observe((summary, "ok" if ok else "error"), seconds, tracing.recorded())
 
     def connection_taken(self, seconds: float) -> None:
         """Record how long a connection was waited for."""
-        self._pool_wait.observe((), seconds, tracing.recorded())
+        if self._enabled:
+            self._pool_wait.observe((), seconds, tracing.recorded())
 
     def connection_missed(self) -> None:
         """Count a wait for a connection that ended without one."""

@@ -103,7 +103,7 @@ def sample_app(  # noqa: C901
             return {"pid": database.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid")["pid"]}
 
     settings = settings or ServiceSettings()
-    metrics = metrics or Metrics()
+    metrics = metrics or Metrics(settings.otel_metrics_exporter)
     return create_service(
         "sample",
         settings,
@@ -145,7 +145,8 @@ def create_app():
         thread.join()
         return {}
 
-    settings, metrics = load(ServiceSettings), Metrics()
+    settings = load(ServiceSettings)
+    metrics = Metrics(settings.otel_metrics_exporter)
     telemetry = Telemetry("sample", settings, metrics)
     return sample_app(
         extra=[routes], settings=settings, metrics=metrics, telemetry=telemetry, tasks=[_Goodbye(telemetry.tracer)]

@@ -6,11 +6,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from servicekit.config import ServiceSettings
+from servicekit.config import DatabaseSettings, ServiceSettings
+from servicekit.database import Database
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
 from servicekit.tracing import Tracer
-from tests.fixtures.services import eventually
+from tests.fixtures.services import database_settings, eventually
 from tests.servicekit.sample import sample_app
 
 COUNT = "http_server_request_duration_seconds_count"
@@ -133,3 +134,31 @@ def test_two_apps_in_one_process_count_apart(serve):
     first.get("/notes/7")
     assert first.metric(COUNT, http_route="/notes/{note_id}") == 1
     assert second.metric(COUNT, http_route="/notes/{note_id}") == 0
+
+
+def test_switched_off_nothing_is_measured_and_who_asks_is_told_why(serve, peer, database):
+    settings = ServiceSettings(otel_metrics_exporter="none")
+    metrics = Metrics(settings.otel_metrics_exporter)
+    things = peer()
+    things.expect_request("/things/7").respond_with_json({})
+    where = DatabaseSettings(**database_settings(database, "users_app"))
+    client = serve(
+        sample_app(
+            settings=settings,
+            metrics=metrics,
+            peer=ServiceClient("things", things.root, metrics, Tracer(), timeout_seconds=1.0),
+            database=Database(where, "sample", metrics, Tracer()),
+        )
+    )
+    before = _counted(metrics)
+    for path in ("/notes/7", "/calls/7", "/rows/0"):
+        assert client.get(path).status_code == 200
+    assert _counted(metrics) == before
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
+    assert "OTEL_METRICS_EXPORTER" in answer.json()["detail"]
+
+
+def _counted(metrics):
+    families = [family for family in metrics.registry.collect() if family.name.startswith(("http_", "db_client_op"))]
+    return [sample for family in families for sample in family.samples]

@@ -37,7 +37,7 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(OrderSettings)
-    metrics = Metrics()
+    metrics = Metrics(settings.otel_metrics_exporter)
     telemetry = Telemetry(SERVICE, settings, metrics)
     tracer = telemetry.tracer
     signals = Signals(metrics, tracer)

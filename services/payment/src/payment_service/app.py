@@ -33,7 +33,7 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(PaymentSettings)
-    metrics = Metrics()
+    metrics = Metrics(settings.otel_metrics_exporter)
     telemetry = Telemetry(SERVICE, settings, metrics)
     tracer = telemetry.tracer
     database = Database(settings, SERVICE, metrics, tracer)
