@@ -14,7 +14,7 @@ from tests.conformance.conftest import real_loki  # noqa: F401  # a fixture
 from tests.fixtures.services import Client, eventually
 from tests.fixtures.stack import LocalStack
 
-PATIENCE = "2s"
+PATIENCE = "6s"
 """What ALERT_FOR makes of the minutes that a fault has to last."""
 
 
@@ -131,12 +131,24 @@ class Saboteur:
     @contextlib.contextmanager
     def nonsense_in_the_access_log(self):
         """A line that should be a request, every second."""
+        with self._written('{"service": "nginx", "event": "request.completed", "status": "many"}', 1):
+            yield
+
+    @contextlib.contextmanager
+    def flood_of_requests(self):
+        """A last request that is logged again and again: more spans than a frozen backend is offered in its time."""
+        lines = (self._shop.run_dir / "logs" / "nginx.log").read_text().splitlines()
+        with self._written(next(line for line in reversed(lines) if '"request.completed"' in line), 800):
+            yield
+
+    @contextlib.contextmanager
+    def _written(self, line, times):
         stopping = threading.Event()
 
         def write():
             while not stopping.wait(1):
                 with (self._shop.run_dir / "logs" / "nginx.log").open("a") as log:
-                    log.write('{"service": "nginx", "event": "request.completed", "status": "many"}\n')
+                    log.write(f"{line}\n" * times)
 
         thread = threading.Thread(target=write, daemon=True)
         thread.start()
