@@ -21,13 +21,18 @@ EXPORTED = "otel_sdk_exporter_span_exported_total"
 CLASSES = ("timeout", "unavailable", "rejected", "shutdown", "_OTHER")
 
 
+@pytest.fixture(params=["lean", "sdk"])
+def tracing(request):
+    """What makes the spans."""
+    return request.param
+
+
 @pytest.fixture
 def start(serve):
     """`start(endpoint)`: a client of a sample service that sends its spans there."""
 
-    def run(endpoint):
-        settings = ServiceSettings(otel_exporter_otlp_endpoint=endpoint)
-        return serve(sample_app(settings=settings))
+    def run(endpoint, **settings):
+        return serve(sample_app(settings=ServiceSettings(otel_exporter_otlp_endpoint=endpoint, **settings)))
 
     return run
 
@@ -59,8 +64,8 @@ def test_all_counters_are_there_at_0_from_the_start(start, collector):
     assert "otel_sdk_processor_span_queue_size 0.0" in text
 
 
-def test_what_was_sent_is_counted_and_comes_within_a_second(start, collector):
-    client = start(collector.endpoint)
+def test_what_was_sent_is_counted_and_comes_within_a_second(start, collector, tracing):
+    client = start(collector.endpoint, tracing=tracing)
     client.get("/notes/7")
     started = time.monotonic()
     collector.one("GET /notes/{note_id}")
@@ -150,16 +155,22 @@ def test_spans_that_a_backend_refuses_of_a_batch_it_takes_are_lost(start, collec
     eventually(lambda: client.metric(EXPORTED, error_type="") >= 1)
 
 
-def test_nothing_that_stays_here_waits_in_the_queue(start, collector, monkeypatch):
+def test_nothing_of_the_clients_waits_in_the_queue(start, collector, monkeypatch, tracing):
     queued = []
     monkeypatch.setattr(BatchProcessor, "emit", lambda _self, span: queued.append(span))
-    start(collector.endpoint).get("/notes/7?q=canary", headers={"User-Agent": "canary"})
+    start(collector.endpoint, tracing=tracing).get("/notes/7?q=canary", headers={"User-Agent": "canary"})
     (span,) = eventually(lambda: queued)
     assert set(span.attributes) <= exporting.ATTRIBUTES
 
 
-def test_the_last_spans_are_sent_before_the_end(collector):
-    telemetry = Telemetry("sample", ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint), Metrics())
+@pytest.fixture
+def telemetry(collector, tracing):
+    """A service's, without a service."""
+    settings = ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint, tracing=tracing)
+    return Telemetry("sample", settings, Metrics())
+
+
+def test_the_last_spans_are_sent_before_the_end(telemetry, collector):
     for _ in range(700):
         with telemetry.tracer.root("work", {}):
             pass
@@ -167,8 +178,7 @@ def test_the_last_spans_are_sent_before_the_end(collector):
     assert len(collector.spans) == 700
 
 
-def test_an_attribute_that_nobody_declared_stays_here(collector):
-    telemetry = Telemetry("sample", ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint), Metrics())
+def test_an_attribute_that_nobody_declared_stays_here(telemetry, collector):
     with telemetry.tracer.root("work", {"shop.order.id": 7, "user.email": "canary"}) as span:
         span.set("enduser.id", "canary")
     telemetry.shutdown()

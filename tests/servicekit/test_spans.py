@@ -1,4 +1,8 @@
-"""What leaves a service as spans, as a collector sees it: names, kinds, parents and attributes, and nothing else."""
+"""What leaves a service as spans, as a collector sees it: names, kinds, parents and attributes, and nothing else.
+
+Each test holds for both of what makes spans: servicekit's own tracer, and OpenTelemetry's SDK with its Flask
+instrumentation.
+"""
 
 import re
 import time
@@ -19,12 +23,18 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
 
+@pytest.fixture(params=["lean", "sdk"])
+def tracing(request):
+    """What makes the spans."""
+    return request.param
+
+
 @pytest.fixture
-def start(serve, collector, database):
+def start(serve, collector, database, tracing):
     """A sample service whose spans go to the collector: `start(peer_root=..., **settings)` gives a client of it."""
 
     def run(peer_root=None, extra=(), **settings):
-        settings = ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint, **settings)
+        settings = ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint, tracing=tracing, **settings)
         metrics = Metrics()
         telemetry = Telemetry("sample", settings, metrics)
         peer = peer_root and ServiceClient("things", peer_root, metrics, telemetry.tracer, timeout_seconds=0.3)
@@ -286,3 +296,12 @@ def test_log_lines_exemplars_and_errors_carry_the_ids_of_the_requests_span(clien
     metrics = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}).text
     assert f'trace_id="{span.trace_id}"' in metrics
     assert f'span_id="{span.span_id}"' in metrics
+
+
+SCOPES = {"lean": {"servicekit"}, "sdk": {"servicekit", "opentelemetry.instrumentation.flask"}}
+
+
+def test_the_setting_chooses_what_makes_them(client, collector, tracing):
+    client.get("/rows/0")
+    collector.one("GET /rows/{seconds}")
+    assert {span.scope for span in collector.settled()} == SCOPES[tracing]
