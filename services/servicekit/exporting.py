@@ -1,18 +1,19 @@
 """Sends spans by OTLP/HTTP: from a bounded queue, in bounded time, counting what was lost.
 
-Telemetry must not hurt the shop. What the queue cannot take is dropped, oldest first; what the backend does not take
-is lost, and it gets two seconds to be connected to and two for each part of its answer; both are counted. A service
-ends without waiting for a backend that hangs, and says what was lost by that.
+Telemetry must not hurt the shop. What the queue cannot take is dropped, oldest first; what the backend has not taken
+after two seconds is lost; both are counted. A service ends without waiting for a backend that hangs, and says what was
+lost by that.
 """
 
+import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any
 
-import requests
 from google.protobuf.message import DecodeError
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from httptools import HttpParserError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 # Not public, but BatchSpanProcessor is a shell around it that hides what is needed: where to count what is dropped,
@@ -21,11 +22,12 @@ from opentelemetry.sdk._shared_internal import BatchProcessor
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from servicekit import logs
+from servicekit.wire import Connections
 
 DELAY_MS = 200  # somebody who has just placed an order wants to see it
 QUEUE = 2048
 BATCH = 512
-EXPORT_SECONDS = 2.0  # for one batch, retries included; a backend that answers by drops may take longer
+EXPORT_SECONDS = 2.0  # for one batch, retries included
 SHUTDOWN_MS = 1500
 _REMIND_SECONDS = 60.0
 
@@ -144,32 +146,18 @@ _TIMEOUT, _UNAVAILABLE, _REJECTED, _SHUTDOWN, _OTHER = _FAILURES = (
 )
 
 
-class _Session(requests.Session):
-    """Remembers how the last request failed: OpenTelemetry's exporter says no more than that it did.
+_AGAIN = frozenset({429, 502, 503, 504})
+"""The statuses that OTLP says to try again."""
 
-    Attributes:
-        failure: The class of its failure; of one that succeeded, nothing that counts.
-        refused: How many spans the backend refused of a request that it took.
-    """
+_PAUSE_SECONDS = 0.5  # before another try, unless the backend names its own
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False  # no proxy, no .netrc: as the shop's other clients
-        self.failure = ""
-        self.refused = 0
 
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        self.failure, self.refused = _UNAVAILABLE, 0
-        try:
-            response = super().request(*args, **kwargs)
-        except requests.Timeout:
-            self.failure = _TIMEOUT
-            raise
-        if response.status_code < 500 and response.status_code != 429:  # noqa: PLR2004  # 429: come again later
-            self.failure = _REJECTED  # unless it succeeded, when nobody asks
-        if response.ok and response.content:
-            self.refused = _refused(response.content)
-        return response
+_HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+
+
+def _compressed(body: bytes) -> bytes:
+    packer = zlib.compressobj(level=1, wbits=31)  # gzip; higher levels take longer than what they save is worth
+    return packer.compress(body) + packer.flush()
 
 
 def _refused(answer: bytes) -> int:
@@ -183,10 +171,10 @@ class _Exporter:
     def __init__(self, endpoint: str, counts: _Counts, encode: Callable[[Sequence[Any]], bytes]) -> None:
         self._counts = counts
         self._encode = encode
-        self._session = _Session()
-        self._otlp = OTLPSpanExporter(
-            f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS, compression=Compression.Gzip, session=self._session
+        self._connections = Connections(
+            endpoint, most=1, wait_seconds=0, connect_seconds=EXPORT_SECONDS, answer_seconds=EXPORT_SECONDS
         )
+        self._ending = threading.Event()
         self._lost = 0
         self._told_at = -_REMIND_SECONDS
         self._told = False
@@ -194,19 +182,40 @@ class _Exporter:
         self._given_up = False
 
     def export(self, spans: Sequence[Any]) -> None:
-        self._session.failure, self._session.refused = _OTHER, 0
         self._in_hand = len(spans)
-        succeeded = False
+        failure, refused = _OTHER, 0
         try:
-            # Its compression, retries and time limit, without its encoding.
-            succeeded = self._otlp._client.export(self._encode(spans)).success  # noqa: SLF001
+            failure, refused = self._send(_compressed(self._encode(spans)))
         finally:
             self._in_hand = 0
             if not self._given_up:
-                self._count(len(spans), "" if succeeded else self._session.failure)
+                self._count(len(spans), failure, refused)
+
+    def _send(self, body: bytes) -> tuple[str, int]:
+        """Send a batch, again if that may help and there is time; say how it failed, and how many were refused."""
+        end = time.monotonic() + EXPORT_SECONDS
+        reconnected = False
+        while True:
+            try:
+                answer = self._connections.request("POST", "/v1/traces", _HEADERS, body)
+            except TimeoutError:
+                return _TIMEOUT, 0
+            except (OSError, HttpParserError):
+                if reconnected:
+                    return _UNAVAILABLE, 0
+                reconnected = True  # a kept connection may have been closed just now
+                continue
+            if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                return "", _refused(answer.body)
+            if answer.status not in _AGAIN:
+                return _UNAVAILABLE if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _REJECTED, 0
+            pause = float(answer.retry_after) if answer.retry_after.isdigit() else _PAUSE_SECONDS
+            if time.monotonic() + pause >= end or self._ending.wait(pause):
+                return _UNAVAILABLE, 0
 
     def shutdown(self) -> None:
-        self._otlp.shutdown()  # type: ignore[no-untyped-call]
+        self._ending.set()
+        self._connections.close()
 
     def give_up(self, waiting: int) -> None:
         """Count and tell what nobody will send: what waits, and what the backend has not answered."""
@@ -216,8 +225,8 @@ class _Exporter:
             self._told_at = -_REMIND_SECONDS
             self._tell(_SHUTDOWN, lost)
 
-    def _count(self, count: int, failure: str) -> None:
-        lost = count if failure else min(self._session.refused, count)
+    def _count(self, count: int, failure: str, refused: int) -> None:
+        lost = count if failure else min(refused, count)
         if lost:
             self._counts.exported(lost, failure or _REJECTED)
             self._tell(failure or _REJECTED, lost)

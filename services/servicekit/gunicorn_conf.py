@@ -68,12 +68,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().handle_exit(sig, frame)
         os.eventfd_write(self._stopping, 1)
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End at once: the process waits for its threads, and these for no next request."""
+        os.eventfd_write(self._stopping, 1)
+        super().handle_quit(sig, frame)
+
     def handle(self, conn: Any) -> Any:
         """Serve a connection, in a thread of the pool; see gunicorn's for what comes back."""
         while True:
             kept = super().handle(conn)
-            # With nearly as many connections as threads, somebody has to wait for requests on all of them at once.
-            if kept is not True or self.nr_conns > self.cfg.threads - _SPARE_THREADS:
+            # With more connections than that, the main thread waits for requests on all of them at once.
+            if kept is not True or self.nr_conns > _STAYING_THREADS:
                 return kept
             if not conn.parser.unreader.buf.getvalue() and not self._next_request(conn):
                 return self.alive is False  # when stopping, the main thread ends it; idle for too long, it is closed
@@ -118,8 +123,10 @@ backlog = 128  # connections that wait for a thread; more is refused, and soon, 
 workers = 1
 worker_class = Worker
 # A thread for each request that works or waits for its turn (servicekit.app decides which), and some for the probes.
+# Those that stay with an idle connection come on top, or there would be none left to do the work of others.
 _SPARE_THREADS = 4
-threads = _settings.threads + _settings.queue_length + _SPARE_THREADS
+_STAYING_THREADS = 100
+threads = _settings.threads + _settings.queue_length + _SPARE_THREADS + _STAYING_THREADS
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
 control_socket_disable = True  # it would be written under $HOME
 keepalive = 75  # longer than the callers' idle connections live, so that they close first

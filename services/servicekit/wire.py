@@ -32,6 +32,7 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+    retry_after: str
 
 
 class Connections:
@@ -130,8 +131,13 @@ class _Reader:
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
         self.body = b""
+        self.retry_after = b""
         self.whole = False
         self.keeps = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self.retry_after = value
 
     def on_headers_complete(self) -> None:
         self.keeps = self.parser.should_keep_alive()
@@ -159,7 +165,7 @@ def _exchange(connection: socket.socket, request: bytes, seconds: float) -> tupl
             raise OSError("the answer is too large")
         if not reader.whole and time.monotonic() > end:
             raise AnswerTimeoutError
-    return Answer(reader.parser.get_status_code(), reader.body), reader.keeps
+    return Answer(reader.parser.get_status_code(), reader.body, reader.retry_after.decode("latin-1")), reader.keeps
 
 
 def _readable(connection: socket.socket) -> bool:

@@ -73,7 +73,7 @@ def test_what_was_sent_is_counted_and_comes_within_a_second(start, collector, tr
     assert eventually(lambda: client.metric(EXPORTED, error_type="")) == 1
     assert client.metric(PROCESSED, error_type="") == 1
     headers = collector.headers[0]
-    assert (headers["Content-Encoding"], headers["content-type"]) == ("gzip", "application/x-protobuf")
+    assert (headers["Content-Encoding"], headers["Content-Type"]) == ("gzip", "application/x-protobuf")
 
 
 @pytest.mark.parametrize(
