@@ -136,6 +136,10 @@ def create_app():
             time.sleep(0.01)
         return {"finished": True}
 
+    @routes.get("/thread")
+    def thread():
+        return {"thread": threading.get_ident()}
+
     @routes.get("/prints")
     def prints():
         print("to stdout")  # noqa: T201

@@ -334,3 +334,85 @@ def test_what_it_cannot_take_on_is_refused_at_once_and_probes_are_answered_all_t
     assert refused.json()["type"] == "urn:shop:problem:overloaded"
     assert server.client.metric("http_server_requests_rejected_total") == 2
     assert server.client.get("/notes/").status_code == 200
+
+
+def _connections(server, count):
+    """So many connections that are kept."""
+    sessions = [Client(server.client.root) for _ in range(count)]
+    for session in sessions:
+        session.session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1))
+    return sessions
+
+
+def test_a_thread_stays_with_its_connection(start):
+    server = start(SAMPLE)
+    eventually(server.is_up, 20)
+    turns = _connections(server, 3)
+    in_turn = [[one.get("/thread").json()["thread"] for one in turns] for _ in range(5)]
+    assert in_turn == [in_turn[0]] * 5
+    assert len(set(in_turn[0])) == 3
+
+
+def test_more_connections_than_threads_are_all_served(start):
+    server = start(SAMPLE, THREADS="1", QUEUE_LENGTH="0")
+    eventually(server.is_up, 20)
+    idle = _connections(server, 150)
+    for _ in range(2):
+        for one in idle:
+            answer = one.get("/notes/7")
+            assert answer.status_code == 200
+            assert answer.elapsed.total_seconds() < 3
+    assert server.client.metric("http_server_requests_rejected_total") == 0
+    for one in idle:
+        one.session.close()
+
+
+def test_idle_connections_leave_threads_for_requests_and_probes(start, tmp_path):
+    server = start(SAMPLE, MARKS_DIR=str(tmp_path), THREADS="2", QUEUE_LENGTH="4", QUEUE_WAIT_SECONDS="10")
+    eventually(server.is_up, 20)
+    idle = _connections(server, 6)
+    assert [one.get("/notes/7").status_code for one in idle] == [200] * 6
+    busy = _connections(server, 6)
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        slow = [pool.submit(one.get, "/slow") for one in busy]
+        eventually(lambda: server.client.metric("http_server_active_requests") >= 6 + 1)
+        assert server.client.get("/healthz").elapsed.total_seconds() < 1
+        (tmp_path / "go").touch()
+        assert {one.result().status_code for one in slow} == {200}
+
+
+@pytest.mark.parametrize(
+    ("order", "seconds"), [(signal.SIGTERM, 6), (signal.SIGINT, 4), (signal.SIGQUIT, 4)], ids=["TERM", "INT", "QUIT"]
+)
+def test_an_idle_connection_holds_up_no_end(start, order, seconds):
+    server = start(SAMPLE)
+    eventually(server.is_up, 20)
+    with socket.create_connection(("127.0.0.1", int(server.client.root.rpartition(":")[2])), timeout=10) as connection:
+        assert _asked(connection).startswith(b"HTTP/1.1 200")
+        server.process.send_signal(order)
+        assert server.process.wait(seconds) == 0
+        assert connection.recv(65536) == b""
+
+
+def test_a_request_on_a_kept_connection_is_served_while_it_ends(start):
+    server = start(SAMPLE)
+    eventually(server.is_up, 20)
+    with socket.create_connection(("127.0.0.1", int(server.client.root.rpartition(":")[2])), timeout=10) as connection:
+        assert b"Connection: keep-alive" in _asked(connection)
+        server.process.terminate()
+        eventually(lambda: "Handling signal: term" in server.output)
+        answer = _asked(connection)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"Connection: close" in answer
+    assert server.process.wait(6) == 0
+
+
+def _asked(connection):
+    """The answer to a request on this connection."""
+    connection.sendall(b"GET /notes/7 HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b'{"id":7}\n'):
+        got = connection.recv(65536)
+        assert got, answer
+        answer += got
+    return answer
