@@ -77,6 +77,20 @@ def test_the_configuration_is_written_anew_each_time(tmp_path):
     ]
 
 
+def test_alerts_are_as_patient_as_alert_for_says(tmp_path, monkeypatch):
+    def patience(wish):
+        monkeypatch.setenv("ALERT_FOR", wish)
+        prometheus.render(tmp_path, {})
+        return {
+            line.split()[1] for line in (tmp_path / "rules" / "alerts.yml").read_text().splitlines() if " for: " in line
+        }
+
+    assert patience("") == {"30s", "1m"}
+    assert patience("5s") == {"5s"}
+    with pytest.raises(LocalError, match="ALERT_FOR must be a duration such as 5s, not 'soon'"):
+        patience("soon")
+
+
 def test_where_there_is_none_it_says_what_to_do(no_programs):
     with pytest.raises(LocalError, match="prometheus is not installed: install it with your package manager"):
         prometheus.find()
