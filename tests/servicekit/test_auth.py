@@ -5,7 +5,9 @@ import hmac
 import json
 import threading
 import time
+from types import SimpleNamespace
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -197,3 +199,69 @@ def test_a_jwks_without_a_usable_key_is_503_and_no_fault_of_the_token(client_of,
     server = peer()
     server.expect_request("/auth/.well-known/jwks.json").respond_with_json(jwks)
     assert client_of(server.root).get("/whoami", signer.token()).status_code == 503
+
+
+@pytest.fixture
+def authenticator(signer):
+    """One whose published keys the test decides on."""
+    published = {signer.kid: signer.key.public_key()}
+    made = Authenticator(SimpleNamespace(key=published.get), TokenSettings())
+    made.published = published
+    return made
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """The tokens whose signatures were checked."""
+    tokens = []
+    real = jwt.decode
+    monkeypatch.setattr(
+        jwt, "decode", lambda token, *args, **kwargs: tokens.append(token) or real(token, *args, **kwargs)
+    )
+    return tokens
+
+
+def test_a_tokens_signature_is_checked_once(authenticator, signer, checked):
+    token, other = signer.token(7), signer.token(8)
+    said = [authenticator.verify(token) for _ in range(3)]
+    assert (said[0][0].user_id, said) == (7, [said[0]] * 3)
+    assert authenticator.verify(other)[0].user_id == 8
+    assert checked == [token, other]
+
+
+def test_a_known_token_is_refused_once_it_has_expired(authenticator, signer, checked):
+    token = signer.token(exp=int(time.time()) + 2)
+    assert authenticator.verify(token) == authenticator.verify(token)
+    assert len(checked) == 1
+
+    def refused():
+        try:
+            authenticator.verify(token)
+        except auth.Unauthenticated:
+            return True
+        return False
+
+    eventually(refused, 4)
+
+
+def test_a_known_token_is_refused_when_its_key_is_published_no_more(authenticator, signer):
+    token = signer.token()
+    authenticator.verify(token)
+    key = authenticator.published.pop(signer.kid)
+    with pytest.raises(auth.Unauthenticated):
+        authenticator.verify(token)
+    authenticator.published[signer.kid] = OTHERS_KEY.public_key()
+    with pytest.raises(auth.Unauthenticated):
+        authenticator.verify(token)
+    authenticator.published[signer.kid] = key
+    assert authenticator.verify(token)
+
+
+def test_a_token_that_was_refused_is_not_remembered_and_those_that_are_are_bounded(authenticator, signer, monkeypatch):
+    monkeypatch.setattr(auth, "_MOST_VERIFIED", 5)
+    for number in range(1, 13):
+        authenticator.verify(signer.token(number))
+        with pytest.raises(auth.Unauthenticated):
+            authenticator.verify(signer.token(number, exp=int(time.time()) - 1))
+        assert len(authenticator._verified) <= 5
+    assert authenticator.verify(signer.token(1))[0].user_id == 1
