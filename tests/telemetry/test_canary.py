@@ -1,8 +1,10 @@
 """The canary in local mode, and that it would be found."""
 
 import pytest
+from flask import Blueprint, request
 
-from servicekit import exporting
+from servicekit import sdk, telemetry
+from servicekit import tracing as spans
 from servicekit.config import ServiceSettings
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
@@ -37,12 +39,30 @@ def test_a_found_mark_tells_where_it_was_put():
     assert {place for place, _ in marks.found_in("Bearer eyJhbGciOi.x.y")} == {"token"}
 
 
+def nosy():
+    """What a library might come to do: record the request as the client wrote it."""
+    hooks = Blueprint("nosy", __name__)
+
+    @hooks.before_app_request
+    def record():
+        spans.describe(attributes={"url.full": request.url, "user_agent.original": request.user_agent.string})
+
+    return hooks
+
+
+TAKEN_OUT = {"lean": (telemetry, "leaves", lambda _name: True), "sdk": (sdk, "cut", lambda span: span)}
+
+
+@pytest.mark.parametrize("tracing", TAKEN_OUT)
 @pytest.mark.parametrize(("redacted", "found"), [(True, set()), (False, {"path", "query", "user agent"})])
-def test_with_redaction_taken_out_a_request_s_own_words_are_found(serve, collector, monkeypatch, redacted, found):
+def test_with_redaction_taken_out_a_request_s_own_words_are_found(
+    serve, collector, monkeypatch, tracing, redacted, found
+):
     if not redacted:
-        monkeypatch.setattr(exporting, "cut", lambda span: span)
+        monkeypatch.setattr(*TAKEN_OUT[tracing])
     marks = Marks()
-    client = serve(sample_app(settings=ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint)))
+    settings = ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint, tracing=tracing)
+    client = serve(sample_app(settings=settings, extra=[nosy()]))
     client.get(f"/{marks('path')}?q={marks('query')}", headers={"User-Agent": marks("user agent")})
     eventually(lambda: collector.spans)
     sent = b"".join(collector.bodies).decode(errors="replace")
