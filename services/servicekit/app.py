@@ -126,7 +126,11 @@ class _Service(Flask):
         route = incoming.environ[_ROUTE] = route_template(incoming.url_rule)
         try:
             with self._span(incoming, route):
-                response = super().full_dispatch_request()
+                try:
+                    response = super().full_dispatch_request()
+                except Exception as error:  # noqa: BLE001  # what Flask does with it too, but after its span's end
+                    incoming.environ.setdefault(errors.TYPE, type(error).__qualname__)
+                    response = self.handle_exception(error)
                 self._tell(incoming, route, response, time.perf_counter() - started)
                 return response
         finally:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from flask import Blueprint
+from structlog.testing import capture_logs
 
 from servicekit.config import DatabaseSettings, ServiceSettings
 from servicekit.database import Database
@@ -142,9 +143,17 @@ def test_an_exception_that_even_the_error_handlers_miss_leaves_no_message(start,
     def fail(_response):
         raise RuntimeError("canary-message")
 
-    assert start(extra=[broken]).get("/broken").status_code == 500
+    client = start(extra=[broken])
+    with capture_logs() as logged:
+        response = client.get("/broken")
     span = collector.one("GET /broken")
     assert (span.failed, span.message, span.events) == (True, "", [])
+    assert (span.attributes["error.type"], span.attributes["http.response.status_code"]) == ("RuntimeError", 500)
+    # And it is answered, counted and logged as any other.
+    assert (response.status_code, _ids(response)) == (500, (span.trace_id, span.span_id))
+    assert response.json()["trace_id"] == span.trace_id
+    assert client.metric("http_server_request_duration_seconds_count", http_route="/broken") == 1
+    assert [event["status"] for event in logged if event["event"] == "request.completed"] == [500]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/healthz?x=1"])
