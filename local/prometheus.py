@@ -116,7 +116,7 @@ def command(program: Path, conf: Path, data: Path, port: int) -> list[str]:
         f"--web.listen-address=127.0.0.1:{port}",
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=15d",
-        "--storage.tsdb.retention.size=512MB",
+        "--storage.tsdb.retention.size=1GB",
         "--enable-feature=exemplar-storage",
         "--log.format=json",
     )

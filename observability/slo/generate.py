@@ -32,19 +32,12 @@ def rules(specification: dict[str, Any], windows: dict[str, Any]) -> dict[str, A
     groups: list[dict[str, Any]] = []
     for slo in specification["slos"]:
         made = _Slo(specification["service"], specification.get("labels", {}), slo, windows["spec"])
-        for kind, key, group in (
-            ("sli-recordings", "slierror", made.ratios()),
-            ("meta-recordings", "metadata", made.metadata()),
-            ("alerts", "alert", made.alerts()),
+        for kind, group in (
+            ("sli-recordings", made.ratios()),
+            ("meta-recordings", made.metadata()),
+            ("alerts", made.alerts()),
         ):
-            interval = slo.get("interval", {}).get(key)
-            groups.append(
-                {
-                    "name": f"sloth-slo-{kind}-{made.id}",
-                    **({"interval": interval} if interval else {}),
-                    "rules": group,
-                }
-            )
+            groups.append({"name": f"sloth-slo-{kind}-{made.id}", "rules": group})
     return {"groups": groups}
 
 
