@@ -127,6 +127,7 @@ worker_class = Worker
 _SPARE_THREADS = 4
 _STAYING_THREADS = 100
 threads = _settings.threads + _settings.queue_length + _SPARE_THREADS + _STAYING_THREADS
+worker_connections = threads + 1000  # what is more than threads is how many idle ones gunicorn keeps
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
 control_socket_disable = True  # it would be written under $HOME
 keepalive = 75  # longer than the callers' idle connections live, so that they close first

@@ -395,7 +395,8 @@ def test_an_idle_connection_holds_up_no_end(start, order, seconds):
 
 
 def test_a_request_on_a_kept_connection_is_served_while_it_ends(start):
-    server = start(SAMPLE)
+    """With as many threads as there may be: gunicorn keeps none beyond its bound on connections."""
+    server = start(SAMPLE, THREADS="256", QUEUE_LENGTH="1000")
     eventually(server.is_up, 20)
     with socket.create_connection(("127.0.0.1", int(server.client.root.rpartition(":")[2])), timeout=10) as connection:
         assert b"Connection: keep-alive" in _asked(connection)
