@@ -32,12 +32,14 @@ def rules(specification: dict[str, Any], windows: dict[str, Any]) -> dict[str, A
     groups: list[dict[str, Any]] = []
     for slo in specification["slos"]:
         made = _Slo(specification["service"], specification.get("labels", {}), slo, windows["spec"])
-        for kind, group in (
-            ("sli-recordings", made.ratios()),
-            ("meta-recordings", made.metadata()),
-            ("alerts", made.alerts()),
+        for kind, setting, group in (
+            ("sli-recordings", "slierror", made.ratios()),
+            ("meta-recordings", "metadata", made.metadata()),
+            ("alerts", "alert", made.alerts()),
         ):
-            groups.append({"name": f"sloth-slo-{kind}-{made.id}", "rules": group})
+            interval = slo.get("interval", {}).get(setting)
+            head = {"name": f"sloth-slo-{kind}-{made.id}", **({"interval": interval} if interval else {})}
+            groups.append({**head, "rules": group})
     return {"groups": groups}
 
 
