@@ -65,8 +65,8 @@ bench: $(VENV)/ready-local ## measure what telemetry costs, where the shop ends,
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
 	$(PY) -m pytest -m "not slow and not compose" -n 2 --dist loadgroup
 
-test-slow: $(VENV)/ready-dev ## run the slow tests: faults and kills
-	$(PY) -m pytest -m slow
+test-slow: $(VENV)/ready-dev ## run the slow tests: faults, kills, alerts, every query of the dashboards
+	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start the shop in it, and delete it
 	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose --durations 5
