@@ -111,7 +111,7 @@ class _Slo:
             made.append(
                 {
                     "alert": alerting["name"],
-                    "expr": "\nor ignoring (sloth_window)\n".join(pairs),
+                    "expr": "\nor\n".join(pairs),
                     "labels": {
                         "sloth_severity": severity,
                         **alerting.get("labels", {}),
@@ -130,8 +130,11 @@ class _Slo:
         spent = pair["errorBudgetPercent"] / 100
         factor = round(spent * _seconds(self._period) / _seconds(pair["longWindow"]), 10)
         limit = f"({factor:g} * {self._budget:g})"
-        short, long = (f"({self._errors(pair[name])} > {limit})" for name in ("shortWindow", "longWindow"))
-        return f"(\n  {short}\n  and ignoring (sloth_window)\n  {long}\n)"
+        # `without`: the window that is over the limit is no label of the alert, which would end and begin anew with it.
+        short, long = (
+            f"max({self._errors(pair[name])} > {limit}) without (sloth_window)" for name in ("shortWindow", "longWindow")
+        )
+        return f"(\n  {short}\n  and\n  {long}\n)"
 
     def _pairs(self) -> list[tuple[str, dict[str, Any]]]:
         return [

@@ -144,18 +144,14 @@ def test_what_sloths_documentation_shows_is_made_of_its_example():
     assert all(rule["labels"].items() >= LABELS.items() for rule in metadata["rules"])
 
     def over(window, factor):
-        return f"(slo:sli_error:ratio_rate{window}{{{ID}}} > ({factor} * 0.001))"
+        return f"max(slo:sli_error:ratio_rate{window}{{{ID}}} > ({factor} * 0.001)) without (sloth_window)"
 
     def pair(short, long, factor):
-        return f"( {over(short, factor)} and ignoring (sloth_window) {over(long, factor)} )"
+        return f"( {over(short, factor)} and {over(long, factor)} )"
 
     page, ticket = alerts["rules"]
-    assert " ".join(page["expr"].split()) == (
-        f"{pair('5m', '1h', 14.4)} or ignoring (sloth_window) {pair('30m', '6h', 6)}"
-    )
-    assert " ".join(ticket["expr"].split()) == (
-        f"{pair('2h', '1d', 3)} or ignoring (sloth_window) {pair('6h', '3d', 1)}"
-    )
+    assert " ".join(page["expr"].split()) == f"{pair('5m', '1h', 14.4)} or {pair('30m', '6h', 6)}"
+    assert " ".join(ticket["expr"].split()) == f"{pair('2h', '1d', 3)} or {pair('6h', '3d', 1)}"
     assert page["alert"] == ticket["alert"] == "MyServiceHighErrorRate"
     assert page["labels"] == {"category": "availability", "severity": "pageteam", "sloth_severity": "page"}
     assert page["annotations"] == {
