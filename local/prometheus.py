@@ -23,8 +23,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "observability" / "prometheus"
 ALERT_FOR = "ALERT_FOR"
 """The variable that shortens the `for` of all alerts, for tests and for who wants to see one fire: `ALERT_FOR=5s`."""
 
-OLDEST = (2, 26)
-"""The oldest version that will do: the first one that keeps exemplars."""
+OLDEST = (2, 42)
+"""The oldest version that will do: the first one that knows `keep_firing_for`, and Debian 12's."""
 
 
 def find() -> Path:
@@ -74,7 +74,7 @@ def render(conf_dir: Path, targets: Mapping[str, int]) -> Path:
     for rules in sorted((SOURCE / "rules").glob("*.yml")):
         text = rules.read_text(encoding="utf-8")
         if patience:
-            text = re.sub(r"^( +for: ).+$", rf"\g<1>{patience}", text, flags=re.MULTILINE)
+            text = re.sub(r"^( +(?:keep_firing_)?for: ).+$", rf"\g<1>{patience}", text, flags=re.MULTILINE)
         (conf_dir / "rules" / rules.name).write_text(text, encoding="utf-8")
     groups = [
         {"targets": [f"127.0.0.1:{port}"], "labels": {"job": job, "service_name": job}} for job, port in targets.items()

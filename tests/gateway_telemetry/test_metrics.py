@@ -120,6 +120,9 @@ def test_all_that_is_counted_begins_at_zero():
         0,
     ]
     assert counted.value(UPSTREAM, peer_service="payment-service") == 0
+    assert [counted.value(COUNT, **labels(status=status)) for status in ("201", "202", "402", "500", "503")] == [0] * 5
+    login = [labels(route="/auth/login", status=status) for status in ("200", "401", "502", "504")]
+    assert [counted.value(COUNT, **one) for one in login] == [0] * 4
 
 
 def test_the_delay_is_that_of_the_newest_line():
@@ -166,15 +169,18 @@ def test_metrics_do_not_wait_for_a_queue_that_stays_full():
 def test_buckets_are_those_of_the_services():
     counted = Counted()
     counted.lines(access_line())
-    names = {"http_server_request_duration_seconds_bucket", "gateway_upstream_duration_seconds_bucket"}
+    names = {
+        "http_server_request_duration_seconds_bucket": labels(),
+        "gateway_upstream_duration_seconds_bucket": {"peer_service": "order-service"},
+    }
     bounds = {
         name: [
             sample.labels["le"]
             for family in counted.registry.collect()
             for sample in family.samples
-            if sample.name == name and sample.labels.get("peer_service", "order-service") == "order-service"
+            if sample.name == name and sample.labels.items() >= of.items()
         ]
-        for name in names
+        for name, of in names.items()
     }
     assert len({tuple(found) for found in bounds.values()}) == 1
     assert all(re.fullmatch(r"[0-9.]+|\+Inf", bound) for found in bounds.values() for bound in found)

@@ -35,6 +35,13 @@ def test_a_page_says_what_is_needed_at_three_in_the_morning(name):
     assert len((FOLDER / f"{name}.md").read_text().splitlines()) < 90
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name.endswith("Burn")])
+def test_a_budget_that_burns_is_over_by_its_burn_rate(name):
+    over = sections(name)["How to know it is over"]
+    assert "burn rate is under 1" in over
+    assert re.findall(r"```promql\n(\S+)\{", over) == ["slo:current_burn_rate:ratio"]
+
+
 @pytest.mark.parametrize("page", [*PAGES, "README"])
 def test_where_a_page_leads_to_exists(page):
     text = (FOLDER / f"{page}.md").read_text()
