@@ -9,7 +9,7 @@ from servicekit.histogram import Histogram
 from servicekit.metrics import SECONDS
 
 _PROMISED = {"/orders/": ("201", "202", "402"), "/auth/login": ("200", "401")}
-"""What the SLOs count (observability/slo), with its good answers: there from the start, so that the first failure shows."""
+"""What the SLOs count, with its good answers: there from the start, so that the first failure shows."""
 _FAILED = ("500", "502", "503", "504")
 
 

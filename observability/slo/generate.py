@@ -132,7 +132,8 @@ class _Slo:
         limit = f"({factor:g} * {self._budget:g})"
         # `without`: the window that is over the limit is no label of the alert, which would end and begin anew with it.
         short, long = (
-            f"max({self._errors(pair[name])} > {limit}) without (sloth_window)" for name in ("shortWindow", "longWindow")
+            f"max({self._errors(pair[name])} > {limit}) without (sloth_window)"
+            for name in ("shortWindow", "longWindow")
         )
         return f"(\n  {short}\n  and\n  {long}\n)"
 

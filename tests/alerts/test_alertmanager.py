@@ -188,7 +188,9 @@ def test_services_that_are_down_are_one_message_and_a_page_needs_no_ticket(start
     post(root, alert("OrderLatencyBurn", **slo), alert("OrderLatencyBurn", "ticket", **slo))
     post(root, alert("OrderFreshnessBurn", "ticket", sloth_slo="order-freshness"))
     post(root, alert("ServiceDown", job="user-service"), alert("ServiceDown", job="order-service"))
-    post(root, alert("ErrorSpike", http_route="/orders/"), alert("OrderAvailabilityBurn", sloth_slo="order-availability"))
+    post(
+        root, alert("ErrorSpike", http_route="/orders/"), alert("OrderAvailabilityBurn", sloth_slo="order-availability")
+    )
     assert told_only(receiver, "OrderLatencyBurn", "OrderFreshnessBurn", "ServiceDown")
     messages = {(one["groupLabels"]["alertname"], one["groupLabels"]["severity"]): one for one in receiver.messages}
     assert {one["labels"]["job"] for one in messages["ServiceDown", "page"]["alerts"]} == {
