@@ -66,6 +66,7 @@ class Store(Protocol):
 class Figures:
     """What the writer did and has to do, for metrics."""
 
+    queue_capacity_bytes: int = 0
     queued_bytes: int = 0
     queued_writes: int = 0
     groups: int = 0
@@ -93,12 +94,11 @@ class Database:
         max_age_seconds: float = 24 * 3600,
         queue_bytes: int = 24 * MEGABYTE,
     ) -> None:
-        self.figures = Figures()
+        self.figures = Figures(queue_capacity_bytes=queue_bytes)
         self._path = path
         self._stores: list[Store] = []
         self._max_bytes = max_bytes
         self._max_age = max_age_seconds
-        self._queue_limit = queue_bytes
         self._queue: deque[tuple[Write, int]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -155,7 +155,7 @@ class Database:
             Full: There is no room for it now.
         """
         with self._changed:
-            if self._stopping or (self._queue and self.figures.queued_bytes + size > self._queue_limit):
+            if self._stopping or (self._queue and self.figures.queued_bytes + size > self.figures.queue_capacity_bytes):
                 raise Full
             self._queue.append((write, size))
             self.figures.queued_bytes += size
@@ -165,7 +165,7 @@ class Database:
     @property
     def is_full(self) -> bool:
         """Whether a write would most likely be refused now: reason enough not to prepare one."""
-        return self.figures.queued_bytes > self._queue_limit * _NEARLY_FULL
+        return self.figures.queued_bytes > self.figures.queue_capacity_bytes * _NEARLY_FULL
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Wait until all that was queued is written; say whether that happened in time."""
@@ -289,7 +289,7 @@ class Database:
 
     def _has_enough(self) -> bool:
         """Whether there is so much to write that waiting for more would cost more than it saves."""
-        return self._stopping or self.figures.queued_bytes > self._queue_limit * _ENOUGH
+        return self._stopping or self.figures.queued_bytes > self.figures.queue_capacity_bytes * _ENOUGH
 
     def _write_group(self) -> None:
         """Write what is queued, and what comes meanwhile, as one transaction."""

@@ -77,6 +77,7 @@ class _Figures(Collector):
             ("embedded_log_files", "Files that are followed.", tail.files),
             ("embedded_queue_length", "Accepted requests that wait for the writer.", figures.queued_writes),
             ("embedded_queue_bytes", "Their size.", figures.queued_bytes),
+            ("embedded_queue_capacity_bytes", "How much of them may wait.", figures.queue_capacity_bytes),
             ("embedded_database_bytes", "Size of the database file.", figures.file_bytes),
             ("embedded_database_used_bytes", "How much of it is in use.", figures.used_bytes),
         ):

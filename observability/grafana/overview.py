@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 
+_SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
+
+PARTS = "min by (job) (up)" + "".join(f' or 0 * absent(up{{job="{service}"}})' for service in _SERVICES)
+"""In Docker Compose a container that is gone is in no name server, so that there is no `up` of it: 0, then."""
+
+FIRING = (
+    'label_replace(sum by (alertname, severity) (ALERTS{alertstate="firing"}),'
+    ' "runbook", "docs/runbooks/$1.md", "alertname", "(.+)")'
+    ' or on () label_replace(vector(0), "alertname", "none", "", "")'
+)
+"""ALERTS has no annotations; but a runbook has its alert's name. `on ()`: beside no alert of any labels is there `none`."""
+
+
 def build() -> Dashboard:
     """Make the dashboard."""
     return board(
@@ -21,21 +34,18 @@ def build() -> Dashboard:
         [
             numbers(
                 "Parts",
-                "Does each part answer Prometheus? Of a part with replicas, the worst one.",
-                promql_now("min by (job) (up)", "{{job}}"),
+                "Does each part answer Prometheus? Of a part with replicas, the worst one of those that there are.",
+                promql_now(PARTS, "{{job}}"),
                 unit="none",
                 words={"0": ("DOWN", BAD), "1": ("up", GOOD)},
-                width=16,
+                width=12,
             ),
             rows(
                 "Alerts that fire",
-                "Is anybody called, or about to be? `none` is a good answer.",
-                promql_now(
-                    'sum by (alertname, severity) (ALERTS{alertstate="firing"})'
-                    ' or label_replace(0 * count(up), "alertname", "none", "", "")'
-                ),
-                columns={"alertname": "alert", "severity": "severity", "Value": "how many"},
-                width=8,
+                "Is anybody called, and what is to be done? `none` is a good answer; a runbook is a file of the project.",
+                promql_now(FIRING),
+                columns={"alertname": "alert", "severity": "severity", "Value": "how many", "runbook": "runbook"},
+                width=12,
             ),
             bars(
                 "SLO budget left",

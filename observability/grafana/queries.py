@@ -13,7 +13,7 @@ TRACES = DataSourceRef(type_val="jaeger", uid="jaeger")
 LOGS = DataSourceRef(type_val="loki", uid="loki")
 
 RATE = "$__rate_interval"
-"""At least four scrapes, however far one has zoomed in: a rate needs two points."""
+"""A minute, or more if one looks at a day: four times the data source's `timeInterval`, which is 15 s for that."""
 
 NO_PROBES = 'http_route!~"/healthz|/readyz|/metrics"'
 """What asks a service how it is would make its latency look good."""

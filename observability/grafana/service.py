@@ -82,16 +82,23 @@ def build() -> Dashboard:
                 none="It waits for nobody",
             ),
             graph(
-                "Requests in work, and turned away",
-                "Is it full? It works on 16 at once; what finds no turn within 2 s gets a 503.",
-                promql(f"sum by (instance) (http_server_active_requests{{{_OF}}})", "in work, {{instance}}"),
-                promql(
-                    f"sum by (instance) (rate(http_server_requests_rejected_total{{{_OF}}}[{RATE}]))",
-                    "turned away a second, {{instance}}",
-                ),
+                "Requests in work",
+                "Is it full? It works on 16 at once.",
+                promql(f"sum by (instance) (http_server_active_requests{{{_OF}}})", "{{instance}}"),
                 unit="short",
                 steps=(12, 16),
-                width=8,
+                width=6,
+                none="The gateway does not count these",
+            ),
+            graph(
+                "Requests turned away",
+                "Was it too full? What finds no turn within 2 s gets a 503. Any is too many.",
+                promql(
+                    f"sum by (instance) (rate(http_server_requests_rejected_total{{{_OF}}}[{RATE}]))", "{{instance}}"
+                ),
+                unit="reqps",
+                steps=(0.001, 1),
+                width=6,
                 none="The gateway does not count these",
             ),
             graph(
@@ -100,7 +107,7 @@ def build() -> Dashboard:
                 promql(f"rate(process_cpu_seconds_total{{{_OF}}}[{RATE}])", "{{instance}}"),
                 unit="percentunit",
                 steps=(0.7, 0.9),
-                width=8,
+                width=6,
                 none="The gateway's own is not measured",
             ),
             graph(
@@ -108,7 +115,7 @@ def build() -> Dashboard:
                 "Does it grow without end?",
                 promql(f"process_resident_memory_bytes{{{_OF}}}", "{{instance}}"),
                 unit="bytes",
-                width=8,
+                width=6,
                 none="The gateway's own is not measured",
             ),
             stack(

@@ -70,10 +70,15 @@ def build() -> Dashboard:
             ),
             graph(
                 "Queues on the way",
-                "How much waits to be written? A queue that only grows means a backend that does not take it.",
-                promql("embedded_queue_length", "embedded backend: requests"),
-                promql(f"sum by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}})", "Collector: {{exporter}}"),
-                unit="short",
+                "How full are they? One that only fills means a backend that does not take it; at 100 % nothing more is.",
+                promql("embedded_queue_bytes / embedded_queue_capacity_bytes", "embedded backend"),
+                promql(
+                    f"max by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}}"
+                    f" / otelcol_exporter_queue_capacity{{{_COLLECTOR}}})",
+                    "Collector: {{exporter}}",
+                ),
+                unit="percentunit",
+                steps=(0.5, 0.9),
             ),
             graph(
                 "Refused on the way",
@@ -98,10 +103,16 @@ def build() -> Dashboard:
             ),
             graph(
                 "Delay of the gateway's log",
-                "How old is a line of the gateway's log when its metric and its span are made of it?",
-                promql("max(gateway_log_delay_seconds)", "newest line"),
+                "How old is a line of the gateway's log when its metric and its span are made of it? A gap: nothing was"
+                " read; if the services have requests meanwhile, the log is not followed.",
+                promql(
+                    "max(gateway_log_delay_seconds)"
+                    f' and on () sum(rate(gateway_log_lines_total{{outcome="request"}}[{RATE}])) > 0',
+                    "newest line",
+                ),
                 unit="s",
                 steps=(5, 30),
+                none="Nothing is read",
             ),
             graph(
                 "Time of a scrape",

@@ -5,11 +5,28 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 FOLDER = Path(__file__).parents[2] / "observability" / "grafana" / "dashboards"
 SERVICES = ("auth-service", "nginx", "order-service", "payment-service", "product-service", "user-service")
 
-# What Grafana puts in for its own variables when it shows half an hour at a scrape every 5 s.
-GRAFANAS = {"__rate_interval": "1m", "__interval": "15s", "__range": "5m", "__auto": "1m"}
+
+def of_grafana():
+    """What Grafana puts in for its own variables when it shows half an hour: no point is nearer to the next than that.
+
+    Its documentation: $__rate_interval is max($__interval + scrape interval, 4 * scrape interval), and the scrape interval
+    is the data source's `timeInterval`.
+    """
+    sources = yaml.safe_load((FOLDER.parent / "provisioning" / "datasources" / "datasources.yaml").read_text())
+    [scrape] = [one["jsonData"]["timeInterval"] for one in sources["datasources"] if one["type"] == "prometheus"]
+    seconds = int(scrape.removesuffix("s"))
+    interval = max(seconds, 30 * 60 // MOST_POINTS)
+    rate = max(interval + seconds, 4 * seconds)
+    return {"__rate_interval": f"{rate}s", "__interval": f"{interval}s", "__range": "30m", "__auto": "1m"}
+
+
+MOST_POINTS = 1000  # about a panel's width in pixels
+GRAFANAS = of_grafana()
 
 
 @dataclass(frozen=True)
@@ -58,9 +75,9 @@ def chosen(dashboard):
 
 
 def resolved(text, values):
-    """The text with values for its variables; a variable without one stays, and is a fault."""
+    """The text with values for its variables; a variable without one stays, and is a fault; `$1` is PromQL's."""
     known = {**GRAFANAS, **values}
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: known.get(found[1] or found[2], found[0]), text)
+    return re.sub(r"\$(?:\{(\w+)\}|([a-zA-Z_]\w*))", lambda found: known.get(found[1] or found[2], found[0]), text)
 
 
 def of_panels(boards):

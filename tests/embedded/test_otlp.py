@@ -200,7 +200,7 @@ def test_every_counter_is_there_from_the_start(start_embedded):
         "embedded_database_failed_writes_total",
     ):
         assert f"\n{name} 0.0" in text, name
-    gauges = ("queue_length", "queue_bytes", "database_bytes", "database_used_bytes")
+    gauges = ("queue_length", "queue_bytes", "queue_capacity_bytes", "database_bytes", "database_used_bytes")
     for name in ("embedded_database_commits_total", *(f"embedded_{gauge}" for gauge in gauges)):
         assert f"\n{name} " in text, name
     assert "\nprocess_resident_memory_bytes " in text
