@@ -70,7 +70,7 @@ def build() -> Dashboard:
             ),
             graph(
                 "Queues on the way",
-                "How full are they? One that only fills means a backend that does not take it; at 100 % nothing more is.",
+                "How full are they? One that only fills: a backend does not take it; at 100 % nothing more is taken.",
                 promql("embedded_queue_bytes / embedded_queue_capacity_bytes", "embedded backend"),
                 promql(
                     f"max by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}}"

@@ -14,8 +14,8 @@ SERVICES = ("auth-service", "nginx", "order-service", "payment-service", "produc
 def of_grafana():
     """What Grafana puts in for its own variables when it shows half an hour: no point is nearer to the next than that.
 
-    Its documentation: $__rate_interval is max($__interval + scrape interval, 4 * scrape interval), and the scrape interval
-    is the data source's `timeInterval`.
+    Its documentation: $__rate_interval is max($__interval + scrape interval, 4 * scrape interval), and the scrape
+    interval is the data source's `timeInterval`.
     """
     sources = yaml.safe_load((FOLDER.parent / "provisioning" / "datasources" / "datasources.yaml").read_text())
     [scrape] = [one["jsonData"]["timeInterval"] for one in sources["datasources"] if one["type"] == "prometheus"]
