@@ -23,7 +23,7 @@ FIRING = (
     ' "runbook", "docs/runbooks/$1.md", "alertname", "(.+)")'
     ' or on () label_replace(vector(0), "alertname", "none", "", "")'
 )
-"""ALERTS has no annotations; but a runbook has its alert's name. `on ()`: `none` stands beside no alert of any labels."""
+"""ALERTS has no annotations, but a runbook has its alert's name. `on ()`: no `none` beside an alert, whatever its labels."""
 
 
 def build() -> Dashboard:
@@ -42,7 +42,7 @@ def build() -> Dashboard:
             ),
             rows(
                 "Alerts that fire",
-                "Is anybody called, and what is to be done? `none` is a good answer; a runbook is a file of this project.",
+                "Is anybody called, and what is to be done? `none` is good; a runbook is a file of this project.",
                 promql_now(FIRING),
                 columns={"alertname": "alert", "severity": "severity", "Value": "how many", "runbook": "runbook"},
                 width=12,
