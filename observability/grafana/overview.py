@@ -23,7 +23,7 @@ FIRING = (
     ' "runbook", "docs/runbooks/$1.md", "alertname", "(.+)")'
     ' or on () label_replace(vector(0), "alertname", "none", "", "")'
 )
-"""ALERTS has no annotations, but a runbook has its alert's name. `on ()`: no `none` beside an alert, whatever its labels."""
+"""ALERTS has no annotations, but a runbook has its alert's name. `on ()`: beside an alert there is no `none`."""
 
 
 def build() -> Dashboard:
