@@ -138,6 +138,10 @@ class _Service(Flask):
             if incoming.environ.get(_ADMITTED):
                 self._admission.leave()
 
+    def log_exception(self, exc_info: Any) -> None:
+        """Log what no handler took, without the path, which Flask would quote."""
+        self._log.error("request.failed", exc_info=exc_info)
+
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Hand back the function: there are no asynchronous views here, and Flask would look at each call."""
         return func

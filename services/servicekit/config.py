@@ -48,7 +48,8 @@ class ServiceSettings(TelemetrySettings):
         " instrumentation: the same spans at several times the cost.",
     )
     otel_metrics_exporter: Literal["prometheus", "none"] = Field(
-        "prometheus", description="`none` measures nothing: to see what measuring costs."
+        "prometheus",
+        description="`none` measures no durations and answers `/metrics` with 404: to see what measuring costs.",
     )
     threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
     queue_length: int = Field(

@@ -201,8 +201,8 @@ def _wait(connection: psycopg2.extensions.connection) -> None:
     connection.
     """
     end = getattr(_deadline, "at", None) or time.monotonic() + _OTHERS_SECONDS
-    poll = select.poll()
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        poll = select.poll()  # a new one: while connecting, libpq goes from one address, and socket, to the next
         writing = state == psycopg2.extensions.POLL_WRITE
         poll.register(connection.fileno(), select.POLLOUT if writing else select.POLLIN)
         remaining = end - time.monotonic()

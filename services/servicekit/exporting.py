@@ -197,7 +197,7 @@ class _Exporter:
         reconnected = False
         while True:
             try:
-                answer = self._connections.request("POST", "/v1/traces", _HEADERS, body)
+                answer = self._connections.request("POST", "/v1/traces", _HEADERS, body, seconds=end - time.monotonic())
             except TimeoutError:
                 return _TIMEOUT, 0
             except (OSError, HttpParserError):
@@ -209,7 +209,7 @@ class _Exporter:
                 return "", _refused(answer.body)
             if answer.status not in _AGAIN:
                 return _UNAVAILABLE if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _REJECTED, 0
-            pause = float(answer.retry_after) if answer.retry_after.isdigit() else _PAUSE_SECONDS
+            pause = float(answer.retry_after) if answer.retry_after.isdecimal() else _PAUSE_SECONDS
             if time.monotonic() + pause >= end or self._ending.wait(pause):
                 return _UNAVAILABLE, 0
 

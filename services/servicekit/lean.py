@@ -25,8 +25,6 @@ _UNSAMPLED = trace.TraceFlags(trace.TraceFlags.DEFAULT)
 class Span(trace.Span):
     """A span that is recorded. Made by `Tracer.start_span`."""
 
-    __slots__ = ("attributes", "ended_ns", "kind", "links", "name", "parent", "span_context", "started_ns", "status")
-
     def __init__(  # noqa: PLR0913, PLR0917  # what makes a span
         self,
         name: str,

@@ -34,7 +34,6 @@ _LEVELS = {"warn": "warning", "exception": "error", "fatal": "critical"}  # meth
 
 _QUIET = {
     "opentelemetry": logging.CRITICAL,  # it quotes a tracestate that it does not like, which is the client's text
-    "urllib3": logging.ERROR,  # its warnings of a retry hold the path with its ids; our client counts retries
     "werkzeug": logging.WARNING,  # its access lines are raw request lines
 }
 

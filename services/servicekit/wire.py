@@ -4,18 +4,22 @@ urllib3, which reads headers with Python's e-mail parser, takes twenty times as 
 two of them. What it does beyond this, redirects, cookies, proxies, compression, no service here needs.
 """
 
+import base64
+import math
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httptools
 
 MAX_ANSWER = 1024 * 1024
+_IDLE_SECONDS = 60.0  # gunicorn closes after 75: whoever closes first loses no request
 _CHUNK = 64 * 1024
 
 
@@ -39,7 +43,7 @@ class Connections:
     """Connections to one peer, shared by all threads.
 
     Args:
-        base_url: The peer's root, such as `http://127.0.0.1:5005`.
+        base_url: The peer's root, such as `http://127.0.0.1:5005`; a user and password in it are sent (RFC 7617).
         most: Connections kept and used at most.
         wait_seconds: How long a caller waits for a free one.
         connect_seconds: How long connecting may take.
@@ -57,14 +61,27 @@ class Connections:
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self.host = url.hostname or ""
         self.port = url.port or (443 if self._tls else 80)
-        self._netloc = url.netloc.rpartition("@")[2]
+        self._headers = {"Host": url.netloc.rpartition("@")[2]}
+        if url.username is not None:
+            user = f"{unquote(url.username)}:{unquote(url.password or '')}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
         self._room = threading.BoundedSemaphore(most)
-        self._idle: list[socket.socket] = []  # the last one used is the next one taken: the others grow old and close
+        self._idle: list[
+            tuple[float, socket.socket]
+        ] = []  # the last one used is the next one taken: the others grow old and close
         self._wait_seconds = wait_seconds
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
 
-    def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+    def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> Answer:
         """Send a request and wait for its answer.
 
         Args:
@@ -72,6 +89,7 @@ class Connections:
             target: Path and query, already encoded.
             headers: Headers beside `Host` and `Content-Length`.
             body: What to send.
+            seconds: How long connecting and answer may take together, if it is less than they may each.
 
         Raises:
             NoFreeConnectionError: Nothing was sent.
@@ -79,18 +97,19 @@ class Connections:
             OSError: It could not be sent, or the connection broke before the answer was whole.
             httptools.HttpParserError: What came back is no HTTP.
         """
-        request = _written(method, target, self._netloc, headers, body)
+        request = _written(method, target, {**self._headers, **headers}, body)
+        last = math.inf if seconds is None else time.monotonic() + seconds
         if not self._room.acquire(timeout=self._wait_seconds):
             raise NoFreeConnectionError
         try:
-            connection = self._take()
+            connection = self._take(last)
             try:
-                answer, keeps = _exchange(connection, request, self._answer_seconds)
+                answer, keeps = _exchange(connection, request, min(last, time.monotonic() + self._answer_seconds))
             except BaseException:
                 connection.close()
                 raise
             if keeps:
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
             else:
                 connection.close()
             return answer
@@ -100,25 +119,27 @@ class Connections:
     def close(self) -> None:
         """Close what is idle."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[1].close()
 
-    def _take(self) -> socket.socket:
+    def _take(self, last: float) -> socket.socket:
         while True:
             try:
-                connection = self._idle.pop()
+                since, connection = self._idle.pop()
             except IndexError:
-                return self._connect()
-            if not _readable(connection):
+                return self._connect(last)
+            if time.monotonic() - since < _IDLE_SECONDS and not _readable(connection):
                 return connection
-            connection.close()  # the peer closed it, or said something that nobody asked for
+            connection.close()  # too old, closed by the peer, or the peer said something that nobody asked for
 
-    def _connect(self) -> socket.socket:
-        connection = socket.create_connection((self.host, self.port), self._connect_seconds)
+    def _connect(self, last: float) -> socket.socket:
+        seconds = min(self._connect_seconds, last - time.monotonic())
+        if seconds <= 0:
+            raise TimeoutError
+        connection = socket.create_connection((self.host, self.port), seconds)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_hostname=self.host)
-            connection.settimeout(self._answer_seconds)
         except BaseException:
             connection.close()
             raise
@@ -130,31 +151,43 @@ class _Reader:
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
+        self.whole = False
+        self.more = False
+        self.on_message_begin()
+
+    def on_message_begin(self) -> None:
+        if self.whole:
+            self.more = True  # nobody asked for a second answer: it is not the next request's
+            return
+        self.status = 0
         self.body = b""
         self.retry_after = b""
-        self.whole = False
         self.keeps = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"retry-after":
+        if not self.more and name.lower() == b"retry-after":
             self.retry_after = value
 
     def on_headers_complete(self) -> None:
-        self.keeps = self.parser.should_keep_alive()
+        if not self.more:
+            self.status = self.parser.get_status_code()
+            self.keeps = self.parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
-        self.body += piece
+        if not self.more:
+            self.body += piece
 
     def on_message_complete(self) -> None:
-        self.whole = True
+        self.whole = self.status >= HTTPStatus.OK  # below is an interim answer (RFC 9110, section 15.2)
 
 
-def _exchange(connection: socket.socket, request: bytes, seconds: float) -> tuple[Answer, bool]:
+def _exchange(connection: socket.socket, request: bytes, end: float) -> tuple[Answer, bool]:
+    _limit(connection, end)
     connection.sendall(request)
-    end = time.monotonic() + seconds
     reader = _Reader()
     while not reader.whole:
         try:
+            _limit(connection, end)
             piece = connection.recv(_CHUNK)
         except TimeoutError:
             raise AnswerTimeoutError from None
@@ -163,9 +196,15 @@ def _exchange(connection: socket.socket, request: bytes, seconds: float) -> tupl
         reader.parser.feed_data(piece)
         if len(reader.body) > MAX_ANSWER:
             raise OSError("the answer is too large")
-        if not reader.whole and time.monotonic() > end:
-            raise AnswerTimeoutError
-    return Answer(reader.parser.get_status_code(), reader.body, reader.retry_after.decode("latin-1")), reader.keeps
+    answer = Answer(reader.status, reader.body, reader.retry_after.decode("latin-1"))
+    return answer, reader.keeps and not reader.more
+
+
+def _limit(connection: socket.socket, end: float) -> None:
+    """Let the next operation take no longer than until `end`."""
+    if (remaining := end - time.monotonic()) <= 0:
+        raise TimeoutError
+    connection.settimeout(remaining)
 
 
 def _readable(connection: socket.socket) -> bool:
@@ -174,8 +213,8 @@ def _readable(connection: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _written(method: str, target: str, netloc: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {netloc}"]
+def _written(method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")

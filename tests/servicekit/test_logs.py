@@ -55,7 +55,6 @@ except ValueError:
     log.exception("exception.failed")
     logging.getLogger("some.library").exception("library broke")
 logging.getLogger("some.library").info("told")
-logging.getLogger("urllib3.connectionpool").warning("canary-retry of /orders/7")
 logging.getLogger("werkzeug").info("canary-access line")
 warnings.warn("old way", DeprecationWarning, stacklevel=1)
 print(logs.MAX_FRAMES, file=sys.stderr)

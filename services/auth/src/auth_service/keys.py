@@ -44,6 +44,7 @@ class SigningKey:
     kid: str
     created_at: float
     private: rsa.RSAPrivateKey
+    public: rsa.RSAPublicKey
     jwk: dict[str, Any]
 
 
@@ -76,7 +77,7 @@ class KeyRing:
         """Return the public key with this id, None if it is not published."""
         for key in self._published():
             if key.kid == kid:
-                return key.private.public_key()
+                return key.public
         return None
 
     def check(self) -> None:
@@ -161,10 +162,11 @@ def _read(path: Path) -> SigningKey:
     private = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(private, rsa.RSAPrivateKey):
         raise TypeError(f"{path} is not an RSA key")
-    public = RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
-    kid = _thumbprint(public)
-    jwk = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": public["n"], "e": public["e"]}
-    return SigningKey(path.name, kid, int(path.stem) / 1000, private, jwk)
+    public = private.public_key()
+    described = RSAAlgorithm.to_jwk(public, as_dict=True)
+    kid = _thumbprint(described)
+    jwk = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": described["n"], "e": described["e"]}
+    return SigningKey(path.name, kid, int(path.stem) / 1000, private, public, jwk)
 
 
 def _thumbprint(jwk: dict[str, Any]) -> str:
