@@ -87,7 +87,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
     replicas = command("replicas", "throughput against replicas of order-service", _replicas, rounds=3)
     replicas.add_argument("--counts", type=int, nargs="+", default=REPLICAS, help="(1 to 4)")
-    replicas.add_argument("--clients", type=int, default=32, help="at once (%(default)s)")
+    replicas.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
     replicas.add_argument("--row", default="full", help="the configuration (%(default)s)")
 
     chosen = command("budget", "start time and memory of each part, against loadtest/bench/budget.yaml", _budget)

@@ -146,6 +146,8 @@ def growth(result: dict[str, Any]) -> list[Rendered]:
     rows = []
     for name, text in texts.items():
         of_row = [turn for turn in turns if turn["row"] == name]
+        if not of_row:  # it ended before this one's turn
+            continue
         busiest = sorted(
             ((_median([turn["parts_cpu_ms"].get(part, 0.0) * turn["per_second"] / 1000 for turn in of_row]), part))
             for part in names
