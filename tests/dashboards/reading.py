@@ -22,7 +22,11 @@ def of_grafana():
     seconds = int(scrape.removesuffix("s"))
     interval = max(seconds, 30 * 60 // MOST_POINTS)
     rate = max(interval + seconds, 4 * seconds)
-    return {"__rate_interval": f"{rate}s", "__interval": f"{interval}s", "__range": "30m", "__auto": "1m"}
+    return {"__rate_interval": _duration(rate), "__interval": _duration(interval), "__range": "30m", "__auto": "1m"}
+
+
+def _duration(seconds):
+    return f"{seconds}s" if seconds % 60 else f"{seconds // 60}m"
 
 
 MOST_POINTS = 1000  # about a panel's width in pixels
