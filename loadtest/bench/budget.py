@@ -28,7 +28,7 @@ def measure(stack: BenchStack, seconds: float) -> list[dict[str, Any]]:
 
     Returns:
         For each part and for all: `start_seconds`, `idle_mb`, `loaded_mb` (both PSS) and `rss_mb`, as far as there is
-        one, each with its budget as `..._budget` where it has one.
+        one, each with its budget as `..._budget` where it has one; also for what has a budget and was not measured.
     """
     first = start_times(stack.up())
     time.sleep(_REST_SECONDS)
@@ -42,20 +42,27 @@ def measure(stack: BenchStack, seconds: float) -> list[dict[str, Any]]:
     for name, taken in first.items():
         if name != ALL:
             found[name] = {"start_seconds": taken}
-    for name in idle:
-        found.setdefault(name, {}).update(
-            idle_mb=idle[name]["pss_mb"], loaded_mb=loaded[name]["pss_mb"], rss_mb=loaded[name]["rss_mb"]
-        )
+    for name, memory in idle.items():
+        found.setdefault(name, {}).update(idle_mb=memory["pss_mb"])
+    for name, memory in loaded.items():
+        found.setdefault(name, {}).update(loaded_mb=memory["pss_mb"], rss_mb=memory["rss_mb"])
     found[ALL] = {
         "start_seconds": first[ALL],
         "idle_mb": sum(part["pss_mb"] for part in idle.values()),
         "loaded_mb": sum(part["pss_mb"] for part in loaded.values()),
     }
     found[AGAIN] = {"start_seconds": again[ALL]}
+    return with_budget(found)
+
+
+def with_budget(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the budget beside what was measured."""
     limits = yaml.safe_load(BUDGET.read_text(encoding="utf-8"))
     return [
-        {"name": name} | values | {f"{field}_budget": limit for field, limit in limits.get(name, {}).items()}
-        for name, values in found.items()
+        {"name": name}
+        | found.get(name, {})
+        | {f"{field}_budget": limit for field, limit in limits.get(name, {}).items()}
+        for name in dict.fromkeys([*found, *limits])
     ]
 
 
@@ -73,10 +80,13 @@ def start_times(said: str) -> dict[str, float]:
 
 
 def exceeded(parts: list[dict[str, Any]]) -> list[str]:
-    """Say what is above its budget."""
-    return [
-        f"{part['name']}: {field} {part[field]:g}, budget {part[f'{field}_budget']:g}"
-        for part in parts
-        for field in ("start_seconds", "idle_mb", "loaded_mb")
-        if f"{field}_budget" in part and part.get(field, 0.0) > part[f"{field}_budget"]
-    ]
+    """Say what is above its budget, and what has one and was not measured."""
+    said = []
+    for part in parts:
+        for budgeted in (name for name in part if name.endswith("_budget")):
+            field, limit = budgeted.removesuffix("_budget"), part[budgeted]
+            if field not in part:
+                said.append(f"Not measured: {part['name']}: {field}, budget {limit:g}")
+            elif part[field] > limit:
+                said.append(f"Above its budget: {part['name']}: {field} {part[field]:g}, budget {limit:g}")
+    return said

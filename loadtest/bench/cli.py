@@ -1,4 +1,4 @@
-"""The command line: `python -m loadtest.bench overhead|compare|clients|replicas|budget|all|docs`."""
+"""The command line, `python -m loadtest.bench`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from loadtest.bench import budget, capacity, document, machine, measure, report
 from loadtest.bench.errors import BenchError
 from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
-from loadtest.bench.stacks import BenchStack, running
+from loadtest.bench.stacks import BenchStack, alone, running, swept
 from local import rundir
 from local.errors import LocalError
 from local.settings import PROJECT
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 
 RESULTS = Path(os.environ.get("BENCH_RESULTS") or PROJECT / ".run" / "bench")
 """Where results are left, as JSON and Markdown."""
+
+STACKS = RESULTS / ".bench-stacks"
+"""Where the stacks that are measured live; deleted before and after."""
+
+DESCRIPTION = """\
+Measures the shop on stacks of its own, side by side, with ports and folders of their own: what each signal of
+telemetry costs (overhead), two or more configurations or commits against each other (compare), how throughput and
+latency grow with clients and with replicas, start times and memory against a budget (budget), and what an order
+leaves in each store, from which bigger shops are reckoned (capacity). Results lie in .run/bench (BENCH_RESULTS);
+`docs` writes docs/performance.md from those that are kept."""
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 REPLICAS = (1, 2, 3, 4)
@@ -45,7 +55,12 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     try:
-        arguments.run(arguments)
+        if arguments.run is _docs:
+            _docs(arguments)
+        else:
+            _prepare()
+            with alone(RESULTS):
+                arguments.run(arguments)
     except (BenchError, LocalError) as error:
         print(f"\n{error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -55,21 +70,30 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, run: Callable[[argparse.Namespace], None], **defaults: Any) -> Any:
         chosen = commands.add_parser(name, help=text, description=text)
-        chosen.add_argument("--seconds", type=float, default=defaults.get("seconds", 5), help="a turn (%(default)s)")
-        chosen.add_argument("--rounds", type=int, default=defaults.get("rounds", 5), help="of turns (%(default)s)")
-        chosen.add_argument("--name", default=name, help="of the files of the result (%(default)s)")
+        seconds, rounds = defaults.get("seconds", 5), defaults.get("rounds", 5)
+        help_seconds = "seconds of one turn (default %(default)s)"
+        chosen.add_argument("--seconds", type=float, default=seconds, help=help_seconds)
+        if rounds:
+            help_rounds = "rounds, in each of which all have a turn (default %(default)s)"
+            chosen.add_argument("--rounds", type=int, default=rounds, help=help_rounds)
+        chosen.add_argument("--name", default=name, help="name of the result's files (default %(default)s)")
         chosen.set_defaults(run=run)
         return chosen
 
     overhead = command("overhead", "what each signal costs, beside no telemetry and the tutorial's code", _overhead)
-    overhead.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
+    overhead.add_argument("--clients", type=int, default=8, help="clients at once (default %(default)s)")
     overhead.add_argument(
-        "--rows", nargs="+", default=[*ROWS], choices=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}"
+        "--rows",
+        nargs="+",
+        default=[*ROWS],
+        choices=ROWS,
+        metavar="ROW",
+        help=f"configurations (default all: {', '.join(ROWS)})",
     )
     overhead.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
     overhead.add_argument("--no-statements", action="store_true", help="without the SQL statements alone")
@@ -77,34 +101,36 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
     compare = command("compare", "two or more configurations side by side; the first is the base", _compare, seconds=4)
     compare.add_argument("rows", nargs="+", metavar="ROW[@PROJECT][,VARIABLE=VALUE...]")
-    compare.add_argument("--clients", type=int, default=8, help="at once (%(default)s)")
+    compare.add_argument("--clients", type=int, default=8, help="clients at once (default %(default)s)")
     compare.add_argument("--title", default="", help="what the second one is, for the table of steps")
     compare.add_argument("--verdict", default="", help="what became of it, for the table of steps")
 
     clients = command("clients", "throughput and latency against clients", _clients, rounds=3)
-    clients.add_argument("--counts", type=int, nargs="+", default=CLIENTS, help="(1 to 64)")
-    clients.add_argument("--row", default="full", help="the configuration (%(default)s)")
+    clients.add_argument("--counts", type=int, nargs="+", default=CLIENTS, help="clients (default 1, 2, 4 ... 64)")
+    clients.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
     replicas = command("replicas", "throughput against replicas of order-service", _replicas, rounds=3)
-    replicas.add_argument("--counts", type=int, nargs="+", default=REPLICAS, help="(1 to 4)")
-    replicas.add_argument("--clients", type=int, default=16, help="at once (%(default)s)")
-    replicas.add_argument("--row", default="full", help="the configuration (%(default)s)")
+    replicas.add_argument("--counts", type=int, nargs="+", default=REPLICAS, help="replicas (default 1 to 4)")
+    replicas.add_argument("--clients", type=int, default=16, help="clients at once (default %(default)s)")
+    replicas.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
-    chosen = command("budget", "start time and memory of each part, against loadtest/bench/budget.yaml", _budget)
-    chosen.add_argument("--row", default="full", help="the configuration (%(default)s)")
+    text = "start time and memory of each part, against loadtest/bench/budget.yaml"
+    chosen = command("budget", text, _budget, rounds=0)
+    chosen.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
-    chosen = command(
-        "capacity", "what so many orders a second need, reckoned from what one leaves", _capacity, seconds=10
-    )
+    text = "what so many orders a second need, reckoned from what one leaves"
+    chosen = command("capacity", text, _capacity, seconds=10, rounds=0)
     chosen.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
 
-    chosen = commands.add_parser("all", help=f"{', '.join(ALL)}, one after the other")
-    chosen.add_argument("--seconds", type=float, help="a turn")
-    chosen.add_argument("--rounds", type=int, help="of turns")
+    text = f"{', '.join(ALL)}, one after the other"
+    chosen = commands.add_parser("all", help=text, description=text)
+    chosen.add_argument("--seconds", type=float, help="seconds of one turn (default: each command's own)")
+    chosen.add_argument("--rounds", type=int, help="rounds, where there are some (default: each command's own)")
     chosen.set_defaults(run=_all)
 
-    chosen = commands.add_parser("docs", help="keep results in docs/performance, and write docs/performance.md")
-    chosen.add_argument("names", nargs="*", metavar="NAME", help="of results to keep")
+    text = "keep results in docs/performance, and write docs/performance.md"
+    chosen = commands.add_parser("docs", help=text, description=text)
+    chosen.add_argument("names", nargs="*", metavar="NAME", help="names of results to keep")
     chosen.set_defaults(run=_docs)
     return parser.parse_args(argv)
 
@@ -169,25 +195,23 @@ def _replicas(arguments: argparse.Namespace) -> None:
 
 
 def _budget(arguments: argparse.Namespace) -> None:
-    _prepare()
     _say("starting, loading and starting again one whole stack; this takes about a minute")
-    stack = BenchStack(parse(arguments.row), RESULTS / "stacks" / "budget")
+    stack = BenchStack(parse(arguments.row), STACKS / "budget")
     result = {"kind": "budget"} | _begun()
-    try:
-        result["parts"] = budget.measure(stack, arguments.seconds)
-    finally:
-        stack.reset()
-    above = budget.exceeded(result["parts"])
-    result["remarks"] = [f"Above its budget: {text}" for text in above] or ["All is within the budget."]
+    with swept(STACKS):
+        try:
+            result["parts"] = budget.measure(stack, arguments.seconds)
+        finally:
+            stack.reset()
+    result["remarks"] = budget.exceeded(result["parts"]) or ["All is within the budget."]
     _publish(arguments.name, result)
 
 
 def _capacity(arguments: argparse.Namespace) -> None:
-    _prepare()
     rows = capacity.rows(parse(f"full@{arguments.project}").project)
     _say(f"this takes about {len(rows)} minutes")
     result = {"kind": "capacity"} | _begun()
-    with running(rows, RESULTS / "stacks", _say) as stacks:
+    with running(rows, STACKS, _say) as stacks:
         result["full"] = capacity.of_embedded(stacks["full"], arguments.seconds)
         if "backends" in stacks:
             result["backends"] = capacity.of_backends(stacks["backends"], arguments.seconds, _say)
@@ -202,7 +226,7 @@ def _all(arguments: argparse.Namespace) -> None:
     for chosen in runs:
         if arguments.seconds is not None:
             chosen.seconds = arguments.seconds
-        if arguments.rounds is not None:
+        if arguments.rounds is not None and "rounds" in chosen:
             chosen.rounds = arguments.rounds
     seconds = sum(map(_expected, runs))
     _say(f"all measurements take about {seconds / 60:.0f} minutes; Ctrl-C stops and cleans up")
@@ -219,7 +243,7 @@ def _expected(arguments: argparse.Namespace) -> float:
         stacks = 6  # starts and stops, mostly
     elif arguments.name == "overhead":
         turns += 1  # the statements alone
-    return measure.expected_seconds(stacks, turns, arguments.rounds, arguments.seconds)
+    return measure.expected_seconds(stacks, turns, getattr(arguments, "rounds", 0), arguments.seconds)
 
 
 def _docs(arguments: argparse.Namespace) -> None:
@@ -235,12 +259,11 @@ def _interleave(
     turns_of: Callable[[dict[str, BenchStack]], dict[str, Callable[[], dict[str, Any]]]],
 ) -> None:
     """Have the stacks up, take turns, publish; what was measured before a Ctrl-C too."""
-    _prepare()
     seconds = measure.expected_seconds(len(rows), len(result["rows"]), arguments.rounds, arguments.seconds)
     _say(f"{len(rows)} stacks; this takes about {seconds / 60:.1f} minutes. Ctrl-C stops and cleans up.")
     result |= _begun() | {"turns": []}
     try:
-        with running(rows, RESULTS / "stacks", _say) as stacks:
+        with running(rows, STACKS, _say) as stacks:
             result["idle_cores"] = measure.idle([*stacks.values()])
             measure.interleaved(turns_of(stacks), arguments.rounds, _say, result["turns"])
     finally:
@@ -251,7 +274,6 @@ def _interleave(
 def _prepare() -> None:
     if RESULTS.parent == PROJECT / ".run" and not rundir.is_ours(RESULTS.parent):
         rundir.prepare(RESULTS.parent)  # or `make up` would take it for somebody else's folder
-    RESULTS.mkdir(mode=0o700, exist_ok=True)
 
 
 def _begun() -> dict[str, Any]:

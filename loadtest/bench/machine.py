@@ -18,7 +18,7 @@ from loadtest.bench import wrk
 from local import nginx, postgres
 from local.settings import PROJECT
 
-_PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "urllib3")
+_PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "httptools")
 
 
 def describe() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -96,8 +97,9 @@ class BenchStack:
     def reset(self) -> None:
         """Stop it and delete its folder."""
         deadline = time.monotonic() + _STOP_SECONDS
-        while self._local("reset").returncode and time.monotonic() < deadline:
-            time.sleep(0.5)  # an interrupted start is just stopping it
+        with contextlib.suppress(BenchError):  # the other stacks are to be stopped too
+            while self._local("reset").returncode and time.monotonic() < deadline:
+                time.sleep(0.5)  # an interrupted start is just stopping it
         shutil.rmtree(self.run_dir, ignore_errors=True)  # when it was not even begun
 
     def token(self) -> str:
@@ -148,34 +150,70 @@ class BenchStack:
 
     def _local(self, command: str) -> subprocess.CompletedProcess[str]:
         python = self.row.project / ".venv" / "bin" / "python"
-        return subprocess.run(  # noqa: S603
-            [str(python) if python.exists() else sys.executable, "-P", str(VARIANT), command],
-            cwd=self.row.project,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_STOP_SECONDS * 3,
-        )
+        try:
+            return subprocess.run(  # noqa: S603
+                [str(python) if python.exists() else sys.executable, "-P", str(VARIANT), command],
+                cwd=self.row.project,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_STOP_SECONDS * 3,
+            )
+        except subprocess.TimeoutExpired as error:
+            text = f"`{command}` of the stack {self.row.name} did not end within {error.timeout:.0f} s."
+            raise BenchError(text) from error
+
+
+@contextlib.contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Be the only measurement that leaves its results there: a second one would delete the first one's stacks.
+
+    Raises:
+        BenchError: There is one already, or the folder cannot be used.
+    """
+    try:
+        results.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (results / ".lock").open("w")
+    except OSError as error:
+        raise BenchError(f"{results} cannot be used ({error.strerror}): name another with BENCH_RESULTS.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchError(f"Another measurement is at work in {results}: wait until it ends.") from None
+        yield
+
+
+@contextlib.contextmanager
+def swept(folder: Path) -> Iterator[None]:
+    """Begin and end without the folder of stacks; what may be there is of a measurement that was killed.
+
+    Its supervisors see that their folders are gone, and end.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def running(rows: Sequence[Row], folder: Path, say: Say) -> Iterator[dict[str, BenchStack]]:
     """Have stacks up; whatever happens, they are stopped and their folders deleted at the end."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a measurement that was killed: its supervisors see that and end
     stacks: dict[str, BenchStack] = {}
-    try:
-        for number, row in enumerate(rows):
-            say(f"starting {row.name} ({number + 1} of {len(rows)})")
-            stacks[row.name] = BenchStack(row, folder / str(number))
-            stacks[row.name].up()
-        yield stacks
-    finally:
-        for stack in stacks.values():
-            say(f"stopping {stack.row.name}")
-            stack.reset()
-        shutil.rmtree(folder, ignore_errors=True)
+    with swept(folder):
+        try:
+            for number, row in enumerate(rows):
+                say(f"starting {row.name} ({number + 1} of {len(rows)})")
+                stacks[row.name] = BenchStack(row, folder / str(number))
+                stacks[row.name].up()
+            yield stacks
+        finally:
+            for stack in stacks.values():
+                say(f"stopping {stack.row.name}")
+                stack.reset()
 
 
 def free_ports(count: int) -> list[int]:

@@ -70,19 +70,22 @@ def run(url: str, token: str, clients: int, seconds: float) -> Result:
     """Place orders with so many clients, each of which waits for its answer and orders again.
 
     Raises:
-        BenchError: See `parse`.
+        BenchError: It did not end, or see `parse`.
     """
     program, environment = find()
     command = [program, "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "15s", "-s", str(SCRIPT)]
     before = os.times()
-    done = subprocess.run(  # noqa: S603
-        [*command, f"{url}/orders/", "--", token],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds + _PATIENCE_SECONDS,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603
+            [*command, f"{url}/orders/", "--", token],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds + _PATIENCE_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"wrk was to take {seconds:g} s and did not end within {error.timeout:.0f} s.") from error
     after = os.times()
     result = parse(done.stdout + done.stderr)
     spent = after.children_user + after.children_system - before.children_user - before.children_system

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from loadtest.bench import budget, document, figures, report, rows, statements, variant, wrk
+from loadtest.bench import budget, document, figures, report, rows, stacks, statements, variant, wrk
 from loadtest.bench.errors import BenchError
 from loadtest.bench.figures import Spread
 from local.settings import Settings
@@ -83,7 +83,7 @@ def test_the_table_says_what_is_left_of_the_base_and_whether_the_aims_are_met():
     assert met.startswith("0.86 (0.80..0.90) of the throughput")
     assert met.endswith(": met")
     assert nearly.startswith("3.44 (3.20..3.60) times the tutorial's")
-    assert nearly.endswith("at least that")
+    assert nearly.endswith("; aim 4 not met; the least, 2.5, met")
 
 
 def test_what_wrk_says_is_read():
@@ -240,7 +240,48 @@ def test_what_up_says_about_its_steps_is_read_and_compared_with_the_budget():
     with pytest.raises(BenchError, match="does not say"):
         budget.start_times("All is fine.")
     part = {"name": "nginx", "start_seconds": 3.0, "start_seconds_budget": 2, "idle_mb": 5.0, "idle_mb_budget": 10}
-    assert budget.exceeded([part]) == ["nginx: start_seconds 3, budget 2"]
+    assert budget.exceeded([part]) == ["Above its budget: nginx: start_seconds 3, budget 2"]
+
+
+def test_what_has_a_budget_and_was_not_measured_is_told():
+    parts = budget.with_budget({"nginx": {"start_seconds": 0.1, "idle_mb": 5.0}, "extra": {"idle_mb": 1.0}})
+    said = budget.exceeded(parts)
+    assert "Not measured: nginx: loaded_mb, budget 12" in said
+    assert "Not measured: order-db: start_seconds, budget 5" in said
+    assert not any("extra" in text or "nginx: idle_mb" in text for text in said)
+    [table] = report.budget({"parts": parts})
+    assert ["nginx", "0.1 (2)", "5 (10)", "not measured (12)", ""] in table.rows
+
+
+def test_a_second_measurement_is_refused_and_deletes_nothing(tmp_path):
+    results = tmp_path / "new" / "results"
+    with stacks.alone(results):
+        (results / "stacks").mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "loadtest.bench", "budget"],
+            cwd=PROJECT,
+            env={**os.environ, "BENCH_RESULTS": str(results)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"Another measurement is at work in {results}: wait until it ends."
+    assert (results / "stacks").is_dir()
+
+
+def test_what_does_not_end_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def endless(command, *, timeout, **_more):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(wrk, "find", lambda: ("wrk", {}))
+    monkeypatch.setattr(subprocess, "run", endless)
+    with pytest.raises(BenchError, match="wrk was to take 5 s and did not end within 35 s"):
+        wrk.run("http://127.0.0.1:1", "a.b.c", clients=1, seconds=5)
+    stack = stacks.BenchStack(rows.ROWS["full"], tmp_path / "stack")
+    with pytest.raises(BenchError, match="`up` of the stack full did not end"):
+        stack.up()
+    stack.reset()  # the others are to be stopped too
 
 
 def bench_settings(tmp_path):
@@ -302,4 +343,4 @@ def test_configurations_are_measured_side_by_side_and_nothing_is_left(tmp_path):
     assert ours["parts_cpu_ms"]["sink"] < 0.1 * ours["cpu_ms"]  # or it would be no null sink
     assert theirs["cpu_ms"] > ours["cpu_ms"]
     assert "| `tutorial` |" in (tmp_path / "test.md").read_text()
-    assert not (tmp_path / "stacks").exists()
+    assert not (tmp_path / ".bench-stacks").exists()
