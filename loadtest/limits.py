@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loadtest.shapes import Limits
 
+ORDER = ("POST", "/orders/")
+"""The request that the limits of latency are about: placing an order that is to be paid."""
+
 KNEE = 0.9
 """The knee is where the fewest users make this share of the highest rate: more of them only wait longer."""
 
@@ -29,22 +32,30 @@ def judge(limits: Limits, result: dict[str, Any]) -> list[Verdict]:
         limits: None of them is a limit when it is None.
         result: What `stats.result` gave.
     """
-    total = result["total"]
-    orders = next((one for one in result["requests"] if (one["method"], one["name"]) == ("POST", "/orders/")), None)
+    total, orders = result["total"], orders_of(result)
     failed = total["failures"] / total["count"] if total["count"] else 0.0
     verdicts = [Verdict("requests", "at least 1", f"{total['count']}", total["count"] > 0)]
     if limits.max_failed is not None:
         kept = failed <= limits.max_failed
         verdicts.append(Verdict("failed requests", f"at most {limits.max_failed:.2%}", f"{failed:.2%}", kept))
     for name, limit in (("p95", limits.p95_ms), ("p99", limits.p99_ms)):
-        if limit is not None and orders:
-            kept = orders[name] <= limit
-            verdicts.append(Verdict(f"{name} of orders", f"at most {limit:.0f} ms", f"{orders[name]:.0f} ms", kept))
+        if limit is not None:
+            kept = orders is not None and orders[name] <= limit
+            measured = f"{orders[name]:.0f} ms" if orders else "no orders were made"
+            verdicts.append(Verdict(f"{name} of orders", f"at most {limit:.0f} ms", measured, kept))
     if limits.min_rate is not None:
         kept = total["rate"] >= limits.min_rate
         text = f"at least {limits.min_rate:.1f}"
         verdicts.append(Verdict("requests a second", text, f"{total['rate']:.1f}", kept))
+    if workers := result.get("workers"):
+        began, ended = workers["began"], workers["ended"]
+        verdicts.append(Verdict("load workers", f"{began} to the end", f"{ended}", ended >= began))
     return verdicts
+
+
+def orders_of(result: dict[str, Any]) -> dict[str, Any] | None:
+    """Find the entry of the orders; None when none was made."""
+    return next((one for one in result["requests"] if (one["method"], one["name"]) == ORDER), None)
 
 
 def knee(stages: list[dict[str, Any]]) -> int | None:

@@ -138,8 +138,7 @@ def _start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
     history = stats.History(Path(folder) / "history.jsonl", runner.stats, PLAN)
     if isinstance(runner, LocalRunner):  # a master has no users of its own
         _in_background(_count_users, runner)
-    if isinstance(runner, MasterRunner):
-        _wait_for_workers(environment, runner)
+    workers = _Workers(environment, runner) if isinstance(runner, MasterRunner) else None
     environment.events.worker_report.add_listener(
         lambda client_id, data: ledger.add({"attempts": data.pop("attempts", []), "slow": data.pop("slow", [])})  # noqa: ARG005
     )
@@ -148,6 +147,8 @@ def _start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
         while True:
             ledger.add(COLLECTED.drain())
             history.note(runner.user_count)
+            if workers:
+                workers.note()
             time.sleep(1)
 
     _in_background(write_down)
@@ -158,6 +159,7 @@ def _start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
         history.finish()
         result = stats.result(runner.stats, ledger.slowest(), history.stages)
         result["users"] = history.most_users
+        result["workers"] = {"began": workers.began, "ended": workers.ended} if workers else None
         result["generator_was_busy"] = bool(getattr(runner, "cpu_warning_emitted", False))
         (Path(folder) / "locust.json").write_text(json.dumps(result), encoding="utf-8")
 
@@ -174,20 +176,46 @@ def _finish_users(environment: Environment, **_: Any) -> None:
         runner.send_message(_FINISHED)
 
 
-def _wait_for_workers(environment: Environment, runner: MasterRunner) -> None:
-    """Let the master wait for its workers' last reports: of its own it gives them half a second, and then goes."""
-    finished: set[str] = set()
-    runner.register_message(_FINISHED, lambda environment, msg: finished.add(msg.node_id))  # noqa: ARG005
+class _Workers:
+    """A master's workers: how many a run has, and how many are there at its end.
 
-    @environment.events.test_stop.add_listener
-    def wait(**_: Any) -> None:
-        if not runner.user_count:  # stopped from the page: they have reported
-            return
-        finished.clear()
-        runner.send_message(_FINISH)
-        deadline = time.monotonic() + environment.stop_timeout + 5
-        while len(finished) < runner.worker_count and time.monotonic() < deadline:
-            time.sleep(0.1)
+    One that was killed took with it what it had to tell, and the load was less than it was to be.
+    """
+
+    def __init__(self, environment: Environment, runner: MasterRunner) -> None:
+        self.began = self.ended = 0
+        self._environment, self._runner = environment, runner
+        self._over = False
+        self._finished: set[str] = set()
+        runner.register_message(_FINISHED, lambda environment, msg: self._finished.add(msg.node_id))  # noqa: ARG005
+        environment.events.test_start.add_listener(self._start)
+        environment.events.test_stop.add_listener(self._wait)
+
+    def note(self) -> None:
+        """Count those of now."""
+        if not self._over:
+            self.ended = self._runner.worker_count
+            self.began = max(self.began, self.ended)
+
+    def _start(self, **_: Any) -> None:
+        self.began, self._over = 0, False  # the page starts one run after the other
+        self.note()
+
+    def _wait(self, **_: Any) -> None:
+        """Wait for their last reports: of its own the master gives them half a second, and then goes."""
+        if self._runner.user_count:
+            self._finished.clear()
+            self._runner.send_message(_FINISH)
+            deadline = time.monotonic() + self._environment.stop_timeout + 5
+            while len(self._finished) < self._runner.worker_count and time.monotonic() < deadline:
+                time.sleep(0.1)
+            self.ended = len(self._finished)
+        else:  # stopped from the page: they have reported, and come back for the next run
+            deadline = time.monotonic() + 2
+            while self._runner.worker_count < self.began and time.monotonic() < deadline:
+                time.sleep(0.1)
+            self.ended = self._runner.worker_count
+        self._over = True
 
 
 def _in_background(work: Callable[..., None], *arguments: Any) -> None:

@@ -12,6 +12,8 @@ import jinja2
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from loadtest.limits import orders_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -40,6 +42,8 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""\
 </style>
 <h1>{{ title }}</h1>
 <p class="verdict {{ "good" if good else "bad" }}">{{ verdict }}</p>
+{% for note in notes %}<p>{{ note }}</p>
+{% endfor %}
 {% for table in tables %}
 <table>
   <caption>{{ table.title }}</caption>
@@ -86,7 +90,13 @@ def write(folder: Path, report: dict[str, Any]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(report["requests"])
-    page = _PAGE.render(title=_title(report), verdict=verdict(report), good=report["good"], tables=list(tables(report)))
+    page = _PAGE.render(
+        title=_title(report),
+        verdict=verdict(report),
+        good=report["good"],
+        notes=report["notes"],
+        tables=list(tables(report)),
+    )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -103,6 +113,8 @@ def show(console: Console, report: dict[str, Any]) -> None:
         if table.note:
             console.print(Text(table.note, style="dim"))
         console.print()
+    for note in report["notes"]:
+        console.print(Text(note))
     console.print(Text(verdict(report), style="bold green" if report["good"] else "bold red"))
 
 
@@ -112,8 +124,6 @@ def verdict(report: dict[str, Any]) -> str:
     books = report["books"]
     if books and not books["balanced"]:
         broken.append("the books")
-    if books is None:
-        broken += ["the books could not be checked"] if report["books_wanted"] else []
     text = f"NOT GOOD: {', '.join(broken)}." if broken else "GOOD: all limits kept, the books are balanced."
     if not broken and books is None:
         text = "GOOD: all limits kept. The books were not checked."
@@ -200,7 +210,7 @@ def _services(report: dict[str, Any]) -> Table:
 
 
 def _orders(report: dict[str, Any]) -> Table:
-    client = next((one for one in report["requests"] if (one["method"], one["name"]) == ("POST", "/orders/")), None)
+    client = orders_of(report)
     rows = []
     if client:
         rows.append(

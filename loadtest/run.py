@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from pydantic import ValidationError
+from pydantic_settings import CliSettingsSource
 from rich.console import Console
 
 from loadtest import books, limits, report, server, shop
@@ -53,8 +55,7 @@ def main(argv: Sequence[str]) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` is Ctrl-C
     try:
-        settings = LoadSettings(_cli_parse_args=list(argv), _cli_prog_name="python -m loadtest")  # type: ignore[call-arg]
-        return _run(settings, console)
+        return _run(_settings(argv), console)
     except ValidationError as error:
         first = error.errors()[0]
         print(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}", file=sys.stderr)  # noqa: T201
@@ -64,6 +65,20 @@ def main(argv: Sequence[str]) -> int:
         return NOT_MADE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Leaves out what says nothing: where there is no default of its own, the words say what holds."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and action.help.replace(" (default: null)", "")
+
+
+def _settings(argv: Sequence[str]) -> LoadSettings:
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        LoadSettings, cli_prog_name="python -m loadtest", cli_parse_args=list(argv), formatter_class=_Help
+    )
+    return LoadSettings(_cli_settings_source=source)  # type: ignore[call-arg]
 
 
 def _run(settings: LoadSettings, console: Console) -> int:
@@ -77,6 +92,8 @@ def _run(settings: LoadSettings, console: Console) -> int:
         console.print(f"http://127.0.0.1:{settings.ui_port} starts and stops the load on {target.host}; Ctrl-C ends.")
     else:
         console.print(f"{plan.name} on {target.host}: up to {plan.users} users, {plan.seconds:.0f} s; Ctrl-C ends it.")
+    for note in target.notes:
+        console.print(note)
     with _told_to_prometheus(target, settings):
         interrupted = _make_load(settings, target, run, folder, console)
     ended = folder / "locust.json"
@@ -100,7 +117,7 @@ def _run(settings: LoadSettings, console: Console) -> int:
         "good": good,
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "knee": limits.knee(result["stages"]) if plan.name == "ramp" else None,
-        "books_wanted": settings.books,
+        "notes": target.notes,
         "books": balance,
         "server": _server_view(target, result),
         "generator_cores": _cores(result),
@@ -144,16 +161,15 @@ def _make_load(settings: LoadSettings, target: Shop, run: str, folder: Path, con
         ) as process,
     ):
         signals = [signal.SIGINT, signal.SIGKILL]
-        while True:
+        while process.returncode is None:
             try:
-                process.wait(0.5)
-            except subprocess.TimeoutExpired:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
                 watch.look()
             except KeyboardInterrupt:
                 process.send_signal(signals.pop(0) if signals else signal.SIGKILL)
                 watch.say("ending, with the report; Ctrl-C again to give up")
-            else:
-                return len(signals) < 2  # noqa: PLR2004
+        return len(signals) < 2  # noqa: PLR2004
 
 
 def _server_view(target: Shop, result: dict[str, Any]) -> dict[str, Any] | None:

@@ -33,24 +33,24 @@ class LoadSettings(BaseSettings):
     shape: ShapeName = "steady"
     """What it is for: smoke, steady, ramp, spike or soak."""
     users: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Users at the most."""
+    """Users at the most; by default the shape's."""
     seconds: Annotated[float, Field(ge=1, le=86_400)] | None = None
-    """How long it takes."""
+    """How long it takes; by default as long as the shape."""
     think_seconds: Annotated[float, Field(ge=0, le=60)] | None = None
-    """How long a user thinks between two journeys, on average."""
+    """How long a user thinks between two journeys, on average; by default the shape's."""
     mix: str = "browse=10 order=7 history=2 decline=1 mistake=1"
     """Weights of the journeys; what is left out is not made."""
     traced: Share = 0.1
     """Share of the requests that bring a traceparent: these are traced whatever the gateway's share is."""
 
     max_failed: Share | None = None
-    """Limit: share of the requests that fail."""
+    """Limit: share of the requests that fail; by default the shape's."""
     p95_ms: Positive | None = None
-    """Limit: 95 % of the orders are answered within."""
+    """Limit: 95 % of the orders are answered within; by default the shape's, if it has one."""
     p99_ms: Positive | None = None
-    """Limit: 99 % of the orders are answered within."""
+    """Limit: 99 % of the orders are answered within; by default the shape's, if it has one."""
     min_rate: Positive | None = None
-    """Limit: requests a second at least."""
+    """Limit: requests a second at least; by default none."""
 
     host: str | None = None
     """The gateway, such as http://127.0.0.1:8080; by default that of the shop that runs here."""
@@ -94,6 +94,8 @@ class LoadSettings(BaseSettings):
     def plan(self) -> Shape:
         """Give the shape, with what was chosen instead of its own numbers."""
         shape = named(self.shape, users=self.users, seconds=self.seconds, think_seconds=self.think_seconds)
+        if "order" not in self.weights():  # then the shape's own limits of orders have nothing to say
+            shape = shape.with_limits(p95_ms=None, p99_ms=None)
         own: dict[str, Any] = {name: getattr(self, name) for name in Limits.names()}
         return shape.with_limits(**{name: value for name, value in own.items() if value is not None})
 

@@ -73,7 +73,7 @@ class Shape:
         index = self.index_at(seconds)
         return None if index is None else self.stages[index]
 
-    def with_limits(self, **limits: float) -> Self:
+    def with_limits(self, **limits: float | None) -> Self:
         """Give the same with other limits."""
         return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **limits))
 

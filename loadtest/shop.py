@@ -42,6 +42,8 @@ class Shop:
     """Where Prometheus looks for targets that come and go."""
     folder: Path = Path(".run")
     """Where results may be kept."""
+    notes: tuple[str, ...] = ()
+    """What cannot be looked at, and why."""
 
 
 def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
@@ -53,7 +55,7 @@ def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
             DATABASE_NAME, DATABASE_USER and DATABASE_PASSWORD_FILE for a database elsewhere.
 
     Raises:
-        LoadError: The local stack cannot be spoken to, or the gateway is another machine.
+        LoadError: The local stack cannot be spoken to, the gateway is another machine, or a variable is wrong.
     """
     folder = run_dir(environ)
     elsewhere = environ.get("DATABASE_HOST")
@@ -71,19 +73,39 @@ def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
     else:
         host = f"http://127.0.0.1:{environ.get('GATEWAY_PORT') or 80}"
         prometheus, targets = f"http://127.0.0.1:{environ.get('PROMETHEUS_PORT') or 9090}", None
-        ask = _ask_container
-    if elsewhere:
-        ask = _from(environ)
-    host = (settings.host or host).rstrip("/")
+        ask = _from(environ) if elsewhere and settings.books else _ask_container
+    found, host = host, (settings.host or host).rstrip("/")
     if not settings.allow_remote:
         refuse_remote(host)
+    here, notes = _same(host, found), []
+    if not here and settings.books and not elsewhere:
+        notes.append(f"{host} is not the shop that runs here, so the books are not checked: name its DATABASE_HOST.")
+    if not here and not settings.prometheus:
+        notes.append(f"{host} is not the shop that runs here, so its services' view is missing: name its --prometheus.")
     return Shop(
         host=host,
-        ask=ask if settings.books else None,
-        prometheus=settings.prometheus or prometheus,
-        targets=targets,
+        ask=ask if settings.books and (here or elsewhere) else None,
+        prometheus=settings.prometheus or (prometheus if here else None),
+        targets=targets if here else None,
         folder=settings.results or folder / "load",
+        notes=tuple(notes),
     )
+
+
+def _same(one: str, other: str) -> bool:
+    """Tell whether two addresses are of one gateway, by whatever name of this machine."""
+    if one == other:
+        return True
+    ports = {urlsplit(url).port or (443 if urlsplit(url).scheme == "https" else 80) for url in (one, other)}
+    return len(ports) == 1 and _is_here(one) and _is_here(other)
+
+
+def _is_here(url: str) -> bool:
+    try:
+        refuse_remote(url)
+    except LoadError:
+        return False
+    return True
 
 
 def _local_stack(folder: Path) -> Settings | None:
@@ -137,12 +159,17 @@ def connecting(*, password: Callable[[], str], **where: Any) -> Ask:
 
 
 def _from(environ: Mapping[str, str]) -> Ask:
+    port, password_file = environ.get("DATABASE_PORT") or "5433", environ.get("DATABASE_PASSWORD_FILE")
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise LoadError(f"DATABASE_PORT is {port!r} and has to be a port's number.")
+    if not password_file:
+        raise LoadError("DATABASE_PASSWORD_FILE is missing: DATABASE_HOST needs a file with the user's password.")
     return connecting(
         host=environ["DATABASE_HOST"],
-        port=int(environ.get("DATABASE_PORT") or 5433),
+        port=int(port),
         dbname=environ.get("DATABASE_NAME") or _OWNER,
         user=environ.get("DATABASE_USER") or _OWNER,
-        password=lambda: Path(environ["DATABASE_PASSWORD_FILE"]).read_text(encoding="utf-8").strip(),
+        password=lambda: Path(password_file).read_text(encoding="utf-8").strip(),
     )
 
 

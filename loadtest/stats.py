@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from locust.stats import calculate_response_time_percentile, diff_response_time_dicts
 
+from loadtest.limits import ORDER
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
 
     from loadtest.records import Slow
     from loadtest.shapes import Shape
-
-ORDER = ("/orders/", "POST")
-"""The request that limits are about: placing an order that is paid."""
 
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -98,7 +97,8 @@ class History:
         }
 
     def _order(self) -> StatsEntry:
-        return self._stats.get(*ORDER)
+        method, name = ORDER
+        return self._stats.get(name, method)
 
 
 def result(stats: RequestStats, slow: list[Slow], stages: list[dict[str, Any]]) -> dict[str, Any]:

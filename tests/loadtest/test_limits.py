@@ -6,6 +6,7 @@ import pytest
 
 from loadtest import report
 from loadtest.limits import judge, knee
+from loadtest.settings import LoadSettings
 from loadtest.shapes import Limits
 
 
@@ -40,6 +41,23 @@ def test_each_limit_is_broken_by_its_own_number(limits, measured, name):
     assert broken(limits, measured) == [name]
 
 
+def test_a_limit_of_orders_is_broken_when_none_were_made():
+    measured = result() | {"requests": []}
+    limits = Limits(p95_ms=90, p99_ms=140)
+    assert broken(limits, measured) == ["p95 of orders", "p99 of orders"]
+    assert judge(limits, measured)[-1].measured == "no orders were made"
+
+
+def test_a_mix_without_orders_has_the_limits_of_orders_that_were_asked_for_and_no_others():
+    assert LoadSettings(mix="browse=1").plan().limits == Limits()
+    assert LoadSettings(mix="browse=1", p99_ms=5).plan().limits == Limits(p99_ms=5)
+
+
+def test_a_worker_that_was_lost_breaks_the_run():
+    assert broken(Limits(), result() | {"workers": {"began": 2, "ended": 2}}) == []
+    assert broken(Limits(), result() | {"workers": {"began": 2, "ended": 1}}) == ["load workers"]
+
+
 def test_without_limits_only_silence_is_bad():
     assert broken(Limits(max_failed=None), result(failures=500, p95=9000)) == []
 
@@ -69,7 +87,7 @@ def test_the_page_says_what_was_broken_and_shows_nothing_as_markup(tmp_path):
         "slow": [slow],
         "knee": None,
         "generator_was_busy": True,
-        "books_wanted": True,
+        "notes": ["<i>no view</i>"],
         "generator_cores": 0.5,
     }
     lists = {
@@ -80,6 +98,7 @@ def test_the_page_says_what_was_broken_and_shows_nothing_as_markup(tmp_path):
     report.write(tmp_path, result() | facts | more | lists | {"books": counts | found})
     page = (tmp_path / "report.html").read_text()
     assert "NOT GOOD: p95 of orders, the books." in page
+    assert "<p>&lt;i&gt;no view&lt;/i&gt;</p>" in page
     assert "&lt;b&gt;answered with 503&lt;/b&gt;" in page
     assert f"make story TRACE={'ab' * 16}" in page
     assert "order 7: PAID, and its charges are none" in page

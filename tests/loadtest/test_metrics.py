@@ -2,8 +2,9 @@
 
 import requests
 
-from loadtest.metrics import Metrics
+from loadtest.metrics import BUCKETS, Metrics
 from observability.contract import load
+from servicekit.metrics import SECONDS
 from tests.fixtures.ports import free_port
 from tests.telemetry.contract import check_metrics, metrics_of
 
@@ -29,6 +30,10 @@ def test_it_tells_what_the_contract_says():
     difference = check_metrics(load(), seen, "local")
     assert not difference.undeclared, difference
     assert any("ab" * 16 in metric.exemplars for metric in seen)
+
+
+def test_its_buckets_are_the_services():
+    assert BUCKETS == SECONDS
 
 
 def test_orders_count_from_0_in_each_status():

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import psutil
 import pytest
 import requests
+from rich.console import Console
 
+from loadtest import run
 from loadtest.records import read_attempts
+from loadtest.settings import LoadSettings
+from loadtest.shop import Shop
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
 from tests.fixtures.stack import PROJECT
@@ -113,19 +118,46 @@ def test_ctrl_c_ends_all_processes_with_the_report_and_the_books(load):
     assert not load.targets.exists()
 
 
-def test_a_broken_limit_and_a_lost_order_decide_the_exit_status(load, stack):
-    with load.running("--users", 2, "--seconds", 100, "--mix", "order=1", "--min-rate", 1_000_000) as process:
+def test_a_broken_limit_a_lost_order_and_a_killed_worker_decide_the_exit_status(load, stack):
+    with load.running(
+        "--processes", 2, "--users", 2, "--seconds", 100, "--mix", "order=1", "--min-rate", 1_000_000
+    ) as process:
         told = eventually(lambda: load.latest.exists() and load.told(), 60, pause=0.1)
         lost = f"DELETE FROM orders.orders WHERE id = {told[0].order_id} RETURNING payment_id"
         [(payment,)] = stack.query(lost)
         stack.query(f"DELETE FROM payments.payments WHERE id = {payment} RETURNING id")
+        [master] = psutil.Process(process.pid).children()
+        master.children()[0].kill()
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
-    assert "NOT GOOD: requests a second, the books. It was interrupted." in output
+    assert "NOT GOOD: requests a second, load workers, the books. It was interrupted." in output
     assert load.report["books"]["examples"] == [
         f"order {told[0].order_id}: the client was told PAID, and it is not there"
     ]
+
+
+def test_ctrl_c_while_it_shows_the_run_ends_it_with_its_report_too(tmp_path, monkeypatch):
+    looks = []
+
+    def look(_watch):
+        looks.append(1)
+        if len(looks) == 1:
+            raise KeyboardInterrupt
+
+    waits = [sys.executable, "-c", "import signal; signal.pause()"]
+    monkeypatch.setattr(run, "ending_with_parent", lambda *_command: waits)
+    monkeypatch.setattr(run.Watch, "look", look)
+    target = Shop(host="http://127.0.0.1:1", ask=None, prometheus=None)
+    assert run._make_load(LoadSettings(), target, "load-test", tmp_path, Console(quiet=True)) is True
+
+
+def test_its_help_says_what_holds_where_nothing_is_chosen():
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert "null" not in done.stdout
+    assert "Users at the most; by default the shape's." in done.stdout
 
 
 def refused(*arguments, **environment):
