@@ -10,6 +10,13 @@ pytest_plugins = [
 ]
 
 
+def pytest_collection_modifyitems(items):
+    """Keep the tests of the session's stack together: each worker of `make test` that has one starts a stack."""
+    for item in items:
+        if "stack" in item.fixturenames and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("stack"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     """With CI_NO_SKIPS set, a skipped test fails the run: there, everything is there that a test could want."""

@@ -9,6 +9,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["auth", "users", "products", "orders", "payments"])
 def test_generated_requests_get_what_the_document_promises(stack, admin, prefix, tmp_path):
     done = subprocess.run(

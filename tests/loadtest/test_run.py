@@ -102,6 +102,7 @@ def test_a_smoke_test_of_a_healthy_shop_is_good_and_leaves_a_report(load, stack)
     assert {"POST /orders/", "settle order"} <= {span["operationName"] for span in spans}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_with_the_report_and_the_books(load):
     with load.running(
         "--processes", 2, "--users", 4, "--seconds", 100, "--think-seconds", 0, "--mix", "order=1"
@@ -118,6 +119,7 @@ def test_ctrl_c_ends_all_processes_with_the_report_and_the_books(load):
     assert not load.targets.exists()
 
 
+@pytest.mark.slow
 def test_a_broken_limit_a_lost_order_and_a_killed_worker_decide_the_exit_status(load, stack):
     with load.running(
         "--processes", 2, "--users", 2, "--seconds", 100, "--mix", "order=1", "--min-rate", 1_000_000

@@ -57,6 +57,7 @@ def succeed(done):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_revision_goes_down_and_up_again_without_a_trace(baseline):
     at = {"base": dump(baseline)}
     succeed(baseline.migrate())
