@@ -11,7 +11,7 @@ import requests
 
 from local.supervision import Supervisor
 from tests.conformance.conftest import real_loki  # noqa: F401  # a fixture
-from tests.fixtures.services import Client, eventually
+from tests.fixtures.services import Client, eventually, new_session
 from tests.fixtures.stack import LocalStack
 
 PATIENCE = "6s"
@@ -32,7 +32,7 @@ class Watcher(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self):
-        with requests.Session() as session:
+        with new_session() as session:
             while not self._stopping.wait(0.5):
                 answer = session.get(f"{self.prometheus.root}/api/v1/alerts", timeout=5)
                 alerts = answer.json()["data"]["alerts"]
@@ -76,7 +76,7 @@ class Crowd:
             thread.join()
 
     def _go_on(self):
-        with requests.Session() as session:
+        with new_session() as session:
             session.headers["Authorization"] = f"Bearer {self._token}"
             while not self._stopping.wait(self._pause):
                 for method, path, body in self._requests:

@@ -11,7 +11,7 @@ import requests
 
 from tests.compose.composed import SERVICES
 from tests.fixtures.books import balance
-from tests.fixtures.services import eventually
+from tests.fixtures.services import eventually, new_session
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
@@ -29,7 +29,7 @@ class Visitor(threading.Thread):
         self.answers = []
 
     def run(self):
-        with requests.Session() as session:
+        with new_session() as session:
             session.headers["Authorization"] = f"Bearer {self._token}"
             for method, path in cycle(VISITS):
                 if self.stopping.wait(0.01):

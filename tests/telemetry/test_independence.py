@@ -16,7 +16,7 @@ import requests
 from local.supervision import Supervisor
 from observability.contract import load
 from tests.fixtures.otlp import Collector
-from tests.fixtures.services import eventually
+from tests.fixtures.services import eventually, new_session
 from tests.fixtures.stack import LocalStack
 from tests.telemetry.contract import check_trace
 from tests.telemetry.watch import SERVICES, WatchedLocally
@@ -55,7 +55,7 @@ def under_load(shop, token, seconds=SECONDS):
     load_, end = Load(), time.monotonic() + seconds
 
     def buy():
-        with requests.Session() as session:
+        with new_session() as session:
             session.headers["Authorization"] = f"Bearer {token}"
             while time.monotonic() < end:
                 for method, path, body in (("POST", "/orders/", {"product_id": 1}), ("GET", "/orders/?limit=5", None)):
