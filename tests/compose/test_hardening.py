@@ -49,7 +49,7 @@ def test_it_has_the_limits_and_no_rights(stack, service):
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["Privileged"] is False
     assert 0 < host["Memory"] <= 512 * 2**20
-    assert 0 < host["PidsLimit"] <= 256
+    assert 0 < host["PidsLimit"] <= 512
     log = host["LogConfig"]
     assert log["Type"] == ("fluentd" if service == "gateway-telemetry" else "json-file")
     limits = {"cache-max-size", "cache-max-file"} if log["Type"] == "fluentd" else {"max-size", "max-file"}
