@@ -1,6 +1,7 @@
 """Validation and the OpenAPI document from one source: the Pydantic models on the views, through SpecTree."""
 
 import copy
+import functools
 from typing import Annotated, Any, TypeVar
 
 from flask import Blueprint, Request, jsonify
@@ -104,9 +105,13 @@ class _StrictFlaskPlugin(FlaskPlugin):
 
 def _declared_headers(model: type[BaseModel], request: Request) -> dict[str, str]:
     given = request.environ
+    return {name: given[variable] for name, variable in _header_variables(model).items() if variable in given}
+
+
+@functools.cache
+def _header_variables(model: type[BaseModel]) -> dict[str, str]:
     names = [field.alias or name for name, field in model.model_fields.items()]
-    variables = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in names}
-    return {name: given[variable] for name, variable in variables.items() if variable in given}
+    return {name: f"HTTP_{name.upper().replace('-', '_')}" for name in names}
 
 
 def _single_values(request: Request) -> dict[str, str | list[str]]:

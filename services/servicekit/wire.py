@@ -66,9 +66,8 @@ class Connections:
             user = f"{unquote(url.username)}:{unquote(url.password or '')}"
             self._headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
         self._room = threading.BoundedSemaphore(most)
-        self._idle: list[
-            tuple[float, socket.socket]
-        ] = []  # the last one used is the next one taken: the others grow old and close
+        # Each with the time of its last use. The one used last is taken first: the others grow old, and are closed.
+        self._idle: list[tuple[float, socket.socket]] = []
         self._wait_seconds = wait_seconds
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
