@@ -63,7 +63,7 @@ bench: $(VENV)/ready-local ## measure what telemetry costs, where the shop ends,
 	@$(PY) -m loadtest.bench all
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
-	$(PY) -m pytest -m "not slow and not compose" -n 2 --dist loadgroup
+	$(PY) -m pytest -m "not slow and not compose" -n 5 --dist loadgroup
 
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults, kills, alerts, every query of the dashboards
 	$(PY) -m pytest -m slow -n 2 --dist loadfile

@@ -10,6 +10,7 @@ pytest_plugins = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Keep the tests of the session's stack together: each worker of `make test` that has one starts a stack."""
     for item in items:

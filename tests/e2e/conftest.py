@@ -1,12 +1,6 @@
-"""All of these use one stack, so one worker runs them."""
+"""People who use the shared stack."""
 
 import pytest
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "/e2e/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture(scope="session")

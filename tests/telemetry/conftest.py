@@ -9,7 +9,6 @@ from tests.telemetry.watch import WatchedLocally
 def pytest_collection_modifyitems(items):
     for item in items:
         if "/telemetry/" in item.nodeid and "stack" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("stack"))
             item.add_marker(pytest.mark.timeout(240))  # the first one starts the stack and walks through all of it
 
 
