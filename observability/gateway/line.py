@@ -37,10 +37,17 @@ class Line(BaseModel):
     server_port: Annotated[int, Field(ge=1, le=65535)]
     upstream: str
     upstream_duration_s: _Seconds | None
+    # Of each try, as nginx writes them: `1.001, 0.020`; `-` is a try that has no time. Older gateways lack it.
+    upstream_tries_s: Annotated[str, Field(pattern=r"^([0-9.]+|-)?([,: ]+([0-9.]+|-))*$", max_length=200)] = ""
     trace_id: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")]
     span_id: _SpanId
     parent_span_id: _SpanId
     trace_flags: Annotated[str, Field(pattern="^([0-9a-f]{2})?$")]
+
+    def served_s(self) -> float | None:
+        """How long the services took for it, all tries together; None if none was asked."""
+        tries = re.findall(r"[0-9]+\.[0-9]+", self.upstream_tries_s)
+        return sum(map(float, tries)) if tries else self.upstream_duration_s
 
     def recorded(self) -> SpanContext | None:
         """The request's span, if somebody wants it."""

@@ -64,6 +64,31 @@ def test_a_request_is_counted_by_method_route_and_status():
     assert counted.value(UPSTREAM, peer_service="order-service") == 4
 
 
+@pytest.mark.parametrize(
+    ("line", "served"),
+    [
+        ({"duration_s": 9.0, "upstream_duration_s": 0.011, "upstream_tries_s": "0.011"}, 0.011),
+        ({"upstream_duration_s": 0.02, "upstream_tries_s": "1.001, 0.020"}, 1.021),
+        ({"upstream_duration_s": 0.02, "upstream_tries_s": "0.002 : 0.020"}, 0.022),
+        ({"upstream_duration_s": 0.02, "upstream_tries_s": "-, 0.020"}, 0.02),
+        ({"upstream_duration_s": 0.0, "upstream_tries_s": "0.000"}, 0.0),
+        ({"upstream_duration_s": 0.011, "upstream_tries_s": ""}, 0.011),
+    ],
+)
+def test_what_a_service_took_is_all_tries_and_nothing_of_the_client(line, served):
+    counted = Counted()
+    counted.lines(access_line(**line))
+    assert counted.value("gateway_service_duration_seconds_count", **labels()) == 1
+    assert counted.value("gateway_service_duration_seconds_sum", **labels()) == pytest.approx(served)
+
+
+def test_a_request_that_no_service_saw_has_no_time_of_a_service():
+    counted = Counted()
+    counted.lines(access_line(status=400, upstream="", upstream_duration_s=None, upstream_tries_s=""))
+    assert counted.value(COUNT, **labels(status="400")) == 1
+    assert counted.value("gateway_service_duration_seconds_count", **labels(status="400")) is None
+
+
 def test_without_a_service_asked_there_is_no_upstream_time():
     counted = Counted()
     counted.lines(access_line(upstream="", upstream_duration_s=None), access_line(upstream="made-up-service"))
