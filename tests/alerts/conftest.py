@@ -209,7 +209,9 @@ class Drama:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory):
-    running = LocalStack(tmp_path_factory.mktemp("alerts"), ALERT_FOR=PATIENCE, LOGIN_RATE="200r/s")
+    running = LocalStack(
+        tmp_path_factory.mktemp("alerts"), ALERT_FOR=PATIENCE, LOGIN_RATE="200r/s", CLIENT_CONNECTIONS="10000"
+    )
     running.up()
     yield running
     running.down()

@@ -1,7 +1,9 @@
 """The gateway's own errors are problem+json; those of the services pass through."""
 
+import concurrent.futures
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -257,10 +259,61 @@ def test_logins_beyond_the_rate_are_a_429_with_retry_after_and_nothing_else_is(s
     got = [gateway.request("POST", "/auth/login?x=1", body=b"{}") for _ in range(24)]
     assert [one.status for one in got] == [200] * 21 + [429] * 3  # one, and a burst of 20
     assert_problem(got[-1], 429)
+    assert "logins" in got[-1].json()["detail"]
     assert int(got[-1].headers["Retry-After"]) > 0
     for method, target in [("GET", "/auth/login"), ("GET", "/auth/validate"), ("POST", "/orders/")]:
         assert {gateway.request(method, target).status for _ in range(25)} == {200}
     assert len(gateway.services["auth"].requests) == 21 + 50
+
+
+def test_one_address_that_takes_all_it_can_leaves_the_service_to_the_others(start_gateway):
+    """Many connections that pipeline and never read; tests/e2e has them against the whole shop."""
+    gateway = start_gateway(CLIENT_CONNECTIONS="8")
+    order, at_once, most, lock = gateway.services["order"], [0], [0], threading.Lock()
+
+    def reply(_received):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)  # the service's work
+        with lock:
+            at_once[0] -= 1
+        return answer(body=b"x" * 4000)
+
+    order.reply = reply
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            greedy = stack.enter_context(socket.socket())
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            greedy.bind(("127.0.0.2", 0))
+            greedy.connect(("127.0.0.1", gateway.port))
+            greedy.setblocking(False)  # noqa: FBT003
+            greedy.send(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}" * 100)
+        eventually(lambda: most[0] >= 8)
+        honest = [gateway.request("POST", "/orders/", body=b"{}").status for _ in range(30)]
+    assert honest == [200] * 30
+    assert most[0] <= 8 + 1  # the honest client's one
+    assert any(line["status"] == 429 for line in gateway.log_lines())
+
+
+@pytest.mark.parametrize("key", [(), ("Idempotency-Key: k",)])
+def test_one_request_more_than_an_address_may_have_is_a_429_that_no_service_saw(start_gateway, key):
+    gateway = start_gateway(CLIENT_CONNECTIONS="2")
+    released = threading.Event()
+    gateway.services["order"].reply = lambda _: released.wait(10) and answer()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(gateway.request, "POST", "/orders/", *key, body=b"{}") for _ in range(2)]
+        eventually(lambda: len(gateway.reached()) == 2)
+        got = gateway.request("POST", "/orders/", *key, body=b"{}")
+        free = [gateway.request("GET", target).status for target in ("/healthz", "/", "/nowhere")]
+        released.set()
+        assert [one.result().status for one in held] == [200, 200]
+    assert_problem(got, 429)
+    assert "in progress" in got.json()["detail"]
+    assert int(got.headers["Retry-After"]) > 0
+    assert free == [200, 200, 404]
+    assert len(gateway.reached()) == 2
+    assert gateway.request("POST", "/orders/", *key, body=b"{}").status == 200
 
 
 def test_a_client_cannot_escape_the_login_limit_with_a_forwarding_header(start_gateway):
