@@ -14,6 +14,8 @@ from servicekit.metrics import known_method
 UNMATCHED = "unmatched"
 """The route of what is no route, in the log and in metrics."""
 
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+
 _Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 _SpanId = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]
 
@@ -48,6 +50,10 @@ class Line(BaseModel):
         """How long the services took for it, all tries together; None if none was asked."""
         tries = re.findall(r"[0-9]+\.[0-9]+", self.upstream_tries_s)
         return sum(map(float, tries)) if tries else self.upstream_duration_s
+
+    def refused(self) -> bool:
+        """Whether nginx said no by itself."""
+        return not self.upstream and _CLIENT_ERROR <= self.status < _SERVER_ERROR
 
     def recorded(self) -> SpanContext | None:
         """The request's span, if somebody wants it."""

@@ -62,6 +62,11 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self._requests, self._malformed, self._other = map(lines.labels, ("request", "malformed", "other"))
+        self._batches_lost = Counter(
+            "gateway_span_batches_lost_total",
+            "Batches of up to 64 spans that nginx's own module could not send, as its error log says.",
+            registry=self.registry,
+        )
         self._delay = Gauge(
             "gateway_log_delay_seconds",
             "How old the newest line was when it was read.",
@@ -69,9 +74,11 @@ class GatewayMetrics:
         )
 
     def request(self, line: Line, seen_in: SpanContext | None) -> None:
-        """Count a request, and name the span that shows it."""
+        """Count a request, and name the span that shows it. What the gateway refused itself may have none."""
         words = self._vocabulary
         labels = (words.method(line), words.route(line), str(line.status))
+        if line.refused():
+            seen_in = None  # nginx's module makes no span of what is refused before there is a location
         self._duration.observe(labels, line.duration_s, seen_in)
         if (service := words.service(line)) is not None and line.upstream_duration_s is not None:
             self._upstream.observe((service,), line.upstream_duration_s, seen_in)
@@ -85,6 +92,10 @@ class GatewayMetrics:
     def other(self) -> None:
         """Count a line that is none of the access log's."""
         self._other.inc()
+
+    def batch_lost(self) -> None:
+        """Count a batch of spans that nginx's module says it lost."""
+        self._batches_lost.inc()
 
     def delay(self, seconds: float) -> None:
         """Say how far the log is behind."""

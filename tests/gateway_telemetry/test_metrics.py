@@ -127,6 +127,33 @@ def test_an_exemplar_names_the_span_if_there_is_one(flags, has):
     )
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 408, 413, 414, 429, 431, 499])
+def test_what_the_gateway_refuses_itself_has_no_exemplar_since_nginxs_module_may_make_no_span_of_it(status):
+    counted = Counted()
+    counted.lines(access_line(status=status, upstream="", upstream_duration_s=None, upstream_tries_s=""))
+    assert counted.value(COUNT, **labels(status=str(status))) == 1
+    assert not any(one.exemplar for family in counted.registry.collect() for one in family.samples)
+
+
+@pytest.mark.parametrize("line", [{"status": 404}, {"status": 503, "upstream": ""}, {"status": 200, "upstream": ""}])
+def test_a_services_no_and_the_gateways_own_answers_and_failures_have_one(line):
+    counted = Counted()
+    counted.lines(access_line(**line))
+    assert any(one.exemplar for family in counted.registry.collect() for one in family.samples)
+
+
+def test_a_batch_that_nginxs_module_lost_is_counted():
+    counted = Counted()
+    assert counted.value("gateway_span_batches_lost_total") == 0
+    counted.lines(
+        "2026/11/22 10:00:00 [error] 30#30: OTel export failure: failed to connect to all addresses",
+        "2026/11/22 10:00:00 [notice] 30#30: start worker process 31",
+        access_line(),
+    )
+    assert counted.value("gateway_span_batches_lost_total") == 1
+    assert counted.value("gateway_log_lines_total", outcome="other") == 2
+
+
 def test_malformed_lines_are_counted_and_stop_nothing():
     counted = Counted()
     texts = ["{", "{}", '{"service":"nginx"}', access_line(status="x"), '{"a":' * 5000, access_line()[:-1], "{\x00}"]
