@@ -67,6 +67,7 @@ class GatewayMetrics:
             "Batches of up to 64 spans that nginx's own module could not send, as its error log says.",
             registry=self.registry,
         )
+        self._up: Gauge | None = None
         self._delay = Gauge(
             "gateway_log_delay_seconds",
             "How old the newest line was when it was read.",
@@ -96,6 +97,14 @@ class GatewayMetrics:
     def batch_lost(self) -> None:
         """Count a batch of spans that nginx's module says it lost."""
         self._batches_lost.inc()
+
+    def gateway_up(self, answers: bool) -> None:  # noqa: FBT001  # it is the metric's value
+        """Say whether the gateway answers. There is no such metric as long as nobody has asked."""
+        if self._up is None:
+            self._up = Gauge(
+                "gateway_up", "Whether the gateway answers its /healthz, asked from outside.", registry=self.registry
+            )
+        self._up.set(answers)
 
     def delay(self, seconds: float) -> None:
         """Say how far the log is behind."""

@@ -1,6 +1,7 @@
 """A shop in which one thing after the other breaks, and what Prometheus said meanwhile."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -11,8 +12,11 @@ import requests
 
 from local.supervision import Supervisor
 from tests.conformance.conftest import real_loki  # noqa: F401  # a fixture
+from tests.fixtures.alertmanager import programs, receiver, start
 from tests.fixtures.services import Client, eventually, new_session
 from tests.fixtures.stack import LocalStack
+
+__all__ = ["programs", "receiver", "start"]
 
 PATIENCE = "6s"
 """What ALERT_FOR makes of the minutes that a fault has to last."""
@@ -139,6 +143,14 @@ class Saboteur:
         """A last request that is logged again and again: more spans than a frozen backend is offered in its time."""
         lines = (self._shop.run_dir / "logs" / "nginx.log").read_text().splitlines()
         with self._written(next(line for line in reversed(lines) if '"request.completed"' in line), 800):
+            yield
+
+    @contextlib.contextmanager
+    def failing_requests(self, route):
+        """Requests of this route that fail, as the gateway's log tells them, a few each second."""
+        lines = (self._shop.run_dir / "logs" / "nginx.log").read_text().splitlines()
+        line = json.loads(next(line for line in reversed(lines) if '"request.completed"' in line))
+        with self._written(json.dumps({**line, "http_route": route, "status": 503}), 3):
             yield
 
     @contextlib.contextmanager
