@@ -31,6 +31,9 @@ def page() -> str:
     lines += ["## Who", *_table(("service", "what it is", "routes", "calls and statements"), _services(contract))]
     lines += ["## What everything has"]
     lines += ["Of every span, in its resource:", "", *_rules(file.resource)]
+    for name, origin in file.gateway_tracing.items():
+        lines += ["", f"Of the gateway's span with `GATEWAY_TRACING={name}`: {origin.says.strip()}", ""]
+        lines += [*_rules({**origin.resource, **origin.scope})]
     lines += ["", "Of every log line in Loki, as labels of its stream:", "", *_rules(file.stream_labels)]
     lines += ["", "as structured metadata:", "", *_rules(file.metadata)]
     lines += ["", "and in its JSON:", "", *_rules(file.line)]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 ORDER = ("POST", "/orders/")
 """The request that the limits of latency are about: placing an order that is to be paid."""
 
+TOO_MANY = "answered with 429"
+"""What an error says that is the gateway's: it has had too much of one address."""
+
 KNEE = 0.9
 """The knee is where the fewest users make this share of the highest rate: more of them only wait longer."""
 
@@ -51,6 +54,22 @@ def judge(limits: Limits, result: dict[str, Any]) -> list[Verdict]:
         began, ended = workers["began"], workers["ended"]
         verdicts.append(Verdict("load workers", f"{began} to the end", f"{ended}", ended >= began))
     return verdicts
+
+
+def held_back(result: dict[str, Any]) -> str | None:
+    """Say that the gateway let not all of the load pass, and why; None if it did.
+
+    Args:
+        result: What `stats.result` gave.
+    """
+    refused = sum(error["count"] for error in result["errors"] if TOO_MANY in error["error"])
+    if not refused:
+        return None
+    return (
+        f"The gateway refused {refused:,} requests (429): this machine is one address for it, and may have only so many"
+        " requests in progress and logins a second. For a load test start the shop with higher limits:"
+        " CLIENT_CONNECTIONS=10000 LOGIN_RATE=200r/s make up (or docker compose up -d)."
+    )
 
 
 def orders_of(result: dict[str, Any]) -> dict[str, Any] | None:

@@ -117,7 +117,7 @@ def _run(settings: LoadSettings, console: Console) -> int:
         "good": good,
         "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         "knee": limits.knee(result["stages"]) if plan.name == "ramp" else None,
-        "notes": target.notes,
+        "notes": [*target.notes, *([refusal] if (refusal := limits.held_back(result)) else [])],
         "books": balance,
         "server": _server_view(target, result),
         "generator_cores": _cores(result),

@@ -35,6 +35,7 @@ DEFAULTS = {
     "GATEWAY_SAMPLE_PERCENT": "100",
     "ACCESS_LOG": "/dev/stdout",
     "LOGIN_RATE": "10r/s",
+    "CLIENT_CONNECTIONS": "80",
     "CLIENT_TIMEOUT": "10s",
     "PROXY_READ_TIMEOUT": "15s",
     "AUTH_UPSTREAM": "127.0.0.1:5001",

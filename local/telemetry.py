@@ -87,6 +87,7 @@ def gateway(settings: Settings, tracing: str) -> Part:
             "HOST": "127.0.0.1",
             "PORT": str(port),
             "GATEWAY_TRACING": tracing,
+            "GATEWAY_URL": f"http://127.0.0.1:{settings.gateway_port}",
             "ACCESS_LOG_FILE": str(settings.run_dir / "logs" / "nginx.log"),
             "STATE_FILE": str(_folder(settings) / "nginx.position"),
         },

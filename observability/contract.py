@@ -193,10 +193,20 @@ class Edge(_Entry):
         return f"{' '.join(self.child)} <- {' '.join(self.parent)}"
 
 
+class Origin(_Entry):
+    """Where a service's spans come from, if it is not where all others do."""
+
+    says: str
+    resource: Rules = {}
+    """As all spans have it, if this is left out."""
+    scope: Rules
+
+
 class _File(_Entry):
     values: dict[str, list[Value]]
     resource: Rules
     scope: Rules = {}
+    gateway_tracing: dict[str, Origin] = {}
     stream_labels: Rules
     metadata: Rules
     line: Rules
@@ -226,6 +236,7 @@ class Contract:
         metrics: By (service, name).
         events: By (service, name).
         resource, scope: Of every span.
+        origins: Of the gateway's span, by GATEWAY_TRACING.
         stream_labels, metadata, line: Of every log line.
         target_labels: Of every series.
         edges: All edges of all traces.
@@ -262,6 +273,10 @@ class Contract:
                 self.file.target_labels,
             )
         )
+        self.origins = {
+            name: origin.model_copy(update={"resource": origin.resource or self.resource})
+            for name, origin in self.file.gateway_tracing.items()
+        }
         self.edges = [edge for name in self.file.traces for edge in self.edges_of(name)]
 
     def _add(self, service: str, group: Group) -> None:
@@ -317,6 +332,13 @@ class Contract:
     def plain_lines(self, service: str) -> list[PlainLine]:
         """Give what a service may write that is no JSON."""
         return [line for group in self.file.groups if service in group.services for line in group.plain_lines]
+
+    def origin_of(self, service: str, scope_name: str) -> Origin | None:
+        """Find what made a span of the gateway, by its scope; None for all other spans."""
+        if service != "nginx":
+            return None
+        named = (one for one in self.origins.values() if scope_name in (one.scope["otel.scope.name"].values or []))
+        return next(named, None)
 
     def edges_of(self, trace: str) -> list[Edge]:
         """Give the edges of a trace of the section `traces`."""

@@ -60,6 +60,7 @@ class BenchStack:
             "RUN_DIR": str(folder),
             "PYTHONPATH": str(row.project),
             "LOGIN_RATE": "200r/s",
+            "CLIENT_CONNECTIONS": "10000",
             "START_TIMEOUT_SECONDS": "120",
             "GRACEFUL_TIMEOUT_SECONDS": "5",
             "BENCH_ORDER_PORTS": ",".join(map(str, self.replica_ports)),

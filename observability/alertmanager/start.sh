@@ -1,11 +1,22 @@
 #!/bin/sh
 # Starts Alertmanager, which takes no variables in its configuration: they are put in here.
 #   ALERT_WEBHOOK_URL   where alerts are sent, as Alertmanager's webhook; empty: nowhere
+# A receivers.yml beside this file (receivers.example.yml shows one) goes before that: each of its sections takes the
+# place of the one in alertmanager.yml.
 # Arguments are Alertmanager's.
 set -eu
 folder=$(dirname "$0")
 made=${ALERTMANAGER_MADE:-/tmp/alertmanager.yml}
-if [ -n "${ALERT_WEBHOOK_URL:-}" ]; then
+own=$folder/receivers.yml
+if [ -f "$own" ]; then
+    # A section begins with its name at the start of a line, and ends before the next.
+    awk '
+        NR == FNR { if (match($0, /^[a-z_]+:/)) own[substr($0, 1, RLENGTH)] = 1; next }
+        match($0, /^[a-z_]+:/) { skip = substr($0, 1, RLENGTH) in own }
+        !skip
+    ' "$own" "$folder/alertmanager.yml" >"$made"
+    cat "$own" >>"$made"
+elif [ -n "${ALERT_WEBHOOK_URL:-}" ]; then
     url=$(printf '%s' "$ALERT_WEBHOOK_URL" | sed 's/[\\&|]/\\&/g')
     sed "s|http://webhook.invalid/|$url|" "$folder/alertmanager.yml" >"$made"
 else

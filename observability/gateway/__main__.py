@@ -11,6 +11,7 @@ from observability.gateway.follow import Follower
 from observability.gateway.line import Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.pipeline import Pipeline
+from observability.gateway.probe import Probe
 from observability.gateway.settings import ROUTES, GatewaySettings
 from observability.gateway.spans import SCOPE
 from servicekit import exporting, lean, logs, telemetry
@@ -39,6 +40,9 @@ def main() -> int:
         encoder = lean.Encoder(telemetry.resource("nginx", settings), (SCOPE, ""), exporting.leaves)
         export = exporting.Pipeline(settings.otel_exporter_otlp_endpoint, metrics.registry, encoder.encode)
     pipeline = Pipeline(vocabulary, metrics, export)
+    probe = Probe(settings.gateway_url, metrics.gateway_up) if settings.gateway_url else None
+    if probe is not None:
+        probe.start()
     try:
         if (path := settings.access_log_file) is not None:
             state = settings.state_file or path.with_name(f"{path.name}.position")
@@ -50,6 +54,8 @@ def main() -> int:
         logs.get_logger().error("listen.failed", reason=error.strerror)
         return 1
     finally:
+        if probe is not None:
+            probe.stop()
         if export is not None:
             export.shutdown()
     return 0

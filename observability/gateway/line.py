@@ -14,6 +14,8 @@ from servicekit.metrics import known_method
 UNMATCHED = "unmatched"
 """The route of what is no route, in the log and in metrics."""
 
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+
 _Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 _SpanId = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]
 
@@ -37,10 +39,21 @@ class Line(BaseModel):
     server_port: Annotated[int, Field(ge=1, le=65535)]
     upstream: str
     upstream_duration_s: _Seconds | None
+    # Of each try, as nginx writes them: `1.001, 0.020`; `-` is a try that has no time. Older gateways lack it.
+    upstream_tries_s: Annotated[str, Field(pattern=r"^([0-9.]+|-)?([,: ]+([0-9.]+|-))*$", max_length=200)] = ""
     trace_id: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")]
     span_id: _SpanId
     parent_span_id: _SpanId
     trace_flags: Annotated[str, Field(pattern="^([0-9a-f]{2})?$")]
+
+    def served_s(self) -> float | None:
+        """How long the services took for it, all tries together; None if none was asked."""
+        tries = re.findall(r"[0-9]+\.[0-9]+", self.upstream_tries_s)
+        return sum(map(float, tries)) if tries else self.upstream_duration_s
+
+    def refused(self) -> bool:
+        """Whether nginx said no by itself."""
+        return not self.upstream and _CLIENT_ERROR <= self.status < _SERVER_ERROR
 
     def recorded(self) -> SpanContext | None:
         """The request's span, if somebody wants it."""

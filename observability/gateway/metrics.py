@@ -10,6 +10,7 @@ from servicekit.metrics import SECONDS
 
 _PROMISED = {"/orders/": ("201", "202", "402"), "/auth/login": ("200", "401")}
 """What the SLOs count, with its good answers: there from the start, so that the first failure shows."""
+_LABELS = ("http_request_method", "http_route", "http_response_status_code")
 _FAILED = ("500", "502", "503", "504")
 
 
@@ -29,13 +30,10 @@ class GatewayMetrics:
         self._duration = Histogram(
             "http_server_request_duration_seconds",
             "Duration of requests at the gateway, the client's own slowness included. Status 0: no answer was begun.",
-            ["http_request_method", "http_route", "http_response_status_code"],
+            _LABELS,
             SECONDS,
             self.registry,
         )
-        for route, well in _PROMISED.items():
-            for status in (*well, *_FAILED):
-                self._duration.begin(("POST", route, status))
         self._upstream = Histogram(
             "gateway_upstream_duration_seconds",
             "How long the service took that was asked last: the gateway's duration less this is the client's share.",
@@ -45,6 +43,18 @@ class GatewayMetrics:
         )
         for service in vocabulary.services:
             self._upstream.begin((service,))
+        # No client can make it longer by being slow, so the SLO of latency is about this one.
+        self._served = Histogram(
+            "gateway_service_duration_seconds",
+            "How long the service took for the requests of a route, all tries together, without the client's slowness.",
+            _LABELS,
+            SECONDS,
+            self.registry,
+        )
+        for route, well in _PROMISED.items():
+            for status in (*well, *_FAILED):
+                self._duration.begin(("POST", route, status))
+                self._served.begin(("POST", route, status))
         lines = Counter(
             "gateway_log_lines_total",
             "Lines of the access log by outcome: request, malformed, or other (nginx about itself).",
@@ -52,6 +62,12 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self._requests, self._malformed, self._other = map(lines.labels, ("request", "malformed", "other"))
+        self._batches_lost = Counter(
+            "gateway_span_batches_lost_total",
+            "Batches of up to 64 spans that nginx's own module could not send, as its error log says.",
+            registry=self.registry,
+        )
+        self._up: Gauge | None = None
         self._delay = Gauge(
             "gateway_log_delay_seconds",
             "How old the newest line was when it was read.",
@@ -59,11 +75,15 @@ class GatewayMetrics:
         )
 
     def request(self, line: Line, seen_in: SpanContext | None) -> None:
-        """Count a request, and name the span that shows it."""
+        """Count a request, and name the span that shows it. What the gateway refused itself may have none."""
         words = self._vocabulary
-        self._duration.observe((words.method(line), words.route(line), str(line.status)), line.duration_s, seen_in)
+        labels = (words.method(line), words.route(line), str(line.status))
+        if line.refused():
+            seen_in = None  # nginx's module makes no span of what is refused before there is a location
+        self._duration.observe(labels, line.duration_s, seen_in)
         if (service := words.service(line)) is not None and line.upstream_duration_s is not None:
             self._upstream.observe((service,), line.upstream_duration_s, seen_in)
+            self._served.observe(labels, line.served_s() or 0.0)
         self._requests.inc()
 
     def malformed(self) -> None:
@@ -73,6 +93,18 @@ class GatewayMetrics:
     def other(self) -> None:
         """Count a line that is none of the access log's."""
         self._other.inc()
+
+    def batch_lost(self) -> None:
+        """Count a batch of spans that nginx's module says it lost."""
+        self._batches_lost.inc()
+
+    def gateway_up(self, answers: bool) -> None:  # noqa: FBT001  # it is the metric's value
+        """Say whether the gateway answers. There is no such metric as long as nobody has asked."""
+        if self._up is None:
+            self._up = Gauge(
+                "gateway_up", "Whether the gateway answers its /healthz, asked from outside.", registry=self.registry
+            )
+        self._up.set(answers)
 
     def delay(self, seconds: float) -> None:
         """Say how far the log is behind."""

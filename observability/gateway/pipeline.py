@@ -12,6 +12,7 @@ from servicekit import exporting
 
 _ROOM = exporting.QUEUE // 2
 _PAUSE_SECONDS = 0.02
+_BATCH_LOST = b"OTel export failure"  # nginx's module says so, in the error log, and tries no second time
 
 
 class Pipeline:
@@ -58,6 +59,8 @@ class Pipeline:
     def _parse(self, text: bytes) -> Line | None:
         if not text.startswith(b"{"):
             self._metrics.other()
+            if _BATCH_LOST in text:
+                self._metrics.batch_lost()
             return None
         try:
             return Line.model_validate_json(text)

@@ -26,6 +26,9 @@ class GatewaySettings(TelemetrySettings):
     access_log_otlp_port: int | None = Field(
         None, ge=1, le=65535, description="Or take the lines from a Collector: OTLP/HTTP logs on this port."
     )
+    gateway_url: str | None = Field(
+        None, pattern=r"^http://[^/]+$", description="Ask this gateway every 2 s whether it answers: `gateway_up`."
+    )
     log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
         "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
     )

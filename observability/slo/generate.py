@@ -1,7 +1,8 @@
 """Writes Prometheus' rules for the SLOs: `make slo`.
 
 They are those that Sloth makes of the same files (`sloth generate --disable-optimized-rules`), by name, label and
-arithmetic; Sloth itself is a Go program that this project does not want to require.
+arithmetic, but for the least number of events that a page needs (least-events.yaml). Sloth itself is a Go program that
+this project does not want to require.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ _SHORTEST = "5m"
 Rule = dict[str, Any]
 
 
-def rules(specification: dict[str, Any], windows: dict[str, Any]) -> dict[str, Any]:
+def rules(
+    specification: dict[str, Any], windows: dict[str, Any], least: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Give the rule groups, three for each SLO: its error ratios, what else is known of it, its alerts.
 
     Args:
         specification: The SLOs, in Sloth's form `prometheus/v1`.
         windows: When to alert, in Sloth's form `AlertWindows`.
+        least: How many bad events a page needs: `least-events.yaml`.
     """
     groups: list[dict[str, Any]] = []
     for slo in specification["slos"]:
-        made = _Slo(specification["service"], specification.get("labels", {}), slo, windows["spec"])
+        made = _Slo(specification["service"], specification.get("labels", {}), slo, windows["spec"], least or {})
         for kind, setting, group in (
             ("sli-recordings", "slierror", made.ratios()),
             ("meta-recordings", "metadata", made.metadata()),
@@ -44,10 +48,18 @@ def rules(specification: dict[str, Any], windows: dict[str, Any]) -> dict[str, A
 
 
 class _Slo:
-    def __init__(self, service: str, labels: dict[str, str], slo: dict[str, Any], windows: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        service: str,
+        labels: dict[str, str],
+        slo: dict[str, Any],
+        windows: dict[str, Any],
+        least: dict[str, Any],
+    ) -> None:
         self.id = f"{service}-{slo['name']}"
         self._slo = slo
         self._windows = windows
+        self._least = least
         self._period: str = windows["sloPeriod"]
         self._names = {"sloth_id": self.id, "sloth_service": service, "sloth_slo": slo["name"]}
         self._labels = {**labels, **self._names}
@@ -106,7 +118,7 @@ class _Slo:
             wanted = alerting[f"{severity}_alert"]
             if wanted.get("disable"):
                 continue
-            pairs = [self._burns(pair) for kind, pair in self._pairs() if kind == severity]
+            pairs = [self._burns(pair, severity) for kind, pair in self._pairs() if kind == severity]
             title = f"({severity}) {{{{$labels.sloth_service}}}} {{{{$labels.sloth_slo}}}}"
             made.append(
                 {
@@ -126,7 +138,7 @@ class _Slo:
             )
         return made
 
-    def _burns(self, pair: dict[str, Any]) -> str:
+    def _burns(self, pair: dict[str, Any], severity: str) -> str:
         spent = pair["errorBudgetPercent"] / 100
         factor = round(spent * _seconds(self._period) / _seconds(pair["longWindow"]), 10)
         limit = f"({factor:g} * {self._budget:g})"
@@ -135,7 +147,15 @@ class _Slo:
             f"max({self._errors(pair[name])} > {limit}) without (sloth_window)"
             for name in ("shortWindow", "longWindow")
         )
-        return f"(\n  {short}\n  and\n  {long}\n)"
+        return f"(\n  {short}\n  and\n  {long}\n{self._enough(pair['longWindow']) if severity == 'page' else ''})"
+
+    def _enough(self, window: str) -> str:
+        bad = self._least.get("bad_events", {}).get(self._slo["name"])
+        if bad is None:
+            return ""
+        # Half an event less: a rate is an estimate.
+        limit = self._least["least"] - 0.5
+        return f"  and on ()\n  sum_over_time({bad}[{window}]) * {self._least['each_seconds']} >= {limit:g}\n"
 
     def _pairs(self) -> list[tuple[str, dict[str, Any]]]:
         return [
@@ -170,10 +190,11 @@ _Dumper.add_representer(str, _text)
 
 def file() -> str:
     """Give the rules' file as it should be."""
-    specification, windows = (
-        yaml.safe_load((HERE / name).read_text(encoding="utf-8")) for name in ("shop.yaml", "windows-7d.yaml")
+    specification, windows, least = (
+        yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+        for name in ("shop.yaml", "windows-7d.yaml", "least-events.yaml")
     )
-    return _HEAD + yaml.dump(rules(specification, windows), Dumper=_Dumper, sort_keys=False, width=1000)
+    return _HEAD + yaml.dump(rules(specification, windows, least), Dumper=_Dumper, sort_keys=False, width=1000)
 
 
 if __name__ == "__main__":

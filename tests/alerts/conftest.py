@@ -1,6 +1,7 @@
 """A shop in which one thing after the other breaks, and what Prometheus said meanwhile."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -11,8 +12,11 @@ import requests
 
 from local.supervision import Supervisor
 from tests.conformance.conftest import real_loki  # noqa: F401  # a fixture
+from tests.fixtures.alertmanager import programs, receiver, start
 from tests.fixtures.services import Client, eventually, new_session
 from tests.fixtures.stack import LocalStack
+
+__all__ = ["programs", "receiver", "start"]
 
 PATIENCE = "6s"
 """What ALERT_FOR makes of the minutes that a fault has to last."""
@@ -142,6 +146,14 @@ class Saboteur:
             yield
 
     @contextlib.contextmanager
+    def failing_requests(self, route):
+        """Requests of this route that fail, as the gateway's log tells them, a few each second."""
+        lines = (self._shop.run_dir / "logs" / "nginx.log").read_text().splitlines()
+        line = json.loads(next(line for line in reversed(lines) if '"request.completed"' in line))
+        with self._written(json.dumps({**line, "http_route": route, "status": 503}), 3):
+            yield
+
+    @contextlib.contextmanager
     def _written(self, line, times):
         stopping = threading.Event()
 
@@ -209,7 +221,9 @@ class Drama:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory):
-    running = LocalStack(tmp_path_factory.mktemp("alerts"), ALERT_FOR=PATIENCE, LOGIN_RATE="200r/s")
+    running = LocalStack(
+        tmp_path_factory.mktemp("alerts"), ALERT_FOR=PATIENCE, LOGIN_RATE="200r/s", CLIENT_CONNECTIONS="10000"
+    )
     running.up()
     yield running
     running.down()

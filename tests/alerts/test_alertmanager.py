@@ -1,86 +1,19 @@
 """Alertmanager with this project's configuration: what it sends, what it groups, what it keeps to itself."""
 
-import json
 import re
-import shutil
 import subprocess
-import threading
 import time
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import requests
 import yaml
 
-from local import debian
 from tests.alerts.runbooks import PAGES
-from tests.fixtures.ports import free_port
+from tests.fixtures.alertmanager import FOLDER
 from tests.fixtures.services import eventually
 
-FOLDER = Path(__file__).parents[2] / "observability" / "alertmanager"
-OVERLAY = FOLDER.parents[1] / "docker-compose.observability.yml"
 CONFIGURATION = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """alertmanager and amtool: those on the PATH, or the distribution's."""
-    if found := shutil.which("alertmanager"):
-        return Path(found), shutil.which("amtool")
-    if not shutil.which("apt-get"):
-        pytest.skip("no alertmanager here, and no apt")
-    program = debian.fetch("prometheus-alertmanager", "usr/bin/prometheus-alertmanager")
-    # Debian's wants its templates in /usr/share, where an unpacked package is not: it gets a /usr/share of its own.
-    wrapper = tmp_path_factory.mktemp("bin") / "alertmanager"
-    share = program.parents[1] / "share"
-    wrapper.write_text(
-        f"""#!/bin/sh\nexec unshare --user --map-root-user --mount"""
-        f""" sh -c 'mount --bind "{share}" /usr/share && exec "{program}" "$@"' sh "$@"\n"""
-    )
-    wrapper.chmod(0o755)
-    return wrapper, program.with_name("amtool")
-
-
-class Receiver:
-    """Somebody's webhook.
-
-    Attributes:
-        messages: What it was sent.
-    """
-
-    def __init__(self):
-        self.messages = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                receiver.messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/alerts?a=1&b=|"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def told(self, status="firing"):
-        """The names of the alerts that it was told of, in this state."""
-        return {
-            one["labels"]["alertname"]
-            for message in self.messages
-            for one in message["alerts"]
-            if one["status"] == status
-        }
 
 
 def told_only(receiver, *names):
@@ -88,53 +21,6 @@ def told_only(receiver, *names):
     eventually(lambda: receiver.told() >= set(names), 10)
     time.sleep(1.5)
     return receiver.told() == set(names)
-
-
-@pytest.fixture
-def receiver():
-    running = Receiver()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def start(programs, tmp_path):
-    """Start Alertmanager as Compose does, on a free port: `start(ALERT_WEBHOOK_URL=...)` gives its root."""
-    started = []
-
-    def run(**environment):
-        folder = tmp_path / "alertmanager"
-        shutil.copytree(FOLDER, folder)
-        text = (folder / "alertmanager.yml").read_text()
-        text = re.sub(r"group_wait: 10s ", "group_wait: 1s ", text)
-        text = re.sub(r"group_interval: 1m ", "group_interval: 1s ", text)
-        assert text.count(": 1s ") == 2
-        (folder / "alertmanager.yml").write_text(text)
-        root = f"http://127.0.0.1:{free_port()}"
-        overlay = yaml.safe_load(OVERLAY.read_text())["services"]["alertmanager"]
-        arguments = [argument.replace("=/alertmanager", f"={tmp_path}/data") for argument in overlay["command"]]
-        command = ["/bin/sh", folder / "start.sh", *arguments, f"--web.listen-address={root.removeprefix('http://')}"]
-        made = {"ALERTMANAGER": programs[0], "ALERTMANAGER_MADE": tmp_path / "made.yml", "PATH": "/usr/bin:/bin"}
-        with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command, env={name: str(value) for name, value in (made | environment).items()}, stdout=log, stderr=log
-            )
-        started.append(process)
-
-        def ready():
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            try:
-                return requests.get(f"{root}/-/ready", timeout=2).ok
-            except requests.ConnectionError:
-                return False
-
-        eventually(ready, 20)
-        return root
-
-    yield run
-    for process in started:
-        process.terminate()
-        process.wait(10)
 
 
 def post(root, *alerts, over=False):
@@ -198,6 +84,79 @@ def test_services_that_are_down_are_one_message_and_a_page_needs_no_ticket(start
         "order-service",
     }
     assert ("OrderLatencyBurn", "ticket") not in messages
+
+
+OWN_ROUTES = {
+    "auth-service": ["/auth/login", "/auth/validate", "/auth/.well-known/jwks.json"],
+    "user-service": ["/users", "/users/", "/users/{user_id}", "/auth/login"],
+    "product-service": ["/products", "/products/", "/products/{product_id}", "/orders/"],
+    "order-service": ["/orders", "/orders/", "/orders/{order_id}"],
+    "payment-service": ["/payments/{payment_id}"],
+}
+
+
+@pytest.mark.parametrize("service", OWN_ROUTES)
+def test_a_service_that_is_down_silences_the_errors_of_what_needs_it_and_no_others(start, receiver, service):
+    root = start(ALERT_WEBHOOK_URL=receiver.url)
+    routes = {route for routes in OWN_ROUTES.values() for route in routes} | {"/"}
+    post(root, alert("ServiceDown", job=service))
+    post(root, *(alert("ErrorSpike", job="nginx", http_route=route) for route in sorted(routes)))
+
+    def told_routes():
+        return {
+            one["labels"]["http_route"]
+            for message in receiver.messages
+            for one in message["alerts"]
+            if one["labels"]["alertname"] == "ErrorSpike"
+        }
+
+    eventually(lambda: told_routes() >= routes - set(OWN_ROUTES[service]), 10)
+    told_only(receiver, "ServiceDown", "ErrorSpike")
+    assert told_routes() == routes - set(OWN_ROUTES[service])
+
+
+def test_a_dead_gateway_is_told_and_that_there_is_no_traffic_is_not(start, receiver):
+    root = start(ALERT_WEBHOOK_URL=receiver.url)
+    post(root, alert("GatewayDown"), alert("NoTraffic"))
+    assert told_only(receiver, "GatewayDown")
+
+
+OWN = """
+route:
+  receiver: morning
+  group_by: [alertname]
+  group_wait: 1s
+  routes: [{matchers: [severity="page"], receiver: on-call}]
+receivers:
+  - name: on-call
+    webhook_configs: [{url: "URL&to=on-call"}]
+  - name: morning
+    webhook_configs: [{url: "URL&to=morning"}]
+"""
+
+
+def test_a_file_of_ones_own_says_who_is_told_and_what_is_kept_back_stays(start, receiver):
+    root = start(OWN.replace("URL", receiver.url), ALERT_WEBHOOK_URL="http://127.0.0.1:9/unused")
+    post(
+        root, alert("DatabaseDown"), alert("DatabasePoolWaits", "ticket"), alert("TelemetryDown", "ticket", job="loki")
+    )
+    assert told_only(receiver, "DatabaseDown", "TelemetryDown")
+    assert {(one["receiver"], one["groupLabels"]["alertname"]) for one in receiver.messages} == {
+        ("on-call", "DatabaseDown"),
+        ("morning", "TelemetryDown"),
+    }
+
+
+def test_the_example_for_mail_slack_and_pagerduty_is_well_formed_and_sends_each_severity_its_way(
+    start, programs, tmp_path
+):
+    start((FOLDER / "receivers.example.yml").read_text().replace("/etc/alertmanager/secrets", str(tmp_path)))
+    made = tmp_path / "made.yml"
+    subprocess.run([programs[1], "check-config", made], capture_output=True, check=True)
+    assert yaml.safe_load(made.read_text())["inhibit_rules"] == CONFIGURATION["inhibit_rules"]
+    for severity, told in (("page", "who-is-on-call"), ("ticket", "somebody-in-the-morning")):
+        tree = [programs[1], "config", "routes", "test", f"--config.file={made}", f"severity={severity}"]
+        assert subprocess.run(tree, capture_output=True, text=True, check=True).stdout.strip() == told
 
 
 def test_a_dead_collector_is_told_and_the_spans_that_it_costs_are_not(start, receiver):

@@ -70,7 +70,7 @@ def drama(shop):
             ):
                 pass
             eventually(lambda: shop.command("status").returncode == 0, 60, pause=0.5)
-            with broken.stopped("nginx"), played.act("NoTraffic", ask=ask):
+            with broken.stopped("nginx"), played.act("NoTraffic", "GatewayDown", ask=ask):
                 pass
             played.await_calm()
     finally:

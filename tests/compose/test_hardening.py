@@ -48,7 +48,7 @@ def test_it_has_the_limits_and_no_rights(stack, service):
     assert sorted(host["CapAdd"] or []) == (["CAP_CHOWN", "CAP_DAC_OVERRIDE"] if service in PREPARING else [])
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["Privileged"] is False
-    assert 0 < host["Memory"] <= 512 * 2**20
+    assert 0 < host["Memory"] <= (1024 if service == "grafana" else 512) * 2**20
     assert 0 < host["PidsLimit"] <= 512
     log = host["LogConfig"]
     assert log["Type"] == ("fluentd" if service == "gateway-telemetry" else "json-file")

@@ -22,7 +22,7 @@ from tests.fixtures.stack import LocalStack
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """A shop of its own, with people in it. It looks to Prometheus as if they were a load test."""
-    running_shop = LocalStack(tmp_path_factory.mktemp("dashboards"), LOGIN_RATE="200r/s")
+    running_shop = LocalStack(tmp_path_factory.mktemp("dashboards"), LOGIN_RATE="200r/s", CLIENT_CONNECTIONS="10000")
     running_shop.up()
     metrics = Metrics()
     port = free_port()

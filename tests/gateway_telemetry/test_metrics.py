@@ -64,6 +64,31 @@ def test_a_request_is_counted_by_method_route_and_status():
     assert counted.value(UPSTREAM, peer_service="order-service") == 4
 
 
+@pytest.mark.parametrize(
+    ("line", "served"),
+    [
+        ({"duration_s": 9.0, "upstream_duration_s": 0.011, "upstream_tries_s": "0.011"}, 0.011),
+        ({"upstream_duration_s": 0.02, "upstream_tries_s": "1.001, 0.020"}, 1.021),
+        ({"upstream_duration_s": 0.02, "upstream_tries_s": "0.002 : 0.020"}, 0.022),
+        ({"upstream_duration_s": 0.02, "upstream_tries_s": "-, 0.020"}, 0.02),
+        ({"upstream_duration_s": 0.0, "upstream_tries_s": "0.000"}, 0.0),
+        ({"upstream_duration_s": 0.011, "upstream_tries_s": ""}, 0.011),
+    ],
+)
+def test_what_a_service_took_is_all_tries_and_nothing_of_the_client(line, served):
+    counted = Counted()
+    counted.lines(access_line(**line))
+    assert counted.value("gateway_service_duration_seconds_count", **labels()) == 1
+    assert counted.value("gateway_service_duration_seconds_sum", **labels()) == pytest.approx(served)
+
+
+def test_a_request_that_no_service_saw_has_no_time_of_a_service():
+    counted = Counted()
+    counted.lines(access_line(status=400, upstream="", upstream_duration_s=None, upstream_tries_s=""))
+    assert counted.value(COUNT, **labels(status="400")) == 1
+    assert counted.value("gateway_service_duration_seconds_count", **labels(status="400")) is None
+
+
 def test_without_a_service_asked_there_is_no_upstream_time():
     counted = Counted()
     counted.lines(access_line(upstream="", upstream_duration_s=None), access_line(upstream="made-up-service"))
@@ -100,6 +125,33 @@ def test_an_exemplar_names_the_span_if_there_is_one(flags, has):
     assert exemplars == (
         {"http_server_request_duration_seconds": ids, "gateway_upstream_duration_seconds": ids} if has else {}
     )
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 408, 413, 414, 429, 431, 499])
+def test_what_the_gateway_refuses_itself_has_no_exemplar_since_nginxs_module_may_make_no_span_of_it(status):
+    counted = Counted()
+    counted.lines(access_line(status=status, upstream="", upstream_duration_s=None, upstream_tries_s=""))
+    assert counted.value(COUNT, **labels(status=str(status))) == 1
+    assert not any(one.exemplar for family in counted.registry.collect() for one in family.samples)
+
+
+@pytest.mark.parametrize("line", [{"status": 404}, {"status": 503, "upstream": ""}, {"status": 200, "upstream": ""}])
+def test_a_services_no_and_the_gateways_own_answers_and_failures_have_one(line):
+    counted = Counted()
+    counted.lines(access_line(**line))
+    assert any(one.exemplar for family in counted.registry.collect() for one in family.samples)
+
+
+def test_a_batch_that_nginxs_module_lost_is_counted():
+    counted = Counted()
+    assert counted.value("gateway_span_batches_lost_total") == 0
+    counted.lines(
+        "2026/11/22 10:00:00 [error] 30#30: OTel export failure: failed to connect to all addresses",
+        "2026/11/22 10:00:00 [notice] 30#30: start worker process 31",
+        access_line(),
+    )
+    assert counted.value("gateway_span_batches_lost_total") == 1
+    assert counted.value("gateway_log_lines_total", outcome="other") == 2
 
 
 def test_malformed_lines_are_counted_and_stop_nothing():

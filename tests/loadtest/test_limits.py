@@ -5,7 +5,7 @@ import json
 import pytest
 
 from loadtest import report
-from loadtest.limits import judge, knee
+from loadtest.limits import held_back, judge, knee
 from loadtest.settings import LoadSettings
 from loadtest.shapes import Limits
 
@@ -64,6 +64,19 @@ def test_without_limits_only_silence_is_bad():
 
 def stages(*rates):
     return [{"users": 2**index, "rate": rate} for index, rate in enumerate(rates)]
+
+
+def test_a_run_that_the_gateway_held_back_says_so_and_what_to_do():
+    refused = [
+        {"method": "POST", "name": "/orders/", "error": "answered with 429 blank", "count": 1200},
+        {"method": "GET", "name": "/products/", "error": "answered with 429", "count": 34},
+        {"method": "POST", "name": "/orders/", "error": "answered with 503 overloaded", "count": 7},
+    ]
+    said = held_back({"errors": refused})
+    assert "refused 1,234 requests (429)" in said
+    assert "CLIENT_CONNECTIONS=" in said
+    assert "LOGIN_RATE=" in said
+    assert held_back({"errors": refused[2:]}) is None
 
 
 def test_the_knee_is_where_more_users_bring_no_more_requests():

@@ -1,6 +1,9 @@
 """The gateway's own errors are problem+json; those of the services pass through."""
 
+import concurrent.futures
+import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -38,8 +41,8 @@ REFUSED = {
         431,
         b"GET /orders/ HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 7000) for i in range(5)) + H,
     ),
-    "an unknown transfer coding": (501, b"POST /orders/ HTTP/1.1\r\nTransfer-Encoding: gzip\r\n" + H),
-    "an unknown version": (505, b"GET /orders/ HTTP/3.0\r\n" + H),
+    "an unknown transfer coding": (400, b"POST /orders/ HTTP/1.1\r\nTransfer-Encoding: gzip\r\n" + H),
+    "an unknown version": (400, b"GET /orders/ HTTP/3.0\r\n" + H),
 }
 
 
@@ -65,6 +68,90 @@ def assert_problem(got, status):
 def test_what_the_gateway_refuses_is_a_problem_and_reaches_no_service(gateway, status, request_bytes):
     assert_problem(gateway.raw(request_bytes), status)
     assert gateway.reached() == []
+
+
+_CODINGS = (b"x", b"gzip", b"identity", b"chunked, chunked", b"gzip, chunked", b"chunked;a=b", b"deflate", b"")
+_VERSIONS = (
+    b"HTTP/9.9",
+    b"HTTP/2.0",
+    b"HTTP/2",
+    b"HTTP/3.0",
+    b"HTTP/0.9",
+    b"HTTP/1.",
+    b"HTTP/11.1",
+    b"HTTP/1.1000",
+    b"X/1.1",
+)
+_METHODS = (b"BREW", b"post", b"P@ST", b"CONNECT", b"TRACE", b"PRI", b"_", b"A" * 300)
+_HEADERS = (
+    *(b"Transfer-Encoding: " + coding for coding in _CODINGS),
+    *(
+        b"Content-Length: " + length
+        for length in (b"-1", b"1e3", b"0x1", b"99999999999999999999", b"65537", b"+1", b"1,1")
+    ),
+    *(
+        b"Expect: x",
+        b"Upgrade: h2c\r\nConnection: Upgrade",
+        b"Host: /",
+        b"Host: a b",
+        b"No-Colon",
+        b" folded: x",
+        b"\x00: x",
+    ),
+    *(b"A" * 8200 + b": x", b"Cookie: " + b"a" * 33_000, b"Range: bytes=9-1", b"If-Match: *", b"TE: trailers"),
+)
+WRONG = [
+    *(b"POST /orders/ HTTP/1.1\r\n%s\r\n" % header + H + b"0\r\n\r\n" for header in _HEADERS),
+    *(b"POST /orders/ HTTP/1.1\r\nIdempotency-Key: k\r\n%s\r\n" % header + H + b"0\r\n\r\n" for header in _HEADERS),
+    *(b"POST /orders/ HTTP/1.0\r\n%s\r\n" % header + H for header in _HEADERS),
+    *(b"POST /orders/ %s\r\n" % version + H for version in _VERSIONS),
+    *(b"%s /orders/ HTTP/1.1\r\n" % method + H for method in _METHODS),
+    *(
+        b"POST %s HTTP/1.1\r\n" % target + H
+        for target in (
+            b"*",
+            b"orders/",
+            b"http://",
+            b"//",
+            b"/orders/\x7f",
+            b"/orders/%",
+            b"/orders/%00",
+            b"/../orders/",
+        )
+    ),
+    *(
+        b"POST /orders/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + H + chunk
+        for chunk in (b"x\r\n", b"-1\r\n", b"ffffffffffffffffff\r\n", b"1\r\nab\r\n", b"10001\r\n" + b"a" * 65537)
+    ),
+    *(
+        b"POST /orders/ HTTP/1.1\r\nIdempotency-Key: k\r\nTransfer-Encoding: chunked\r\n" + H + chunk
+        for chunk in (b"x\r\n", b"10001\r\n" + b"a" * 65537)
+    ),
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"POST /orders/\r\n",
+    b"\r\n\r\n\r\n",
+]
+
+
+def test_nothing_that_is_wrong_by_itself_counts_as_an_error_of_the_shop(gateway):
+    """An anonymous client could spend the error budget with it, and wake somebody up."""
+    for request in WRONG:
+        with gateway.connect() as connection, contextlib.suppress(OSError):
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+    last = gateway.request("GET", "/nowhere")
+    gateway.log_line(trace_id=last.trace_id)
+    assert {line["status"] for line in gateway.log_lines() if line["status"] >= 500} == set()
+
+
+@pytest.mark.parametrize(("status", "title"), [("501 Not Implemented", "x"), ("505 HTTP Version Not Supported", "y")])
+def test_the_same_status_from_a_service_is_an_error_as_before(gateway, status, title):
+    gateway.services["order"].reply = lambda _: answer(status, b'{"title":"%s"}' % title.encode())
+    got = gateway.request("POST", "/orders/", body=b"{}")
+    assert (got.status, got.json()) == (int(status[:3]), {"title": title})
 
 
 @pytest.mark.parametrize("target", [b"/orders/", b"elsewhere.example:443"])
@@ -172,10 +259,61 @@ def test_logins_beyond_the_rate_are_a_429_with_retry_after_and_nothing_else_is(s
     got = [gateway.request("POST", "/auth/login?x=1", body=b"{}") for _ in range(24)]
     assert [one.status for one in got] == [200] * 21 + [429] * 3  # one, and a burst of 20
     assert_problem(got[-1], 429)
+    assert "logins" in got[-1].json()["detail"]
     assert int(got[-1].headers["Retry-After"]) > 0
     for method, target in [("GET", "/auth/login"), ("GET", "/auth/validate"), ("POST", "/orders/")]:
         assert {gateway.request(method, target).status for _ in range(25)} == {200}
     assert len(gateway.services["auth"].requests) == 21 + 50
+
+
+def test_one_address_that_takes_all_it_can_leaves_the_service_to_the_others(start_gateway):
+    """Many connections that pipeline and never read; tests/e2e has them against the whole shop."""
+    gateway = start_gateway(CLIENT_CONNECTIONS="8")
+    order, at_once, most, lock = gateway.services["order"], [0], [0], threading.Lock()
+
+    def reply(_received):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)  # the service's work
+        with lock:
+            at_once[0] -= 1
+        return answer(body=b"x" * 4000)
+
+    order.reply = reply
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            greedy = stack.enter_context(socket.socket())
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            greedy.bind(("127.0.0.2", 0))
+            greedy.connect(("127.0.0.1", gateway.port))
+            greedy.setblocking(False)  # noqa: FBT003
+            greedy.send(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}" * 100)
+        eventually(lambda: most[0] >= 8)
+        honest = [gateway.request("POST", "/orders/", body=b"{}").status for _ in range(30)]
+    assert honest == [200] * 30
+    assert most[0] <= 8 + 1  # the honest client's one
+    assert any(line["status"] == 429 for line in gateway.log_lines())
+
+
+@pytest.mark.parametrize("key", [(), ("Idempotency-Key: k",)])
+def test_one_request_more_than_an_address_may_have_is_a_429_that_no_service_saw(start_gateway, key):
+    gateway = start_gateway(CLIENT_CONNECTIONS="2")
+    released = threading.Event()
+    gateway.services["order"].reply = lambda _: released.wait(10) and answer()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(gateway.request, "POST", "/orders/", *key, body=b"{}") for _ in range(2)]
+        eventually(lambda: len(gateway.reached()) == 2)
+        got = gateway.request("POST", "/orders/", *key, body=b"{}")
+        free = [gateway.request("GET", target).status for target in ("/healthz", "/", "/nowhere")]
+        released.set()
+        assert [one.result().status for one in held] == [200, 200]
+    assert_problem(got, 429)
+    assert "in progress" in got.json()["detail"]
+    assert int(got.headers["Retry-After"]) > 0
+    assert free == [200, 200, 404]
+    assert len(gateway.reached()) == 2
+    assert gateway.request("POST", "/orders/", *key, body=b"{}").status == 200
 
 
 def test_a_client_cannot_escape_the_login_limit_with_a_forwarding_header(start_gateway):

@@ -3,11 +3,14 @@
 import contextlib
 import datetime as dt
 import re
+import socket
 import time
 
 import pytest
 
 from local.nginx import SOURCE
+from tests.fixtures.gateway import answer, read_answer
+from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
 
 FIELDS = {
@@ -26,6 +29,7 @@ FIELDS = {
     "server_port": int,
     "upstream": str,
     "upstream_duration_s": float | None,
+    "upstream_tries_s": str,
     "trace_id": str,
     "span_id": str,
     "parent_span_id": str,
@@ -92,6 +96,37 @@ def test_durations_are_seconds_and_an_error_says_so(start_gateway):
     assert (line["level"], line["status"], line["upstream"]) == ("error", 504, "order-service")
     assert 0.15 < line["upstream_duration_s"] < 0.9
     assert abs(line["duration_s"] - line["upstream_duration_s"]) < 0.1  # two clocks, each cut to milliseconds
+
+
+def test_a_client_that_is_slow_makes_the_whole_slow_and_not_the_service(gateway):
+    with gateway.connect() as connection:
+        connection.sendall(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{")
+        time.sleep(0.6)  # the client's slowness is what is under test
+        connection.sendall(b"}")
+        got = read_answer(connection)
+    line = gateway.log_line(trace_id=got.trace_id)
+    assert line["duration_s"] >= 0.5
+    assert line["upstream_duration_s"] < 0.3
+    assert float(line["upstream_tries_s"]) == line["upstream_duration_s"]
+
+
+def test_a_client_that_reads_slowly_does_not_make_the_service_slow(gateway):
+    gateway.services["order"].reply = lambda _: answer(body=b"x" * 100_000)
+    with gateway.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.sendall(b"GET /orders/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(0.6)
+        got = read_answer(connection)
+    line = gateway.log_line(trace_id=got.trace_id)
+    assert line["upstream_duration_s"] < 0.3
+
+
+def test_each_try_has_its_time(start_gateway):
+    gateway = start_gateway(ORDER_UPSTREAM=f"127.0.0.1:{free_port()}")
+    line = gateway.log_line(trace_id=gateway.request("GET", "/orders/").trace_id)
+    assert re.fullmatch(r"\d\.\d{3}", line["upstream_tries_s"])
+    refused = gateway.log_line(trace_id=gateway.request("GET", "/nowhere").trace_id)
+    assert refused["upstream_tries_s"] == ""
 
 
 def test_good_health_is_not_logged(gateway):

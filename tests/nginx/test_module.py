@@ -32,13 +32,14 @@ COMPOSE = {
     "DEPLOYMENT_ENVIRONMENT": "compose",
 }
 
-# What the module's variables are, from its documentation: ids of the parent, if it sent valid ones; else new ones.
+# What the module's variables are, from its documentation: ids of the parent, if it sent valid ones; else new ones. Of a
+# trace id that is all zeros it was seen to keep the parent and its decision.
 VARIABLES = f"""
 map $http_traceparent $otel_inbound {{
     default "";
     "~^00-(?<otel_t>[0-9a-f]{{32}})-(?<otel_p>[0-9a-f]{{16}})-(?<otel_f>[0-9a-f]{{2}})$" "$otel_t-$otel_p-$otel_f";
 }}
-map $otel_inbound $otel_trace_id {{ default $request_id; "~^(?<otel_i>.{{32}})-" $otel_i; }}
+map $otel_inbound $otel_trace_id {{ default $request_id; "~^(?!0{{32}})(?<otel_i>.{{32}})-" $otel_i; }}
 map $otel_inbound $otel_parent_id {{ default ""; "~^.{{32}}-(?<otel_j>.{{16}})-" $otel_j; }}
 map $otel_inbound $otel_parent_sampled {{ default 0; "~[13579bdf]$" 1; }}
 map "" $otel_span_id {{ default {SPAN}; }}
@@ -109,6 +110,7 @@ def test_what_the_module_takes_literally_is_filled_in(tmp_path):
     render_for_compose(tmp_path, {})
     text = (tmp_path / "conf.d/otel.conf").read_text()
     assert "endpoint collector:4317;" in text
+    assert re.search(r"batch_size (\d+);", text)[1] == "64"  # 128 spans of 16 KB took 55 of the container's 64 MB
     assert "otel_resource_attr deployment.environment.name compose;" in text
 
 
@@ -133,6 +135,21 @@ def test_a_new_trace_is_the_modules(gateway):
     assert received.values("tracestate") == []
     assert (line["span_id"], line["parent_span_id"], line["trace_flags"]) == (SPAN, "", "01")
     assert line["otel"]["trace"] == "on"
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_an_all_zero_trace_id_brings_neither_a_parent_nor_a_decision(gateway, flags):
+    got, received, line = ask(gateway, "/orders/", f"traceparent: 00-{'0' * 32}-{PARENT}-{flags}", "tracestate: a=1")
+    assert received.values("traceparent") == [f"00-{got.trace_id}-{SPAN}-01"] == [got.headers["traceresponse"]]
+    assert received.values("tracestate") == []
+    assert (line["parent_span_id"], line["trace_flags"]) == ("", "01")
+    assert (line["otel"]["trace"], line["otel"]["gateway.parent"]) == ("on", "none")
+
+
+def test_the_span_says_whose_child_it_is(gateway):
+    trace_id = os.urandom(16).hex()
+    assert ask(gateway, "/orders/", f"traceparent: 00-{trace_id}-{PARENT}-01")[2]["otel"]["gateway.parent"] == PARENT
+    assert ask(gateway)[2]["otel"]["gateway.parent"] == "none"
 
 
 @pytest.mark.parametrize(("flags", "sent", "trace"), [("01", "01", "on"), ("00", "00", "off")])

@@ -54,15 +54,19 @@ class Backends(Receiver):
             for record in of_scope.log_records
         ]
 
-    def spans(self):
-        """The spans so far."""
+    def traces(self):
+        """The spans so far: [(resource's attributes, scope, span)]."""
         return [
-            span
+            (values(of_resource.resource.attributes), of_scope.scope, span)
             for body in list(self.bodies["/jaeger/v1/traces"])
             for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
             for of_scope in of_resource.scope_spans
             for span in of_scope.spans
         ]
+
+    def spans(self):
+        """The spans so far."""
+        return [span for _, _, span in self.traces()]
 
     def metrics(self, name):
         """What was sent of a metric, in the order in which it came: [(resource's attributes, metric)]."""
@@ -134,8 +138,11 @@ class Collector:
             },
             "scopeSpans": [{"spans": [span_json(**span) for span in spans]}],
         }
-        answer = requests.post(f"http://127.0.0.1:{self.otlp}/v1/traces", json={"resourceSpans": [trace]}, timeout=5)
-        answer.raise_for_status()
+        self.send_traces({"resourceSpans": [trace]})
+
+    def send_traces(self, message):
+        """Send a whole message, in OTLP's JSON."""
+        requests.post(f"http://127.0.0.1:{self.otlp}/v1/traces", json=message, timeout=5).raise_for_status()
 
     def metric(self, name, **labels):
         """One of the Collector's own metrics."""

@@ -1,18 +1,23 @@
 """What the Collector makes of what it gets: the real one, with the configuration of Compose."""
 
 import json
+import re
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
+from observability.contract import load
 from tests.fixtures.otlp import values
 from tests.fixtures.services import eventually
 from tests.observability.conftest import OBSERVABILITY
+from tests.telemetry.contract import SeenSpan, check_spans
 
 TRACE, SPAN = "1a8074072b9ac2c479007861c5cb4d89", "79007861c5cb4d89"
 TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 FOLDER = OBSERVABILITY / "collector"
+MODULE_SPAN = Path(__file__).with_name("module-span.json")
 
 
 def line(service="order-service", event="order.created", **fields):
@@ -123,6 +128,87 @@ def test_secrets_and_personal_data_in_a_span_are_masked(collector, backends):
         "http.route": "/orders/{order_id}",
     }
     assert values(span.events[0].attributes) == {"exception.message": "****"}
+
+
+def module_span(**changes):
+    """What nginx 1.31 with its OpenTelemetry module 0.1.2 was recorded to send, with other values of the span."""
+    message = json.loads(MODULE_SPAN.read_text())
+    message["resourceSpans"][0]["scopeSpans"][0]["spans"][0].update(changes)
+    return message
+
+
+def test_the_span_of_nginxs_module_becomes_what_the_contract_says_of_it(collector, backends):
+    collector.send_traces(module_span())
+    [(resource, scope, span)] = eventually(backends.traces)
+    seen = SeenSpan(
+        service=resource["service.name"],
+        kind="server" if span.kind == span.SPAN_KIND_SERVER else "other",
+        name=span.name,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        attributes=values(span.attributes),
+        resource=resource,
+        scope={"otel.scope.name": scope.name, "otel.scope.version": scope.version},
+    )
+    contract = load()
+    assert contract.origin_of("nginx", scope.name) is contract.origins["module"]
+    found, nothing = check_spans(contract, [seen], "compose"), check_spans(contract, [], "compose")
+    assert not found.undeclared
+    assert not found.missing - nothing.missing
+    assert "c4n4ry" not in str(span)
+
+
+def test_the_contracts_two_forms_of_the_gateways_span_are_not_taken_for_each_other():
+    contract = load()
+    log, module = contract.origins["log"], contract.origins["module"]
+    assert set(log.resource) - set(module.resource) == {
+        "service.version",
+        "service.instance.id",
+        "telemetry.sdk.name",
+        "telemetry.sdk.language",
+        "telemetry.sdk.version",
+    }
+    assert contract.origin_of("nginx", "nginx") is module
+    assert contract.origin_of("nginx", "observability.gateway") is log
+    assert contract.origin_of("order-service", "nginx") is None
+
+
+def test_the_span_of_nginxs_module_encloses_what_began_and_ended_in_its_last_millisecond(collector, backends):
+    collector.send_traces(module_span())
+    [span] = eventually(backends.spans)
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (
+        1_795_352_500_363_000_000,
+        1_795_352_500_382_000_000,
+    )
+    collector.send_spans({"name": "POST /orders/", "duration_ms": 30})
+    service = eventually(lambda: next((one for one in backends.spans() if one.span_id != span.span_id), None))
+    assert service.end_time_unix_nano - service.start_time_unix_nano == 30_000_000  # no other is touched
+
+
+@pytest.mark.parametrize(("parent", "kept"), [("00f067aa0ba902b7", "00f067aa0ba902b7"), ("none", "")])
+def test_a_parent_of_a_trace_that_cannot_be_is_taken_out_of_the_span(collector, backends, parent, kept):
+    message = module_span()
+    attributes = message["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
+    next(one for one in attributes if one["key"] == "gateway.parent")["value"]["stringValue"] = parent
+    collector.send_traces(message)
+    [span] = eventually(backends.spans)
+    assert span.parent_span_id.hex() == kept
+    assert "gateway.parent" not in values(span.attributes)
+
+
+def test_what_nginxs_module_says_of_lost_batches_goes_to_gateway_telemetry_and_is_declared(collector, backends):
+    lost = "2026/11/22 15:13:46 [error] 6#6: OTel export failure: failed to connect to all addresses"
+    unknown = "2026/11/22 15:13:46 [error] 6#6: order-service could not be resolved (3: Host not found)"
+    collector.send_lines("order-service", lost)
+    collector.send_lines("nginx", unknown, lost)
+    eventually(lambda: len(backends.lines()) == 3 and backends.lines("gateway"))
+    assert [record.body.string_value for _, record in backends.lines("gateway")] == [lost]
+    plain = load().plain_lines("nginx")
+    for text in (lost, unknown):
+        assert any(re.fullmatch(one.pattern, text) for one in plain)
+    request = '2026/11/22 15:13:46 [error] 6#6: *1 upstream timed out, client: 1.2.3.4, request: "GET /secret HTTP/1.1"'
+    assert not any(re.fullmatch(one.pattern, request) for one in plain)
 
 
 def test_the_access_log_and_nothing_else_goes_to_gateway_telemetry_too(collector, backends):

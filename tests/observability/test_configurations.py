@@ -102,3 +102,10 @@ def test_jaegers_monitor_asks_for_the_metrics_that_the_collector_makes():
     jaeger = yaml.safe_load((OBSERVABILITY / "jaeger" / "config.yaml").read_text())
     asked = jaeger["extensions"]["jaeger_storage"]["metric_backends"]["prometheus"]["prometheus"]
     assert (asked["metric_namespace"], asked["latency_unit"]) == (spans["namespace"], spans["histogram"]["unit"])
+
+
+def test_grafana_has_the_memory_and_the_processes_that_it_was_reported_to_need():
+    grafana = OVERLAY["grafana"]
+    assert grafana["mem_limit"] == "1g"  # in 512 MB it is likely to be killed
+    assert grafana["pids_limit"] == 512
+    assert grafana["environment"]["GF_SERVER_ENABLE_GZIP"] == "false"

@@ -164,8 +164,9 @@ def check_spans(contract, spans, mode):
             total.undeclared.add(where)
             continue
         total |= check_values(where, declared.attributes, span.attributes)
-        total |= check_values(f"{span.service}'s resource", contract.resource, span.resource)
-        total |= check_values(f"{span.service}'s scope", contract.scope, span.scope)
+        origin = contract.origin_of(span.service, span.scope.get("otel.scope.name")) or contract
+        total |= check_values(f"{span.service}'s resource", origin.resource, span.resource)
+        total |= check_values(f"{span.service}'s scope", origin.scope, span.scope)
         if bool(span.links) != bool(declared.links):
             (total.missing if declared.links else total.undeclared).add(f"{where}: a link")
         if span.events:

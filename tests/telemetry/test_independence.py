@@ -161,7 +161,7 @@ class Impostor(Collector):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    running = LocalStack(tmp_path_factory.mktemp("independence"), LOGIN_RATE="200r/s")
+    running = LocalStack(tmp_path_factory.mktemp("independence"), LOGIN_RATE="200r/s", CLIENT_CONNECTIONS="10000")
     running.up()
     yield running
     running.down()
