@@ -109,8 +109,8 @@ def build() -> Dashboard:
                     " lasts for the 7 days; above 13.44 for an hour somebody is paged. `counted over` is for how long"
                     " there was something to count: with less than a day of that, one bad event is much of the budget.",
                     "sloth_slo",
-                    "promise",
-                    Column("kept", f"sum by (sloth_slo) (slo:objective:ratio{SLOS})", "percentunit"),
+                    "SLO",
+                    Column("promised", f"sum by (sloth_slo) (slo:objective:ratio{SLOS})", "percentunit"),
                     Column(
                         "budget left",
                         f"sum by (sloth_slo) (slo:period_error_budget_remaining:ratio{SLOS})",

@@ -74,9 +74,9 @@ def requests_said(stream: str) -> str:
 
 def events_said(stream: str) -> str:
     """Give the LogQL of all other lines, in words: what happened, to what, and why. An event has few of the fields."""
-    to_what = "{{.order_id}}{{.dependency}}{{.task}}{{.thread}}{{.stream}}{{.error_type}}"
-    how = "{{.status}}{{.outcome}}{{.cause}}{{.reason}}{{.message}}"
-    why = "{{.decline_reason}}{{.exception_type}} {{.exception_cause}}"
+    to_what = "{{.order_id}}{{.task}}{{.thread}}{{.stream}}{{.error_type}}"
+    how = "{{.dependency}}{{.status}}{{.outcome}}{{.reason}}{{.message}}"
+    why = "{{.cause}}{{.decline_reason}}{{.exception_type}} {{.exception_cause}}"
     return (
         f'{stream} | json | __error__="" | event!="request.completed"'
         f' | line_format "{{{{.event}}}} {to_what} {how} {why}"'
