@@ -32,11 +32,10 @@ _SERVICES = ("auth-service", "user-service", "product-service", "order-service",
 PARTS = "min by (job) (up)" + "".join(f' or 0 * absent(up{{job="{service}"}})' for service in _SERVICES)
 """In Docker Compose a container that is gone is in no name server, so that there is no `up` of it: 0, then."""
 
-FIRING = (
-    'sum by (alertname, severity) (ALERTS{alertstate="firing"})'
-    ' or on () label_replace(vector(0), "alertname", "none", "", "")'
-)
+_NONE = 'or on () label_replace(vector(0), "alertname", "none", "", "")'
 """`on ()`: beside an alert there is no `none`, whose runbook is the list of all."""
+
+FIRING = f'sum by (alertname, severity) (ALERTS{{alertstate="firing"}}) {_NONE}'
 
 SLOS = '{sloth_service="shop"}'
 
@@ -146,10 +145,9 @@ def build() -> Dashboard:
                 history(
                     "Alerts, over time",
                     "What fired, and when? A bar leads to the alert's runbook.",
-                    'max by (alertname, severity) (ALERTS{alertstate="firing"})',
-                    "{{alertname}}, {{severity}}",
-                    word="fires",
-                    none="No alert has fired in the time shown",
+                    f'max by (alertname, severity) (ALERTS{{alertstate="firing"}}) {_NONE}',
+                    "{{alertname}} {{severity}}",
+                    words={"0": ("all is well", GOOD), "1": ("fires", BAD)},
                 ),
             ],
             "Over time": [

@@ -202,28 +202,26 @@ def bars(
     return _finished(panel, title, question, queries, (width, height))
 
 
-def history(title: str, question: str, expr: str, legend: str, *, word: str, none: str, width: int = 24) -> Panel:
-    """Show when something was the case: a line for each series, with a bar where its value is 1."""
+def history(
+    title: str, question: str, expr: str, legend: str, *, words: Mapping[str, tuple[str, str]], width: int = 24
+) -> Panel:
+    """Show when an alert fired: a line for each; `words` are what its values mean, and their colours."""
     panel = (
         statetimeline.Panel()
         .unit("none")
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
-        .thresholds(_steps((None, BAD)))
-        .mappings([_words({"1": (word, BAD)})])
+        .thresholds(_steps((None, GOOD)))
+        .mappings([_words(words)])
         .merge_values(merge_values=True)
         .show_value(of.VisibilityMode.AUTO)
+        .tooltip(common.VizTooltipOptions().mode(of.TooltipDisplayMode.SINGLE).sort(of.SortOrder.NONE))
         .row_height(0.8)
         .fill_opacity(80)
         .legend(common.VizLegendOptions().show_legend(show_legend=False))
-        .no_value(none)
-        .data_links(
-            [
-                build.DashboardLink("Runbook of ${__field.labels.alertname}").url(
-                    RUNBOOK.format("__field.labels.alertname")
-                )
-            ]
-        )
+        .no_value(NOTHING)
     )
+    name = "__field.labels.alertname"
+    panel.data_links([build.DashboardLink(f"Runbook of ${{{name}}}").url(RUNBOOK.format(name))])
     return _finished(panel, title, question, [promql(expr, legend)], (width, 6))
 
 

@@ -11,6 +11,7 @@ from tests.fixtures.programs import find_program
 
 EXPR = {query.place: query.expr for query in of_panels(load()) if query.source == "prometheus"}
 ALERTS, PARTS = "overview: Alerts that fire, A", "overview: Parts, A"
+HISTORY = "overview: Alerts, over time, A"
 UP = {job: f'up{{job="{job}"}}' for job in ("auth-service", "user-service", "product-service", "payment-service")}
 FIRES = 'ALERTS{alertname="ServiceDown", alertstate="firing", severity="page", job="%s"}'
 WAITS = 'ALERTS{alertname="ErrorSpike", alertstate="pending", severity="ticket"}'
@@ -25,6 +26,12 @@ WAITS = 'ALERTS{alertname="ErrorSpike", alertstate="pending", severity="ticket"}
             ALERTS,
             {FIRES % "user-service": 1, FIRES % "auth-service": 1, WAITS: 1, UP["auth-service"]: 0},
             {'{alertname="ServiceDown", severity="page"}': 2},
+        ),
+        (HISTORY, {WAITS: 1}, {'{alertname="none"}': 0}),
+        (
+            HISTORY,
+            {FIRES % "user-service": 1, FIRES % "auth-service": 1},
+            {'{alertname="ServiceDown", severity="page"}': 1},
         ),
         (
             PARTS,  # one answers, one does not, of one a replica does not; order-service is gone
