@@ -10,11 +10,13 @@ from grafana_foundation_sdk.models import dashboard as model
 from observability.grafana.queries import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from grafana_foundation_sdk.cog.builder import Builder
 
     from observability.grafana.panels import Panel
+
+WIDTH = 24  # columns, of which a dashboard has always so many
 
 TITLES = {
     "overview": "Overview",
@@ -54,6 +56,48 @@ def choice_of_duration() -> build.CustomVariable:
     )
 
 
+def choice_of_route() -> build.QueryVariable:
+    """Make the variable `route`: the routes of the chosen service."""
+    query = 'label_values(http_server_request_duration_seconds_count{job="$service"}, http_route)'
+    return (
+        build.QueryVariable("route")
+        .label("route")
+        .datasource(METRICS)
+        .query({"query": query, "qryType": 1, "refId": "PrometheusVariableQueryEditor-VariableQuery"})
+        .definition(query)
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .include_all(include_all=True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text="All", value="$__all"))
+    )
+
+
+def choice_of_level() -> build.CustomVariable:
+    """Make the variable `level`, of log lines; lines that have none, such as nginx's own, belong to all."""
+    choices = ("critical", "error", "warning", "info", "debug")
+    return (
+        build.CustomVariable("level")
+        .label("level")
+        .values(",".join(choices))
+        .options([model.VariableOption(selected=False, text=one, value=one) for one in choices])
+        .multi(multi=True)
+        .include_all(include_all=True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def search() -> build.TextBoxVariable:
+    """Make the variable `search`: what a log line has to contain."""
+    return (
+        build.TextBoxVariable("search")
+        .label("search the log")
+        .default_value("")
+        .current(model.VariableOption(selected=True, text="", value=""))
+    )
+
+
 def _annotation(name: str, color: str, expr: str, title: str) -> build.AnnotationQuery:
     return (
         build.AnnotationQuery()
@@ -86,7 +130,7 @@ def _annotations() -> list[Builder[model.AnnotationQuery]]:
 def board(
     uid: str,
     question: str,
-    panels: Sequence[Panel],
+    sections: Mapping[str, Sequence[Panel]],
     *,
     variables: Sequence[Callable[[], Builder[model.VariableModel]]] = (),
     tags: Sequence[str] = (),
@@ -96,7 +140,7 @@ def board(
     Args:
         uid: Its name in links.
         question: What it answers.
-        panels: In their order, from the upper left.
+        sections: Title -> its panels, in their order, from the upper left.
         variables: What makes its variables.
         tags: Beside `shop`.
     """
@@ -120,9 +164,39 @@ def board(
             ]
         )
     )
-    for panel in panels:
-        frame.with_panel(panel)
     made = frame.build()
-    for number, panel_made in enumerate(made.panels or [], 1):
-        panel_made.id_val = number
+    made.panels = list(_laid_out(sections))
+    for number, panel in enumerate(made.panels, 1):
+        panel.id_val = number
     return made
+
+
+def _laid_out(sections: Mapping[str, Sequence[Panel]]) -> Iterator[model.Panel | model.RowPanel]:
+    """Put panels side by side until a line is full. All of a line are as high as the highest: no hole is left."""
+    y = 0
+    for title, panels in sections.items():
+        yield model.RowPanel(title=title, grid_pos=model.GridPos(h=1, w=WIDTH, x=0, y=y))
+        y += 1
+        line: list[model.Panel] = []
+        for panel in panels:
+            made = panel.build()
+            line.append(made)
+            used = sum(_place(one).w for one in line)
+            if used > WIDTH:
+                raise ValueError(f"{title}: the line with {made.title} is {used} wide")
+            if used < WIDTH:
+                continue
+            height, x = max(_place(one).h for one in line), 0
+            for one in line:
+                width = _place(one).w
+                one.grid_pos = model.GridPos(h=height, w=width, x=x, y=y)
+                x += width
+                yield one
+            y += height
+            line = []
+        if line:
+            raise ValueError(f"{title}: its last line is not full")
+
+
+def _place(panel: model.Panel) -> model.GridPos:
+    return panel.grid_pos or model.GridPos()

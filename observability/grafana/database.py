@@ -36,95 +36,106 @@ def build() -> Dashboard:
     return board(
         "database",
         "Is the database what everybody waits for, and with which statement?",
-        [
-            to_its_service(
-                graph(
-                    "Pool in use",
-                    "Does a service run out of connections? At 100 % the next request waits, at most 1 s.",
-                    promql(
-                        'max by (job) (db_client_connection_count{db_client_connection_state="used"}'
-                        " / ignoring (db_client_connection_state) db_client_connection_max)",
-                        "{{job}}",
-                    ),
-                    unit="percentunit",
-                    steps=(0.7, 0.9),
-                )
-            ),
-            stack(
-                "Connections",
-                "How many does each service hold, and do they work?",
-                promql(
-                    "sum by (job, db_client_connection_state) (db_client_connection_count)",
-                    "{{job}} {{db_client_connection_state}}",
+        {
+            "Connections": [
+                to_its_service(
+                    graph(
+                        "Pool in use",
+                        "Does a service run out of connections? At 100 % the next request waits, at most 1 s.",
+                        promql(
+                            'max by (job) (db_client_connection_count{db_client_connection_state="used"}'
+                            " / ignoring (db_client_connection_state) db_client_connection_max)",
+                            "{{job}}",
+                        ),
+                        unit="percentunit",
+                        steps=(0.7, 0.9),
+                    )
                 ),
-                unit="short",
-            ),
-            to_its_service(
+                stack(
+                    "Connections",
+                    "How many does each service hold, and do they work?",
+                    promql(
+                        "sum by (job, db_client_connection_state) (db_client_connection_count)",
+                        "{{job}} {{db_client_connection_state}}",
+                    ),
+                    unit="short",
+                ),
+                to_its_service(
+                    graph(
+                        "Wait for a connection, p99",
+                        "Do requests queue before the database? A point is a trace: open it.",
+                        promql(
+                            quantile(0.99, "db_client_connection_wait_time_seconds", "job"), "{{job}}", exemplars=True
+                        ),
+                        unit="s",
+                        steps=(0.1, 1),
+                    )
+                ),
+                to_its_service(
+                    graph(
+                        "Requests that got no connection",
+                        "Who waited in vain, and got a 503?",
+                        promql(f"sum by (job) (rate(db_client_connection_timeouts_total[{RATE}]))", "{{job}}"),
+                        unit="reqps",
+                    )
+                ),
+            ],
+            "Statements": [
                 graph(
-                    "Wait for a connection, p99",
-                    "Do requests queue before the database? A point is a trace: open it.",
-                    promql(quantile(0.99, "db_client_connection_wait_time_seconds", "job"), "{{job}}", exemplars=True),
+                    "Statements",
+                    "What is asked how often? The names are those of the spans.",
+                    promql(
+                        f"sum by (db_query_summary) (rate({_STATEMENTS}_count{{{_REAL}}}[{RATE}]))",
+                        "{{db_query_summary}}",
+                    ),
+                    unit="suffix:statements/s",
+                ),
+                graph(
+                    "Time of a statement, p99",
+                    "Which statement is slow? The wait for a connection is not in it. A point is a trace: open it.",
+                    promql(
+                        quantile(0.99, _STATEMENTS, "db_query_summary", _REAL), "{{db_query_summary}}", exemplars=True
+                    ),
                     unit="s",
                     steps=(0.1, 1),
-                )
-            ),
-            to_its_service(
-                graph(
-                    "Requests that got no connection",
-                    "Who waited in vain, and got a 503?",
-                    promql(f"sum by (job) (rate(db_client_connection_timeouts_total[{RATE}]))", "{{job}}"),
-                    unit="reqps",
-                )
-            ),
-            graph(
-                "Statements",
-                "What is asked how often? The names are those of the spans.",
-                promql(
-                    f"sum by (db_query_summary) (rate({_STATEMENTS}_count{{{_REAL}}}[{RATE}]))", "{{db_query_summary}}"
                 ),
-                unit="suffix: statements/s",
-            ),
-            graph(
-                "Time of a statement, p99",
-                "Which statement is slow? The wait for a connection is not in it. A point is a trace: open it.",
-                promql(quantile(0.99, _STATEMENTS, "db_query_summary", _REAL), "{{db_query_summary}}", exemplars=True),
-                unit="s",
-                steps=(0.1, 1),
-            ),
-            to_its_service(
-                graph(
-                    "Commits",
-                    "How much is written? Each INSERT and UPDATE is a transaction of its own.",
-                    promql(
-                        "sum by (job)"
-                        f' (rate({_STATEMENTS}_count{{db_query_summary=~"(INSERT|UPDATE) .+", outcome="ok"}}[{RATE}]))',
-                        "{{job}}",
-                    ),
-                    unit="suffix: commits/s",
-                )
-            ),
-            to_its_service(
-                graph(
-                    "Failed statements",
-                    "What share of the statements is refused, or not answered?",
-                    promql(
-                        share(
-                            f'rate({_STATEMENTS}_count{{outcome="error"}}[{RATE}])',
-                            f"rate({_STATEMENTS}_count[{RATE}])",
-                            by="job",
+                to_its_service(
+                    graph(
+                        "Commits",
+                        "How much is written? Each INSERT and UPDATE is a transaction of its own.",
+                        promql(
+                            f'sum by (job) (rate({_STATEMENTS}_count{{db_query_summary=~"(INSERT|UPDATE) .+",'
+                            f' outcome="ok"}}[{RATE}]))',
+                            "{{job}}",
                         ),
-                        "{{job}}",
-                    ),
-                    unit="percentunit",
-                    steps=(0.001, 0.01),
-                )
-            ),
-            found_traces(
-                "Slowest traces with an order's INSERT",
-                "What did the slowest of the newest ones wait for?",
-                Search("order-service", "INSERT orders", "$slower_than"),
-            ),
-            note("What PostgreSQL itself would say", _NOT_HERE),
-        ],
+                        unit="suffix:commits/s",
+                    )
+                ),
+                to_its_service(
+                    graph(
+                        "Failed statements",
+                        "What share of the statements is refused, or not answered?",
+                        promql(
+                            share(
+                                f'rate({_STATEMENTS}_count{{outcome="error"}}[{RATE}])',
+                                f"rate({_STATEMENTS}_count[{RATE}])",
+                                by="job",
+                            ),
+                            "{{job}}",
+                        ),
+                        unit="percentunit",
+                        steps=(0.001, 0.01),
+                    )
+                ),
+            ],
+            "Traces, and what is not here": [
+                found_traces(
+                    "Slowest traces with an order's INSERT",
+                    "What did the slowest of the newest ones wait for?",
+                    Search("order-service", "INSERT orders", "$slower_than"),
+                ),
+                note("What PostgreSQL itself would say", _NOT_HERE),
+            ],
+        },
         variables=[choice_of_duration],
     )

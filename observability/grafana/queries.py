@@ -38,23 +38,54 @@ def logql(expr: str, legend: str = "") -> loki.Dataquery:
     return query.legend_format(legend) if legend else query.direction(LokiQueryDirection.BACKWARD)
 
 
-class Search(Builder[UnknownDataquery]):
-    """A search for traces, which the SDK has no class for: the fields of Grafana's Jaeger data source."""
+class Traces(Builder[UnknownDataquery]):
+    """A query of Grafana's Jaeger data source, which the SDK has no class for."""
 
-    def __init__(self, service: str, operation: str, slower_than: str) -> None:
-        self._fields: dict[str, object] = {
-            "datasource": TRACES.to_json(),
-            "queryType": "search",
-            "service": service,
-            "minDuration": slower_than,
-            "limit": 50,
-        }
-        if operation:
-            self._fields["operation"] = operation
+    def __init__(self, kind: str, **fields: object) -> None:
+        self._fields: dict[str, object] = {"datasource": TRACES.to_json(), "queryType": kind, **fields}
 
     def build(self) -> UnknownDataquery:
         """Give the query."""
         return UnknownDataquery(self._fields)
+
+
+class Search(Traces):
+    """A search for traces: of a service, with a span of this name if one is given, that took so long or longer."""
+
+    def __init__(self, service: str, operation: str, slower_than: str) -> None:
+        named = {"operation": operation} if operation else {}
+        super().__init__("search", service=service, minDuration=slower_than, limit=50, **named)
+
+
+class Calls(Traces):
+    """Who calls whom: Jaeger's dependencies in the time shown."""
+
+    def __init__(self) -> None:
+        super().__init__("dependencyGraph")
+
+
+def requests_said(stream: str) -> str:
+    """Give the LogQL of the access lines of a selected stream, in words."""
+    return (
+        f'{stream} | json | __error__="" | event="request.completed"'
+        ' | line_format "{{.method}} {{.http_route}} {{.status}} in {{.duration_s}} s"'
+    )
+
+
+def events_said(stream: str) -> str:
+    """Give the LogQL of all other lines, in words: what happened, to what, and why. An event has few of the fields."""
+    to_what = "{{.order_id}}{{.task}}{{.thread}}{{.stream}}{{.error_type}}"
+    how = "{{.dependency}}{{.status}}{{.outcome}}{{.reason}}{{.message}}"
+    why = "{{.cause}}{{.decline_reason}}{{.exception_type}} {{.exception_cause}}"
+    return (
+        f'{stream} | json | __error__="" | event!="request.completed"'
+        f' | line_format "{{{{.event}}}} {to_what} {how} {why}"'
+    )
+
+
+def others_said(stream: str) -> str:
+    """Give the LogQL of the lines that are no JSON, as they are: nginx about itself, an interpreter at its end."""
+    return f'{stream} | json | __error__!="" | line_format "{{{{__line__}}}}"'
 
 
 def share(part: str, whole: str, by: str) -> str:

@@ -6,6 +6,10 @@ import time
 
 EMPTY_WHEN_HEALTHY = {
     "overview: Alerts that fire, A": "a healthy shop has no alert; test_expressions.py has some",
+    "overview: Alerts, over time, A": "the same",
+    "overview: Errors in the logs, A": "a healthy shop has none; test_logs.py has some",
+    "service: Log, B": "nginx has no events but requests, and a quiet service few; test_logs.py",
+    "service: Log, C": "only nginx writes lines that are no JSON; test_logs.py",
 }
 """Queries without an answer where all is well, and why; what they answer else, another test says."""
 
@@ -15,6 +19,7 @@ FALLBACK = re.compile(r"\s+or\s+(on \(\)\s+)?(vector\(0\)|label_replace\(vector\
 SECONDS = 60
 TO_SEARCH = 600
 NOTHING = "no series"
+NO_LINE = "no line"
 
 
 class Backends:
@@ -29,7 +34,7 @@ class Backends:
         """What is wrong with the answer to a query, None if nothing is: it has to be there, and of finite numbers."""
         ask = {"prometheus": self._promql, "loki": self._logql, "jaeger": self._search}[query.source]
         fault = ask(query.fields)
-        return None if fault == NOTHING and query.place in EMPTY_WHEN_HEALTHY else fault
+        return None if fault in {NOTHING, NO_LINE} and query.place in EMPTY_WHEN_HEALTHY else fault
 
     def _promql(self, fields):
         expr = FALLBACK.sub("", fields["expr"])
@@ -55,11 +60,14 @@ class Backends:
             return answer.text
         data = answer.json()["data"]
         if data["resultType"] == "streams":
-            return None if any(stream["values"] for stream in data["result"]) else "no line"
+            return None if any(stream["values"] for stream in data["result"]) else NO_LINE
         return _no_numbers(data["result"])
 
     def _search(self, fields):
         now = time.time()
+        if fields["queryType"] == "dependencyGraph":
+            answer = self.jaeger.get("/api/dependencies", params={"lookback": TO_SEARCH * 1000})
+            return None if answer.json()["data"] else "no calls"
         parameters = {
             "service": fields["service"],
             "minDuration": fields["minDuration"],
@@ -88,7 +96,8 @@ class Backends:
 
     def values_of_variable(self, variable):
         """What a variable with a query `label_values(series, label)` offers."""
-        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
+        query = variable["query"]["query"].replace("$service", "order-service")
+        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()
         answer = self.prometheus.get(f"/api/v1/label/{label}/values", params={"match[]": series})
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]

@@ -223,19 +223,19 @@ class Names:
             rule = self._contract.stream_labels.get(matcher.name)
             if rule is None:
                 found.append(f"streams have no label {matcher.name}")
-            elif rule.values:
+            elif matcher.name == "service_name":
                 services |= {value for value in rule.values if re.fullmatch(matcher.value, str(value))}
                 if not services:
                     found.append(f"no stream has {matcher.name} {matcher.value!r}")
         parsed = any(isinstance(stage, logql.Json) for stage in query.stages)
         known = set(self._contract.stream_labels) | set(self._contract.metadata)
         if parsed:
-            known |= self._fields(services)
-        events = {name for service, name in self._contract.events if service in services}
+            known |= self._fields(services or None) | {"__error__", "__line__"}
+        events = {name for service, name in self._contract.events if not services or service in services}
         for name, value in _named(query.stages):
             if name not in known:
                 found.append(f"lines have no {name}{'' if parsed else ' before | json'}")
-            elif name == "event" and value not in events:
+            elif name == "event" and value is not None and value not in events:
                 found.append(f"there is no event {value}")
             elif value is not None and name not in {"event", *self._contract.metadata}:
                 found += self._no_such_value(services, name, value)

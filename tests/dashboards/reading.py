@@ -67,15 +67,21 @@ def load():
 
 
 def panels(dashboard):
-    """Its panels, those of collapsed rows too."""
+    """Its panels, those of collapsed rows too; not the rows."""
     for panel in dashboard["panels"]:
-        yield panel
-        yield from panel.get("panels", [])
+        if panel["type"] == "row":
+            yield from panel["panels"]
+        else:
+            yield panel
 
 
 def chosen(dashboard):
     """What its variables are when nobody has changed them, but for `service`, which can be any."""
-    return {variable["name"]: variable["current"]["value"] for variable in dashboard["templating"]["list"]}
+    found = {}
+    for variable in dashboard["templating"]["list"]:
+        value = variable["current"].get("value", "")
+        found[variable["name"]] = variable["allValue"] if value in ("$__all", ["$__all"]) else value
+    return found
 
 
 def resolved(text, values):

@@ -1,5 +1,6 @@
 """The dashboards' files: made by the generator, valid, and whole in themselves."""
 
+import itertools
 import json
 import re
 
@@ -23,7 +24,7 @@ each_panel = pytest.mark.parametrize(
 
 
 def test_they_are_what_the_generator_makes():
-    committed = {file.name: file.read_text() for file in FOLDER.iterdir()}
+    committed = {file: file.read_text() for file in files.committed()}
     assert committed == files.texts(), "run `make dashboards`"
 
 
@@ -55,16 +56,30 @@ def test_their_uids_and_titles_are_unique():
 
 
 @each_dashboard
-def test_the_ids_of_its_panels_are_unique_and_no_two_panels_overlap(uid):
-    board = list(panels(BOARDS[uid]))
+def test_the_ids_of_its_panels_are_unique_and_no_two_panels_overlap_or_leave_a_hole(uid):
+    board = BOARDS[uid]["panels"]
     assert len({panel["id"] for panel in board}) == len(board)
     taken = set()
     for panel in board:
         at = panel["gridPos"]
-        assert at["x"] + at["w"] <= 24, panel["title"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert not cells & taken, panel["title"]
         taken |= cells
+    height = max(y for _, y in taken) + 1
+    assert taken == {(x, y) for x in range(24) for y in range(height)}
+
+
+@each_dashboard
+def test_it_is_in_sections_with_titles_and_panels_side_by_side_are_equally_high(uid):
+    board = BOARDS[uid]["panels"]
+    assert board[0]["type"] == "row"
+    for above, below in itertools.pairwise(board):
+        assert not above["type"] == below["type"] == "row"
+        if above["gridPos"]["y"] == below["gridPos"]["y"]:
+            assert above["gridPos"]["h"] == below["gridPos"]["h"]
+    rows = [panel["title"] for panel in board if panel["type"] == "row"]
+    assert all(rows)
+    assert len(set(rows)) == len(rows) > 1
 
 
 @each_panel
@@ -97,6 +112,8 @@ def test_a_colour_is_never_the_only_signal(uid, panel):
             assert panel["options"]["textMode"] == "value_and_name"
         case "bargauge":
             assert panel["options"]["valueMode"] != "hidden"
+        case "table":
+            pass  # its cells have values
         case other:
             raise AssertionError(f"what says it in a {other}?")
 
@@ -122,7 +139,8 @@ def test_every_variable_that_is_used_is_there_and_every_one_that_is_there_is_use
         assert set(declared) <= used
         for variable in board["templating"]["list"]:
             if variable["type"] == "custom":
-                assert variable["current"]["value"] in variable["query"].split(",")
+                value = variable["current"]["value"]
+                assert value == ["$__all"] or value in variable["query"].split(",")
 
 
 def test_every_link_leads_to_a_dashboard_that_is_there_and_sets_variables_that_it_has():
@@ -130,7 +148,8 @@ def test_every_link_leads_to_a_dashboard_that_is_there_and_sets_variables_that_i
         links = [link["url"] for link in board["links"]]
         assert {link.removeprefix("/d/") for link in links} == set(BOARDS) - {uid}
         for panel in panels(board):
-            links += [link["url"] for link in panel.get("fieldConfig", {}).get("defaults", {}).get("links", [])]
+            found = [link["url"] for link in panel.get("fieldConfig", {}).get("defaults", {}).get("links", [])]
+            links += [link for link in found if not link.startswith("/d/runbook-")]  # test_links.py has those
         for link in links:
             path, _, query = link.partition("?")
             target = path.removeprefix("/d/")
@@ -165,13 +184,15 @@ def test_a_dashboard_says_by_its_tags_what_it_needs():
 
 
 def test_grafana_is_given_the_folder_read_only():
-    [provider] = yaml.safe_load((FOLDER.parent / "provisioning" / "dashboards" / "dashboards.yaml").read_text())[
-        "providers"
-    ]
-    assert provider["allowUiUpdates"] is False
+    [provider, runbooks] = yaml.safe_load(
+        (FOLDER.parent / "provisioning" / "dashboards" / "dashboards.yaml").read_text()
+    )["providers"]
+    assert provider["allowUiUpdates"] is runbooks["allowUiUpdates"] is False
     overlay = yaml.safe_load((PROJECT / "docker-compose.observability.yml").read_text())
     grafana = overlay["services"]["grafana"]
     assert f"./observability/grafana/dashboards:{provider['options']['path']}:ro" in grafana["volumes"]
+    [mounted] = [one for one in grafana["volumes"] if one.startswith("./observability/grafana/provisioning:")]
+    assert runbooks["options"]["path"] == f"{mounted.split(':')[1]}/{files.RUNBOOKS.name}"
     home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     folder, _, name = home.rpartition("/")
     assert folder == provider["options"]["path"]

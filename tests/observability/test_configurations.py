@@ -70,24 +70,24 @@ def test_a_data_source_asks_the_backend_at_the_port_it_has_in_compose():
         assert source["editable"] is False
 
 
-def test_the_signals_lead_to_each_other():
-    prometheus, jaeger, loki = (SOURCES[uid]["jsonData"] for uid in ("prometheus", "jaeger", "loki"))
-    # Exemplar -> trace: servicekit names the label so.
-    assert prometheus["exemplarTraceIdDestinations"] == [{"name": "trace_id", "datasourceUid": "jaeger"}]
-    # Log line -> trace: the structured metadata of that name.
-    [field] = loki["derivedFields"]
-    assert (field["matcherType"], field["matcherRegex"], field["datasourceUid"]) == ("label", "trace_id", "jaeger")
-    # Trace -> log lines: by the stream's label and the same metadata.
-    logs = jaeger["tracesToLogsV2"]
-    assert logs["datasourceUid"] == "loki"
-    assert logs["tags"] == [{"key": "service.name", "value": "service_name"}]
+def test_the_signals_lead_to_each_other_by_labels_that_loki_and_prometheus_have():
+    """What becomes of each link, and that it is answered: tests/dashboards/test_links.py."""
+    [field] = SOURCES["loki"]["jsonData"]["derivedFields"]
+    assert (field["matcherType"], field["matcherRegex"]) == ("label", "trace_id")
     streams = yaml.safe_load((OBSERVABILITY / "loki" / "config.yaml").read_text())["limits_config"]["otlp_config"]
-    assert "service.name" in streams["resource_attributes"]["attributes_config"][0]["attributes"]
-    # Trace -> metrics: of the spans, in the namespace that the Collector gives them.
-    collector = yaml.safe_load((OBSERVABILITY / "collector" / "config.yaml").read_text())
-    namespace = collector["connectors"]["span_metrics"]["namespace"]
-    queries = [query["query"] for query in jaeger["tracesToMetrics"]["queries"]]
-    assert all(f"{namespace}_" in query for query in queries)
+    labels = streams["resource_attributes"]["attributes_config"][0]["attributes"]
+    logs = SOURCES["jaeger"]["jsonData"]["tracesToLogsV2"]
+    assert logs["tags"]
+    for tag in logs["tags"]:
+        assert tag["key"] in labels
+        assert tag["value"] == tag["key"].replace(".", "_")
+
+
+@pytest.mark.parametrize("link", ["tracesToLogsV2", "tracesToMetrics"])
+def test_a_link_from_a_span_needs_no_tag_that_jaeger_keeps_elsewhere(link):
+    """The service's name is beside the tags: a tag of that name is none, and the query comes out without it."""
+    for tag in SOURCES["jaeger"]["jsonData"][link]["tags"]:
+        assert tag["key"] != "service.name"
 
 
 def test_each_dollar_that_grafana_has_to_see_is_escaped():
