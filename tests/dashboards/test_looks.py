@@ -131,7 +131,7 @@ def values_of(label):
     return {str(value) for rule in rules for value in rule.values or ()}
 
 
-@pytest.mark.parametrize("label", set(COLOURS) - {"job", "peer_service"})
+@pytest.mark.parametrize("label", sorted(set(COLOURS) - {"job", "peer_service"}))
 def test_every_value_has_a_colour(label):
     values = values_of(label)
     assert values
