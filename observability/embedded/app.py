@@ -10,7 +10,10 @@ from typing import Any
 
 from flask import Blueprint, Flask
 from waitress import create_server, wasyncore
+from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask
+from werkzeug.http import parse_options_header
 
 from observability.embedded import jaeger, loki, otlp
 from observability.embedded.database import MEGABYTE, Database
@@ -75,6 +78,8 @@ class Backend:
             servers: dict[int, Any] = {}
             for name, app in apps.items():
                 server = self._server(app, sockets[name], servers)
+                if name == "otlp_port":
+                    server.channel_class = _OtlpChannel
                 stack.callback(server.task_dispatcher.shutdown, cancel_pending=True, timeout=_STOP_SECONDS)
             stack.callback(wasyncore.close_all, servers)
             log.info("backend.started", **{name: getattr(self._settings, name) for name in sockets})
@@ -116,6 +121,21 @@ class Backend:
             max_request_body_size=2 * self._settings.max_request_mb * MEGABYTE,  # the apps refuse in their own words
             clear_untrusted_proxy_headers=True,
         )
+
+
+class _OtlpError(ErrorTask):  # type: ignore[misc]  # waitress has no types
+    """What the web server refuses by itself, before the app sees it: in OTLP's form too."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        media_type, _ = parse_options_header(self.request.headers.get("CONTENT_TYPE"))
+        response = otlp.error_response(error.code, f"{error.reason}: {error.body}", media_type)
+        error.to_response = lambda _ident: (response.status, list(response.headers), response.get_data())
+        super().execute()
+
+
+class _OtlpChannel(HTTPChannel):  # type: ignore[misc]  # as above
+    error_task_class = _OtlpError
 
 
 def _app(name: str, blueprint: Blueprint) -> Flask:

@@ -18,7 +18,7 @@ from typing import IO, Protocol
 from servicekit import logs
 
 APPLICATION_ID = 0x0B5E7AB1  # marks the file as ours, for us and for file(1)
-FORMAT = 1  # of all tables together: raise it when one changes
+FORMAT = 2  # of all tables together: raise it when one changes
 
 MEGABYTE = 1024 * 1024
 _LINGER_SECONDS = 0.05  # how long a group waits for more: fewer commits, and still searchable at once for a person

@@ -8,16 +8,21 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 
 from observability.embedded import tags
 from observability.embedded.database import Timeout
 from observability.embedded.jaegerjson import hex_id, trace_json
-from observability.embedded.spans import FOREVER, Query, SpanStore, StoredTrace
+from observability.embedded.reading import load_json
+from observability.embedded.search import FOREVER, Query
+from observability.embedded.spans import SpanStore, StoredTrace
+from servicekit.logs import get_logger
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1500  # as Jaeger's UI offers; more traces in one answer are more memory than this process should take
@@ -34,6 +39,7 @@ _LOOKBACK = 2 * _DAY  # Jaeger's default of a search without `start`
 _UNITS = {"ns": 1, "us": _US, "µs": _US, "ms": _MS, "s": _S, "m": 60 * _S, "h": 3600 * _S}
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _TRACE_ID_DIGITS = 32
+_INTEGER_DIGITS = 40  # of a number, with zeros in front: more are not even read
 _BOOLEANS = frozenset({"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"})
 
 
@@ -131,6 +137,15 @@ def _add_errors(routes: Blueprint) -> None:
     def not_allowed(_: Exception) -> Response:
         return _error(HTTPStatus.METHOD_NOT_ALLOWED, "the embedded backend answers only GET here")
 
+    @routes.app_errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        return _error(HTTPStatus(error.code or 500), str(error.description))
+
+    @routes.app_errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        get_logger().error("request.failed", path=request.path, exc_info=error)
+        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: the embedded backend's log says more")
+
 
 # -- answers
 
@@ -204,7 +219,7 @@ def _query() -> Query:
     if start > end:
         raise BadRequest("invalid parameter: start time must be before end time")
     shortest, longest = _duration("minDuration"), _duration("maxDuration")
-    if longest and longest < shortest:
+    if shortest and longest and longest < shortest:
         raise BadRequest("'maxDuration' should be greater than 'minDuration'")
     limit = _integer("limit", DEFAULT_LIMIT)
     if not 0 < limit <= MAX_LIMIT:
@@ -217,7 +232,7 @@ def _query() -> Query:
         # Times are kept in nanoseconds, and asked for in microseconds: the last one counts whole.
         end=_clamped(end + _US - 1),
         min_duration=_clamped(shortest),
-        max_duration=_clamped(longest + _US - 1) if longest else FOREVER,
+        max_duration=_clamped(longest + _US - 1) if longest > 0 else FOREVER,
         limit=limit,
     )
 
@@ -238,14 +253,16 @@ def _tags() -> dict[str, str]:
         wanted[key] = value
     for many in request.args.getlist("tags"):
         try:
-            parsed = orjson.loads(many)
-        except orjson.JSONDecodeError as error:
+            parsed = load_json(many.encode())
+        except (ValueError, RecursionError) as error:
             raise BadRequest(f"malformed 'tags' parameter, cannot unmarshal JSON: {error}") from error
         if parsed is None:
             continue
-        if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
+        if not isinstance(parsed, dict) or not all(
+            value is None or isinstance(value, str) for value in parsed.values()
+        ):
             raise BadRequest("malformed 'tags' parameter, cannot unmarshal JSON: expecting an object of strings")
-        wanted.update(parsed)
+        wanted.update({key: value or "" for key, value in parsed.items()})
     return wanted
 
 
@@ -261,8 +278,10 @@ def _integer(name: str, default: int) -> int:
     text = request.args.get(name, "")
     if not text:
         return default
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise BadRequest(f"unable to parse param '{name}': parsing \"{text}\": invalid syntax")
+    if len(text) > _INTEGER_DIGITS or not -FOREVER - 1 <= int(text) <= FOREVER:
+        raise BadRequest(f"unable to parse param '{name}': parsing \"{text}\": value out of range")
     return int(text)
 
 
@@ -276,13 +295,14 @@ def _check_raw() -> None:
 def _duration(name: str) -> int:
     """Read a duration as Go writes it, `1m2.5s`, in nanoseconds."""
     text = request.args.get(name, "")
-    unsigned = text.removeprefix("+").replace("μ", "µ")  # the Greek letter is allowed too
+    unsigned = re.sub(r"^[+-]", "", text).replace("μ", "µ")  # the Greek letter is allowed too
     if unsigned in {"", "0"}:
         return 0
     parts = _DURATION_PART.findall(unsigned)
-    if "".join(number + unit for number, unit in parts) != unsigned:
+    nanoseconds = int(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
+    if "".join(number + unit for number, unit in parts) != unsigned or nanoseconds > FOREVER:
         raise BadRequest(f"unable to parse param '{name}': invalid duration \"{text}\"")
-    return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    return -nanoseconds if text.startswith("-") else nanoseconds
 
 
 def _clamped(nanoseconds: int) -> int:

@@ -1,28 +1,34 @@
 """Traces in the form of Jaeger's JSON, and with the warnings that Jaeger finds in them."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from itertools import count
 from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from observability.embedded import tags, units
-from observability.embedded.spans import MAX_SPANS, MAX_TRACE, StoredSpan, StoredTrace
+from observability.embedded.spans import MAX_SPANS, MAX_TRACE, StoredSpan, StoredTrace, signed
 
 _US = 1_000
 _S = 1_000_000_000
+_ADDRESSES = frozenset({"ip", "peer.ipv4"})
 _SAFE_INTEGER = 2**53 - 1  # above it, JavaScript's numbers lose digits, so Jaeger writes text
 
 
 def trace_json(trace: StoredTrace) -> dict[str, Any]:
     """Give a trace as Jaeger does."""
     trace_id = hex_id(trace.id)
-    warnings = _warnings(trace.spans)
+    shown = _with_own_ids(trace.spans)
+    warnings = _warnings(shown)
     names: dict[tuple[str, bytes], str] = {}  # of processes in this answer
     processes = {}
     spans = []
-    for span in trace.spans:
+    for number, span in enumerate(shown):
         origin = span.origin
         key = (origin.service, origin.resource.SerializeToString(deterministic=True))
         if key not in names:
@@ -31,9 +37,34 @@ def trace_json(trace: StoredTrace) -> dict[str, Any]:
                 "serviceName": origin.service,
                 "tags": _fields(_sorted(tags.of_resource(origin.resource))),
             }
-        spans.append(_span(trace_id, span, names[key], warnings.get(span.id)))
+        spans.append(_span(trace_id, span, names[key], warnings.get(number)))
     cut = [f"the trace has more than {MAX_SPANS} spans or {MAX_TRACE >> 20} MiB, and is cut"] if trace.is_cut else None
     return {"traceID": trace_id, "spans": spans, "processes": processes, "warnings": cut}
+
+
+def _with_own_ids(spans: Sequence[StoredSpan]) -> Sequence[StoredSpan]:
+    """Give a server's span an id of its own where it shares the client's, as Zipkin's senders do.
+
+    As in Jaeger: the client's span becomes its parent, and what was below the shared id is below the server's.
+    """
+    shared = {span.id for span in spans if span.kind == Span.SPAN_KIND_CLIENT}
+    shared &= {span.id for span in spans if span.kind == Span.SPAN_KIND_SERVER}
+    if not shared:
+        return spans
+    used = {span.id for span in spans}
+    free = (own for number in count(1) if (own := number.to_bytes(8)) not in used)
+    below: dict[bytes, bytes] = {}
+    renamed = []
+    for span in spans:
+        if span.kind == Span.SPAN_KIND_SERVER and span.id in shared:
+            below[span.id] = own = next(free)
+            renamed.append(replace(span, id=own, parent=span.id))
+        else:
+            renamed.append(span)
+    return [
+        replace(span, parent=below[span.parent]) if below.get(span.parent, span.id) != span.id else span
+        for span in renamed
+    ]
 
 
 def hex_id(trace_id: bytes) -> str:
@@ -75,7 +106,15 @@ def _sorted(of: Iterable[tags.Tag]) -> list[tags.Tag]:
 
 
 def _fields(of: Iterable[tags.Tag]) -> list[dict[str, Any]]:
-    return [{"key": key, "type": kind, "value": _value(value)} for key, kind, value in of]
+    return [{"key": key, "type": kind, "value": _value(value)} for key, kind, value in map(_readable, of)]
+
+
+def _readable(tag: tags.Tag) -> tags.Tag:
+    """Write an address that is a number as Jaeger does: 127.0.0.1."""
+    key, kind, value = tag
+    if key in _ADDRESSES and kind in {"int64", "float64"} and math.isfinite(value):
+        return key, "string", str(IPv4Address(int(value) % 2**32))
+    return tag
 
 
 def _value(value: Any) -> Any:
@@ -89,25 +128,36 @@ def _value(value: Any) -> Any:
 # -- warnings
 
 
-def _warnings(spans: Sequence[StoredSpan]) -> Mapping[bytes, list[str]]:
-    """Say of each span what is odd about its times, in Jaeger's words: people search for them."""
-    by_id = {span.id: span for span in spans}
-    warnings: dict[bytes, list[str]] = {}
+def _warnings(spans: Sequence[StoredSpan]) -> Mapping[int, list[str]]:
+    """Say of each span, by its number, what is odd about it, in Jaeger's words: people search for them."""
+    by_id: dict[bytes, StoredSpan] = {}
     for span in spans:
-        if span.duration == 0:
-            end, adjusted = _time(span.rest.end_time_unix_nano), _time(span.start + 1)
-            text = "Negative duration detected, sanitizing end timestamp. Original end timestamp"
-            warnings.setdefault(span.id, []).append(f"{text}: {end}, adjusted to: {adjusted}")
-        if not span.parent:
-            continue
-        parent = by_id.get(span.parent)
-        if parent is None:
-            text = f"invalid parent span IDs={span.parent.hex()}; skipping clock skew adjustment"
-            warnings.setdefault(span.id, []).append(text)
-        elif (skew := _skew(span, parent)) != 0:
-            text = f"clock skew adjustment disabled; not applying calculated delta of {units.format_duration(skew)}"
-            warnings.setdefault(span.id, []).append(text)
+        by_id.setdefault(span.id, span)
+    warnings: dict[int, list[str]] = {}
+    for number, span in enumerate(spans):
+        if text := [*_negative(span), *_out_of_place(span, by_id)]:
+            warnings[number] = text
     return warnings
+
+
+def _negative(span: StoredSpan) -> Iterator[str]:
+    if span.duration == 0:
+        end, adjusted = _time(signed(span.rest.end_time_unix_nano)), _time(span.start + 1)
+        text = "Negative duration detected, sanitizing end timestamp. Original end timestamp"
+        yield f"{text}: {end}, adjusted to: {adjusted}"
+
+
+def _out_of_place(span: StoredSpan, by_id: Mapping[bytes, StoredSpan]) -> Iterator[str]:
+    if by_id[span.id] is not span:
+        yield "duplicate span IDs; skipping clock skew adjustment"
+        return
+    if not span.parent:
+        return
+    parent = by_id.get(span.parent)
+    if parent is None:
+        yield f"invalid parent span IDs={span.parent.hex()}; skipping clock skew adjustment"
+    elif (skew := _skew(span, parent)) != 0:
+        yield f"clock skew adjustment disabled; not applying calculated delta of {units.format_duration(skew)}"
 
 
 def _skew(child: StoredSpan, parent: StoredSpan) -> int:

@@ -5,7 +5,9 @@ A stream is a set of labels, as in Loki. What else is known about a line is its 
 
 from __future__ import annotations
 
+import base64
 import heapq
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import orjson
 
 from observability.embedded import tags
 from observability.embedded.logql.ast import Both, Condition, Json, LabelFilter, LineFilter, LogQuery, Matcher
-from observability.embedded.logql.pipeline import Line, Wants, text_test
+from observability.embedded.logql.pipeline import EXTRACTED, Line, Wants, json_labels, text_test
 
 if TYPE_CHECKING:
     import sqlite3
@@ -47,7 +49,9 @@ _SAMPLED = 100  # lines whose size stands for that of all
 _PUSHED = 10  # line filters that SQLite does
 _ID_BITS = 40  # for the entries of a stream; there may be 2**23 streams
 _ROW_BYTES = 100  # of Python's around a row
-_INVALID = re.compile(r"[^A-Za-z0-9_]")
+_INVALID = re.compile(r"[^A-Za-z0-9]+")
+_RESERVED = re.compile(r"__(.+)__", re.DOTALL)  # names that Prometheus keeps for itself, and OTLP may have
+_NO_TEXT = "\ufffd"
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -235,7 +239,8 @@ def prepare(entries: Iterable[LogEntry]) -> Prepared:
         if (labels := streams.get(key)) is None:
             labels = streams[key] = orjson.dumps(entry.labels, option=orjson.OPT_SORT_KEYS).decode()
         line = entry.line[:MAX_LINE]
-        text = orjson.dumps(entry.metadata, option=orjson.OPT_SORT_KEYS)
+        metadata = _beside(entry.labels, entry.metadata)
+        text = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
         digest = blake2b(text, digest_size=8)
         digest.update(line.encode())
         prepared.rows.append(
@@ -243,13 +248,20 @@ def prepare(entries: Iterable[LogEntry]) -> Prepared:
                 labels,
                 entry.timestamp_ns,
                 int.from_bytes(digest.digest(), "big", signed=True),
-                _trace_of(entry.metadata, line),
+                _trace_of(metadata, line),
                 text.decode(),
                 line,
             )
         )
         prepared.size += len(line) + len(text) + _ROW_BYTES
     return prepared
+
+
+def _beside(labels: dict[str, str], metadata: dict[str, str]) -> dict[str, str]:
+    """Give metadata the names that Loki does when the stream has labels of the same names."""
+    if labels.keys().isdisjoint(metadata):
+        return metadata
+    return {f"{name}{EXTRACTED}" if name in labels else name: value for name, value in metadata.items()}
 
 
 def insert(connection: sqlite3.Connection, prepared: Prepared) -> None:
@@ -323,10 +335,9 @@ def _trace_in(condition: Condition) -> bytes | None:
 
 def _trace_of(metadata: dict[str, str], line: str) -> bytes | None:
     trace = metadata.get("trace_id")
-    if trace is None and '"trace_id"' in line:
-        fields = json_object(line)
-        trace = fields.get("trace_id") if fields else None
-    return bytes.fromhex(trace) if isinstance(trace, str) and _TRACE_ID.fullmatch(trace) else None
+    if trace is None and ('"trace' in line or "\\u" in line):
+        trace = json_labels(line).get("trace_id")  # as the query will see it
+    return bytes.fromhex(trace) if trace and _TRACE_ID.fullmatch(trace) else None
 
 
 def json_object(line: str) -> dict[str, Any] | None:
@@ -353,31 +364,38 @@ def entries_from_otlp(request: ExportLogsServiceRequest) -> list[LogEntry]:
                 labels[INDEXED[attribute.key]] = _as_text(attribute.value)
             else:
                 _flatten(attribute.key, attribute.value, common)
+        labels = {name: value for name, value in labels.items() if value}
         labels.setdefault("service_name", _UNKNOWN_SERVICE)
         for of_scope in of_resource.scope_logs:
             scope = dict(common)
             for attribute in of_scope.scope.attributes:
                 _flatten(attribute.key, attribute.value, scope)
-            _set(scope, scope_name=of_scope.scope.name, scope_version=of_scope.scope.version)
+            _set(
+                scope,
+                scope_name=of_scope.scope.name,
+                scope_version=of_scope.scope.version,
+                scope_dropped_attributes_count=str(of_scope.scope.dropped_attributes_count or ""),
+            )
             entries.extend(_entry(record, labels, scope, now) for record in of_scope.log_records)
     return entries
 
 
 def _entry(record: LogRecord, labels: dict[str, str], common: dict[str, str], now: int) -> LogEntry:
-    metadata = dict(common)
+    metadata: dict[str, str] = {}
     for attribute in record.attributes:
         _flatten(attribute.key, attribute.value, metadata)
+    both_times = record.time_unix_nano and record.observed_time_unix_nano
     _set(
         metadata,
-        severity_text=record.severity_text,
+        observed_timestamp=str(record.observed_time_unix_nano) if both_times else "",
         severity_number=str(record.severity_number or ""),
-        trace_id=record.trace_id.hex(),
-        span_id=record.span_id.hex(),
-        flags=str(record.flags or ""),
+        severity_text=record.severity_text,
         dropped_attributes_count=str(record.dropped_attributes_count or ""),
+        flags=str(record.flags or ""),
+        trace_id=record.trace_id.hex() if any(record.trace_id) else "",
+        span_id=record.span_id.hex() if any(record.span_id) else "",
     )
-    if record.time_unix_nano and record.observed_time_unix_nano:
-        metadata["observed_timestamp"] = str(record.observed_time_unix_nano)
+    metadata |= common  # of two with one name Loki has the scope's, then the resource's
     timestamp = record.time_unix_nano or record.observed_time_unix_nano or now
     if not is_plausible(timestamp, now):
         timestamp = now
@@ -385,20 +403,37 @@ def _entry(record: LogRecord, labels: dict[str, str], common: dict[str, str], no
 
 
 def _set(metadata: dict[str, str], **values: str) -> None:
-    metadata.update({name: value for name, value in values.items() if value})
+    metadata.update({name: value.replace(_NO_TEXT, " ") for name, value in values.items() if value})
 
 
 def _flatten(key: str, value: AnyValue, into: dict[str, str]) -> None:
-    name = _INVALID.sub("_", key)
+    name = metadata_name(key)
+    if not name:
+        return  # nobody could ask for it
     if value.WhichOneof("value") == "kvlist_value":
         for inner in value.kvlist_value.values:
             _flatten(f"{name}_{inner.key}", inner.value, into)
     else:
-        into[name] = _as_text(value)
+        into[name] = _as_text(value).replace(_NO_TEXT, " ")
+
+
+def metadata_name(key: str) -> str:
+    """Make an attribute's key the name of a label, as Loki 3.7 does; '' where nothing of it is left."""
+    reserved = _RESERVED.fullmatch(key)
+    name = f"__{_INVALID.sub('_', reserved[1])}__" if reserved else _INVALID.sub("_", key)
+    if not name.strip("_"):
+        return ""
+    return f"key_{name}" if name[0].isdigit() else name
 
 
 def _as_text(value: AnyValue) -> str:
-    plain = tags.plain(value)
-    if isinstance(plain, str):
-        return plain
-    return "" if plain is None else orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
+    match value.WhichOneof("value"):
+        case None:
+            return ""
+        case "string_value":
+            return value.string_value
+        case "bytes_value":
+            return base64.b64encode(value.bytes_value).decode()
+        case "double_value" if not math.isfinite(value.double_value):
+            return "NaN" if math.isnan(value.double_value) else f"{'-' * (value.double_value < 0)}Infinity"
+    return tags.json_text(value)

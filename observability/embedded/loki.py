@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 
 from observability.embedded import units
 from observability.embedded.database import Timeout
@@ -18,6 +19,7 @@ from observability.embedded.logql.ast import LogQLError, LogQuery, Metric
 from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, reach, select_lines
 from observability.embedded.logql.parse import parse, parse_selector
 from observability.embedded.logs import LogStore, Reader
+from servicekit.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,6 +94,8 @@ def blueprint(store: LogStore, *, query_seconds: float = QUERY_SECONDS) -> Bluep
 
     for error in (Refused, LogQLError, TimeLimit, Timeout, RecursionError):
         api.register_error_handler(error, _refusal)
+    api.register_error_handler(HTTPException, _refusal_by_flask)
+    api.register_error_handler(Exception, _failure)
     return api
 
 
@@ -109,6 +113,19 @@ def _refusal(error: Exception) -> Response:
             status, message = 400, "parse error : the query is nested too deeply"
         case _:
             status, message = 400, str(error)
+    return _error(status, message)
+
+
+def _refusal_by_flask(error: HTTPException) -> Response:
+    return _error(error.code or 500, str(error.description))
+
+
+def _failure(error: Exception) -> Response:
+    get_logger().error("request.failed", path=request.path, exc_info=error)
+    return _error(500, "internal error: the embedded backend's log says more")
+
+
+def _error(status: int, message: str) -> Response:
     return Response(f"{message}\n", status, content_type="text/plain; charset=utf-8")
 
 
@@ -184,13 +201,15 @@ class _Routes:
         return _json({"status": "success", **({"data": sorted(values)} if values else {})})
 
     def series(self) -> Response:
-        selectors = [*request.values.getlist("match[]"), *request.values.getlist("match")]
+        selectors = {*request.values.getlist("match[]"), *request.values.getlist("match")}
         start, end = _time_range()
-        parsed = [parse_selector(selector) for selector in selectors]
+        if len(selectors) == 1 and _is_any(*selectors):
+            selectors = set()
+        parsed = [_selector_of_group(selector) for selector in sorted(selectors)]
         return _json({"status": "success", "data": self._read(lambda reader: reader.series(parsed, start, end))})
 
     def index_stats(self) -> Response:
-        volumes = self._volumes()
+        volumes = self._volumes(parse_selector(request.values.get("query", "")))
         return _json(
             {
                 "streams": len(volumes),
@@ -203,20 +222,20 @@ class _Routes:
     def index_volume(self) -> Response:
         """How many bytes, by the labels that the selector names or `targetLabels` lists."""
         query = request.values.get("query", "")
-        names = [name for name in request.values.get("targetLabels", "").split(",") if name] or [
-            matcher.name for matcher in parse_selector(query)
-        ]
+        selector = () if _is_any(query) else parse_selector(query)
+        names = {name for name in request.values.get("targetLabels", "").split(",") if name}
+        names = names or {matcher.name for matcher in selector}
         _, end = _time_range()
         sums: dict[Key, int] = {}
-        for volume in self._volumes():
-            key = tuple(sorted((name, volume.labels[name]) for name in set(names) if name in volume.labels))
+        for volume in self._volumes(selector):
+            wanted = names or volume.labels.keys()  # of all streams: each by itself
+            key = tuple(sorted((name, volume.labels[name]) for name in wanted if name in volume.labels))
             sums[key] = sums.get(key, 0) + volume.bytes
         ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))[: _limit()]
         result = [{"metric": dict(key), "value": [_seconds(end), str(size)]} for key, size in ordered]
         return _success(_Answer("vector", result, Clock(), len(result)), 0)
 
-    def _volumes(self) -> list[Volume]:
-        selector = parse_selector(request.values.get("query", ""))
+    def _volumes(self, selector: tuple[Matcher, ...]) -> list[Volume]:
         start, end = _time_range()
         return self._read(lambda reader: reader.volumes(selector, start, end))
 
@@ -256,6 +275,17 @@ def _not_here(rest: str) -> Response:
 
 
 # --- parameters ---
+
+
+def _is_any(selector: str) -> bool:
+    """Whether it means all streams, where Loki allows that."""
+    return selector.replace(" ", "") == "{}"
+
+
+def _selector_of_group(text: str) -> tuple[Matcher, ...]:
+    if _is_any(text):
+        raise Refused(400, f"0 matchers in group: {text}")
+    return parse_selector(text)
 
 
 def _time_range() -> tuple[int, int]:

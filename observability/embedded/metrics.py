@@ -15,7 +15,7 @@ from observability.embedded.tail import Tail
 
 SIGNALS = ("traces", "logs")
 REQUEST_REASONS = ("encoding", "malformed", "media_type", "overloaded", "too_large")
-SPAN_REASONS = ("bad_id", "bad_time")
+SPAN_REASONS = ("bad_id", "bad_time", "malformed")
 
 
 class Metrics:
@@ -38,6 +38,13 @@ class Metrics:
         self.log_records_received = Counter(
             "embedded_log_records_received_total", "Log records accepted by OTLP.", registry=self.registry
         )
+        self.log_records_rejected = Counter(
+            "embedded_log_records_rejected_total",
+            "Log records refused one by one, the rest of their request was accepted.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.log_records_rejected.labels("malformed")
         self.refused = Counter(
             "embedded_refused_total", "OTLP requests refused whole.", ["signal", "reason"], registry=self.registry
         )

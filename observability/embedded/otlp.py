@@ -4,18 +4,15 @@ A request is unpacked and checked here; it is written later, by the database's o
 check only, and is told to come back when the writer is behind.
 """
 
-import base64
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
-import orjson
 from flask import Blueprint, Response, request
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -24,11 +21,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.exposition import choose_encoder
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded.database import Database, Full
 from observability.embedded.logs import LogStore, entries_from_otlp
 from observability.embedded.metrics import Metrics
+from observability.embedded.reading import Malformed, read_json, read_protobuf
 from observability.embedded.spans import SpanStore
+from servicekit.logs import get_logger
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -37,12 +37,13 @@ RETRY_SECONDS = 1
 _TRACE_ID, _SPAN_ID = 16, 8  # bytes
 _NO_PARENT = bytes(_SPAN_ID)
 _AHEAD = 24 * 3600 * 10**9  # a clock may be this wrong
-_HEX_IDS = frozenset({"traceId", "spanId", "parentSpanId"})
 _GZIP = 16 + zlib.MAX_WBITS
-_RPC_CODES = {  # of google.rpc.Code, which a Status has beside the text
-    HTTPStatus.BAD_REQUEST: 3,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: 3,
+_INVALID_ARGUMENT, _INTERNAL = 3, 13  # of google.rpc.Code, which a Status has beside the text
+_RPC_CODES = {
+    HTTPStatus.NOT_FOUND: 12,  # not implemented, as the Collector says
+    HTTPStatus.METHOD_NOT_ALLOWED: 12,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: 8,
+    HTTPStatus.NOT_IMPLEMENTED: 12,
     HTTPStatus.SERVICE_UNAVAILABLE: 14,
 }
 
@@ -77,7 +78,7 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
     @routes.errorhandler(Refused)
     def refuse(error: Refused) -> Response:
         metrics.refused.labels(request.path.rpartition("/")[2], error.reason).inc()
-        response = _respond(error.status, Status(code=_RPC_CODES[error.status], message=str(error)))
+        response = error_response(error.status, str(error), request.mimetype)
         if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
             response.headers["Retry-After"] = str(RETRY_SECONDS)
         return response
@@ -99,7 +100,21 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
     def ready() -> str:
         return "ready\n"
 
+    _add_errors(routes)
     return routes
+
+
+def _add_errors(routes: Blueprint) -> None:
+    @routes.app_errorhandler(HTTPException)
+    def refuse_otherwise(error: HTTPException) -> Response:
+        response = error_response(error.code or 500, str(error.description), request.mimetype)
+        response.headers.extend(header for header in error.get_headers() if header[0] == "Allow")
+        return response
+
+    @routes.app_errorhandler(Exception)
+    def fail(error: Exception) -> Response:
+        get_logger().error("request.failed", path=request.path, exc_info=error)
+        return refuse_otherwise(InternalServerError())
 
 
 def _overloaded() -> Refused:
@@ -109,8 +124,10 @@ def _overloaded() -> Refused:
 
 def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
     message = ExportTraceServiceRequest()
-    size = _read(message, limits.max_bytes)
+    size, malformed = _read(message, limits.max_bytes)
     rejected = _reject_spans(message, limits)
+    if malformed:
+        rejected["malformed"] = malformed
     accepted = sum(len(group.spans) for batch in message.resource_spans for group in batch.scope_spans)
     if accepted:
         _queue(lambda: spans.append(message.resource_spans, size))
@@ -127,13 +144,17 @@ def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
 
 def _logs(logs: LogStore, metrics: Metrics, limits: Limits) -> Message:
     message = ExportLogsServiceRequest()
-    _read(message, limits.max_bytes)
+    _, malformed = _read(message, limits.max_bytes)
     found = entries_from_otlp(message)
     if found:
         _queue(lambda: logs.append(found))
     metrics.log_records_received.inc(len(found))
     answer = ExportLogsServiceResponse()
     answer.partial_success.SetInParent()
+    if malformed:
+        metrics.log_records_rejected.labels("malformed").inc(malformed)
+        answer.partial_success.rejected_log_records = malformed
+        answer.partial_success.error_message = f"malformed: {malformed}"
     return answer
 
 
@@ -147,7 +168,7 @@ def _queue(append: Callable[[], None]) -> None:
 # -- spans that cannot be kept
 
 
-def _reject_spans(message: ExportTraceServiceRequest, limits: Limits) -> Mapping[str, int]:
+def _reject_spans(message: ExportTraceServiceRequest, limits: Limits) -> dict[str, int]:
     """Take out the spans that cannot be kept; say how many there were, by reason."""
     now = time.time_ns()
     times = (now - int(limits.max_age_seconds * 1e9), now + _AHEAD)
@@ -181,25 +202,22 @@ def _problem(span: Span, earliest: int, latest: int) -> str:
 # -- the body
 
 
-def _read(message: Message, max_bytes: int) -> int:
-    """Fill the message from the request's body; give the body's size, unpacked."""
+def _read(message: Message, max_bytes: int) -> tuple[int, int]:
+    """Fill the message from the request's body; give the body's size, unpacked, and how many records make no sense."""
     if request.mimetype not in {PROTOBUF, JSON}:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", f"send {PROTOBUF} or {JSON}")
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     body = _unpacked(request.get_data(cache=False), max_bytes)
+    malformed = 0
     try:
         if request.mimetype == JSON:
-            fields = orjson.loads(body)
-            if not isinstance(fields, dict):
-                raise ValueError(fields)
-            json_format.ParseDict(_with_binary_ids(fields), message, ignore_unknown_fields=True)
+            malformed = read_json(body, message)
         else:
-            message.ParseFromString(body)
-    except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError):
-        # Without the library's words: they quote what was sent.
+            read_protobuf(body, message)
+    except Malformed:
         raise Refused(HTTPStatus.BAD_REQUEST, "malformed", "the body is no valid export request") from None
-    return len(body)
+    return len(body), malformed
 
 
 def _unpacked(body: bytes, max_bytes: int) -> bytes:
@@ -228,25 +246,19 @@ def _too_large(max_bytes: int) -> Refused:
     return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
 
 
-def _with_binary_ids(value: Any) -> Any:
-    """Turn the ids of OTLP's JSON, which are hexadecimal, into protobuf's Base64."""
-    if isinstance(value, list):
-        return [_with_binary_ids(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    return dict(_converted(value))
-
-
-def _converted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if name in _HEX_IDS and isinstance(value, str):
-            yield name, base64.b64encode(bytes.fromhex(value)).decode()
-        else:
-            yield name, _with_binary_ids(value)
+def error_response(status: int, message: str, media_type: str) -> Response:
+    """Make an error of OTLP's, in the form of what was sent."""
+    otherwise = _INTERNAL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _INVALID_ARGUMENT
+    code = _RPC_CODES.get(HTTPStatus(status), otherwise)
+    return _encoded(status, Status(code=code, message=message), media_type)
 
 
 def _respond(status: HTTPStatus, message: Message) -> Response:
+    return _encoded(status, message, request.mimetype)
+
+
+def _encoded(status: int, message: Message, media_type: str) -> Response:
     """Answer in the form that was sent: protobuf, unless it was JSON."""
-    if request.mimetype == JSON:
+    if media_type == JSON:
         return Response(json_format.MessageToJson(message, indent=None), status, content_type=JSON)
     return Response(message.SerializeToString(), status, content_type=PROTOBUF)

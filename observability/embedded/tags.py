@@ -2,12 +2,15 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from observability.embedded import units
 
 Tag = tuple[str, str, Any]
 """Key, Jaeger's name of the type, and value: a str, int, float or bool, or bytes for `binary`."""
@@ -26,7 +29,8 @@ _TYPES = {
     "bytes_value": "binary",
 }
 _STATUSES = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}
-_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}  # as Go's JSON has them
+_SEPARATORS = {ord(char): f"\\u{ord(char):04x}" for char in "\u2028\u2029"}  # as Go's JSON has them
+_ESCAPED = _SEPARATORS | {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 _NO_NAME = "missing-service-name"  # as Jaeger calls them
 _EMPTY_NAME = "empty-service-name"
 
@@ -91,7 +95,7 @@ def text(kind: str, value: Any) -> str:
         case "bool":
             return "true" if value else "false"
         case "float64":
-            return f"{value:.10g}"
+            return f"{value:.10g}" if math.isfinite(value) else units.format_number(value)
         case "binary":
             return bytes(value).hex()
     return str(value)
@@ -104,20 +108,33 @@ def _typed(value: AnyValue) -> tuple[str, Any]:
     kind = _TYPES.get(which)
     if kind is not None:
         return kind, getattr(value, which)
-    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return "string", text.translate(_ESCAPED)
+    return "string", json_text(value).translate(_ESCAPED)
 
 
-def plain(value: AnyValue) -> Any:
-    """Give a value as JSON has it."""
+def json_text(value: AnyValue) -> str:
+    """Give a value as Go's JSON has it; '' where that is impossible, as the Collector's library does."""
+    try:
+        return _json(value).translate(_SEPARATORS)
+    except ValueError:  # not a number, or infinite
+        return ""
+
+
+def _json(value: AnyValue) -> str:
     match value.WhichOneof("value"):
         case None:
-            return None
+            return "null"
         case "array_value":
-            return [plain(one) for one in value.array_value.values]
+            return f"[{','.join(map(_json, value.array_value.values))}]"
         case "kvlist_value":
-            return {one.key: plain(one.value) for one in value.kvlist_value.values}
+            members = {one.key: _json(one.value) for one in value.kvlist_value.values}
+            return "{" + ",".join(f"{_quoted(key)}:{members[key]}" for key in sorted(members)) + "}"
         case "bytes_value":
-            return base64.b64encode(value.bytes_value).decode()
+            return _quoted(base64.b64encode(value.bytes_value).decode())
+        case "double_value":
+            return units.format_json_number(value.double_value)
         case str(which):
-            return getattr(value, which)
+            return _quoted(getattr(value, which))
+
+
+def _quoted(plain: object) -> str:
+    return json.dumps(plain, ensure_ascii=False)

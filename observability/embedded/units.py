@@ -22,6 +22,7 @@ _RANGE_PART = re.compile(r"(\d+)([^\d]+)")
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|infinity)|nan", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
 _MAX_NS = 2**63 - 1
+_PLAIN_FROM, _PLAIN_BELOW = 1e-6, 1e21  # between these, Go's JSON writes a float without an exponent
 
 
 def duration_ns(text: str) -> int:
@@ -100,6 +101,20 @@ def format_number(value: float) -> str:
     if value == int(value) and abs(value) < 2**53:
         return "-0" if value == 0 and math.copysign(1, value) < 0 else str(int(value))
     return format(Decimal(repr(value)), "f").removesuffix(".0")
+
+
+def format_json_number(value: float) -> str:
+    """Write a float as Go's JSON does: `1`, `0.000001`, `1e-7`, `1e+21`.
+
+    Raises:
+        ValueError: It is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError("JSON has no such number")
+    if value == 0 or _PLAIN_FROM <= abs(value) < _PLAIN_BELOW:
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
+    digits, _, exponent = repr(value).partition("e")
+    return f"{digits}e{int(exponent):+d}"
 
 
 def format_duration(nanoseconds: int) -> str:

@@ -5,7 +5,9 @@ import time
 
 import pytest
 
+from observability.embedded.app import Backend
 from observability.embedded.database import Database
+from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import Query, SpanStore
 from tests.conformance.payloads import order
 
@@ -53,3 +55,12 @@ def keep(tmp_path):
             return kept
 
         yield start
+
+
+@pytest.fixture
+def backend(tmp_path):
+    """A backend without its servers: its database and its apps."""
+    backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
+    backend.database.start()
+    yield backend
+    backend.database.stop()

@@ -3,21 +3,8 @@
 import threading
 import time
 
-import pytest
-
 from observability.embedded import jaeger, spans
-from observability.embedded.app import Backend
-from observability.embedded.settings import BackendSettings
 from tests.conformance.payloads import order
-
-
-@pytest.fixture
-def backend(tmp_path):
-    """A backend without its servers: its database and its apps."""
-    backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite"))
-    backend.database.start()
-    yield backend
-    backend.database.stop()
 
 
 def test_an_answer_that_would_be_too_much_is_refused(backend, monkeypatch):
@@ -41,7 +28,7 @@ def test_a_search_that_takes_too_long_ends_with_an_error(backend, monkeypatch):
         connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
         return iter(())
 
-    monkeypatch.setattr(spans, "_candidates", slow)
+    monkeypatch.setattr(spans, "candidates", slow)
     read = backend.database.read
     monkeypatch.setattr(backend.database, "read", lambda: read(0.1))
     client = backend.apps()["jaeger_port"].test_client()
@@ -62,7 +49,7 @@ def test_too_many_searches_at_once_are_told_so(backend, monkeypatch):
         assert go.wait(10)
         return iter(())
 
-    monkeypatch.setattr(spans, "_candidates", slow)
+    monkeypatch.setattr(spans, "candidates", slow)
     app = backend.apps()["jaeger_port"]
     first = threading.Thread(target=lambda: app.test_client().get("/api/traces?service=nginx"))
     first.start()

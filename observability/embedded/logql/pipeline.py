@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, assert_never
-
-import orjson
+from typing import assert_never
 
 from observability.embedded import units
+from observability.embedded.logql import jsonline, logfmt
 from observability.embedded.logql.ast import (
     Both,
     Compare,
@@ -38,12 +36,9 @@ ERROR = "__error__"
 ERROR_DETAILS = "__error_details__"
 EXTRACTED = "_extracted"  # what Loki appends when a line has a field of the name of a label
 
-_JSON_ERROR = "Value looks like object, but can't find closing '}' symbol"  # Loki's, for a line that is no object
 _NO_TEXT = "\ufffd"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _INVALID = re.compile(r"[^A-Za-z0-9_]")
 _CACHED_KEY = 64
-_PAIR = re.compile(r'([^\s="]+)(?:(=)("(?:\\.|[^"\\])*"|[^\s"]*))?')
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -305,61 +300,36 @@ def _label_name_of(key: str) -> str:
 _cached_label_name = lru_cache(maxsize=4096)(_label_name_of)
 
 
-def _text(value: str) -> str:
-    """Leave out what is no valid text, as Loki does: half a surrogate pair could not even be sent."""
-    if value.isascii():
-        return value
-    return "" if _NO_TEXT in value or _SURROGATE.search(value) else value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-# Numbers stay as they are written, as in Loki: 1.50 is "1.50".
-_JSON = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_refuse_constant, strict=False)
-
-
 def _parse_json(line: Line) -> bool:
-    try:
-        fields, _ = _JSON.raw_decode(line.text, len(line.text) - len(line.text.lstrip()))
-        if not isinstance(fields, dict):
-            line.fail("JSONParserErr", _JSON_ERROR)
-            return True
-        _extract_all(line, fields, "")
-    except (ValueError, RecursionError):
-        line.fail("JSONParserErr", _JSON_ERROR)
+    fields, problem = jsonline.fields(line.text)
+    for path, value in fields:
+        if name := _label_name(path):
+            line.extract(name, value)
+    if problem:
+        line.fail("JSONParserErr", problem)
     return True
 
 
-def _extract_all(line: Line, fields: dict[str, Any], prefix: str) -> None:
-    for key, value in fields.items():
-        name = _label_name(prefix + key)
-        if isinstance(value, str):
-            line.extract(name, _text(value))
-        elif isinstance(value, dict):
-            _extract_all(line, value, f"{name}_")
-        elif value is True or value is False:
-            line.extract(name, "true" if value else "false")
+def json_labels(text: str) -> dict[str, str]:
+    """Give the labels that `| json` finds in a line without any other."""
+    line = Line(0, text, {}, {})
+    _parse_json(line)
+    return line.parsed
 
 
 def _json_fields(stage: Json) -> Step:
     def step(line: Line) -> bool:
         if not line.text:
             return True
-        try:
-            if line.text[0] not in '{["':
-                raise ValueError
-            document, end = _JSON.raw_decode(line.text)
-        except (ValueError, RecursionError):
+        if line.text[0] not in '{["':
             line.fail("JSONParserErr")
             return True
-        for name, path in stage.fields:
-            value = _at_path(document, path)
+        found, problem = jsonline.at_paths(line.text, [path for _, path in stage.fields])
+        if problem:
+            line.fail("JSONParserErr", problem)
+        for (name, _), value in zip(stage.fields, found, strict=True):
             if value is not None:
-                if isinstance(value, dict | list):  # as it is written, but for spaces
-                    value = orjson.dumps(_at_path(orjson.loads(line.text[:end]), path)).decode()
-                line.extract(name, _text(value) if isinstance(value, str) else str(value).lower(), replace=True)
+                line.extract(name, value, replace=True)
             elif line.get(name) is None:
                 line.parsed[name] = ""
         return True
@@ -367,48 +337,20 @@ def _json_fields(stage: Json) -> Step:
     return step
 
 
-def _at_path(document: Any, path: tuple[str | int, ...]) -> Any:
-    for key in path:
-        if isinstance(key, str) and isinstance(document, dict):
-            document = document.get(key)
-        elif isinstance(key, int) and isinstance(document, list) and key < len(document):
-            document = document[key]
-        else:
-            return None
-    return document
-
-
-def _pairs(stage: Logfmt, line: Line) -> Iterable[tuple[str, str]]:
-    position = 0
-    for found in _PAIR.finditer(line.text):
-        if stage.strict and line.text[position : found.start()].strip():
-            break
-        position = found.end()
-        key, equals, value = found.groups()
-        if not value and not stage.keep_empty:
-            continue
-        if not equals or not value:
-            value = ""
-        elif value[0] == '"':
-            value = _unquote(value)
-        name = _label_name(key)
-        if name:
-            yield name, _text(value)
-    if stage.strict and (rest := line.text[position:].strip()):
-        line.fail("LogfmtParserErr", f"logfmt syntax error at pos {position + 1} : unexpected {rest[0]!r}")
-
-
-def _unquote(text: str) -> str:
+def _pairs(stage: Logfmt, line: Line) -> Iterator[tuple[str, str]]:
     try:
-        return str(orjson.loads(text))
-    except ValueError:
-        return text[1:-1]
+        for key, value in logfmt.pairs(line.text, strict=stage.strict):
+            if name := _label_name(key):
+                yield name, value
+    except logfmt.Malformed as error:
+        line.fail("LogfmtParserErr", str(error))
 
 
 def _logfmt(stage: Logfmt) -> Step:
     def step(line: Line) -> bool:
         for name, value in _pairs(stage, line):
-            line.extract(name, value)
+            if value or stage.keep_empty:
+                line.extract(name, value.replace(_NO_TEXT, " "))
         return True
 
     return step
@@ -419,7 +361,7 @@ def _logfmt_fields(stage: Logfmt) -> Step:
         found = dict(_pairs(stage, line))
         for name, key in stage.fields:
             if key in found:
-                line.extract(name, found[key], replace=True)
+                line.extract(name, "" if _NO_TEXT in found[key] else found[key], replace=True)
             elif line.get(name) is None:
                 line.parsed[name] = ""
         return True
