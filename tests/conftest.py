@@ -10,6 +10,14 @@ pytest_plugins = [
 ]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record",
+        action="store_true",
+        help="tests/conformance: ask the real Jaeger and Loki, as far as they are there, and keep their answers",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Keep the tests of the session's stack together: each worker of `make test` that has one starts a stack."""

@@ -11,7 +11,6 @@ import pytest
 import requests
 
 from local.supervision import Supervisor
-from tests.conformance.conftest import real_loki  # noqa: F401  # a fixture
 from tests.fixtures.alertmanager import programs, receiver, start
 from tests.fixtures.services import Client, eventually, new_session
 from tests.fixtures.stack import LocalStack

@@ -1,94 +1,64 @@
-"""The real Jaeger and Loki beside the embedded backend: the same is sent to both, and asked of both."""
+"""The embedded backend beside the real Jaeger and Loki: the same is sent to both, and asked of both.
+
+The real one is its recording, always; where there is one, it is asked too, or recorded anew (`--record`).
+"""
 
 import contextlib
-import os
-import subprocess
 
 import pytest
 
-from tests.fixtures.embedded import PROJECT, Otlp, running_embedded
-from tests.fixtures.ports import free_ports
-from tests.fixtures.programs import find_program
-from tests.fixtures.services import Client, eventually
+from tests.conformance import recordings
+from tests.fixtures.embedded import running_embedded
+from tests.fixtures.real import running_real
 
 
-@contextlib.contextmanager
-def running(folder, command, environment, is_ready):
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-
-        def answers():
-            assert process.poll() is None, (folder / "log").read_text()
-            with contextlib.suppress(OSError):
-                return is_ready()
-            return False
-
-        eventually(answers, 60, pause=0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
+def pytest_configure(config):
+    recordings.option["record"] = config.getoption("--record")
+    if config.getoption("--record") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--record: a recording is made by one process, without -n")
 
 
-class Real:
-    """A real backend: where it takes OTLP, and its API."""
-
-    def __init__(self, otlp, api):
-        self.otlp = otlp
-        self.api = api
-
-    def close(self):
-        self.otlp.session.close()
-        self.api.session.close()
+def pytest_generate_tests(metafunc):
+    if "pair" in metafunc.fixturenames:
+        recording = metafunc.module.RECORDING
+        pairs = [(recording, way) for way in recording.ways]
+        metafunc.parametrize("pair", pairs, ids=recording.ways, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def embedded(tmp_path_factory):
-    """One that knows nothing but what these tests send to both."""
-    with running_embedded(tmp_path_factory.mktemp("embedded")) as backend:
-        yield backend
+def pair(request, tmp_path_factory):
+    """An embedded backend that knows nothing but what these tests send to both, and the real one."""
+    recording, way = request.param
+    with contextlib.ExitStack() as running:
+        clock = recording.start + recordings.AGE if way == "recorded" else None
+        embedded = running.enter_context(running_embedded(tmp_path_factory.mktemp("embedded"), clock))
+        if way == "recorded":
+            real = recording.player()
+        else:
+            real = running.enter_context(running_real(recording.name, tmp_path_factory.mktemp(recording.name)))
+            change = recordings.Recorder(recording) if way == "record" else recordings.Later(recording)
+            for client in (real.otlp, real.api):
+                client.session.mount("http://", change)
+        if way == "live":
+            for client in (embedded.otlp, embedded.jaeger, embedded.loki):
+                client.session.mount("http://", change)
+            embedded.otlp.prepare = real.otlp.prepare = change.message
+        real.is_recorded = way == "recorded"
+        yield embedded, real
+        if way == "record" and not request.session.testsfailed:
+            recording.write()
 
 
 @pytest.fixture(scope="session")
-def real_jaeger(tmp_path_factory):
-    """Jaeger as Compose runs it, with our configuration."""
-    program = find_program("jaeger")
-    folder = tmp_path_factory.mktemp("jaeger")
-    ports = free_ports(5)
-    names = ("OTLP_PORT", "JAEGER_PORT", "JAEGER_GRPC_PORT", "HEALTH_PORT", "TELEMETRY_PORT")
-    environment = {
-        **{name: str(port) for name, port in zip(names, ports, strict=True)},
-        "LISTEN_HOST": "127.0.0.1",
-        "DATA_DIRECTORY": str(folder),
-        "UI_CONFIG": str(PROJECT / "observability/jaeger/ui.json"),
-    }
-    real = Real(Otlp(f"http://127.0.0.1:{ports[0]}"), Client(f"http://127.0.0.1:{ports[1]}"))
-    health = Client(f"http://127.0.0.1:{ports[3]}")
-    command = [program, "--config", str(PROJECT / "observability/jaeger/config.yaml")]
-    with running(folder, command, environment, lambda: health.get("/status").status_code == 200):
-        health.session.close()
-        yield real
-        real.close()
+def embedded(pair):
+    return pair[0]
 
 
 @pytest.fixture(scope="session")
-def real_loki(tmp_path_factory):
-    """Loki as Compose runs it, with our configuration."""
-    program = find_program("loki")
-    folder = tmp_path_factory.mktemp("loki")
-    http, grpc = free_ports(2)
-    environment = {
-        "LOKI_PORT": str(http),
-        "LOKI_GRPC_PORT": str(grpc),
-        "LISTEN_HOST": "127.0.0.1",
-        "DATA_DIRECTORY": str(folder),
-    }
-    root = f"http://127.0.0.1:{http}"
-    real = Real(Otlp(root, "/otlp"), Client(root))
-    command = [program, f"-config.file={PROJECT / 'observability/loki/config.yaml'}", "-config.expand-env=true"]
-    with running(folder, command, environment, lambda: real.api.get("/ready").status_code == 200):
-        yield real
-        real.close()
+def real_jaeger(pair):
+    return pair[1]
+
+
+@pytest.fixture(scope="session")
+def real_loki(pair):
+    return pair[1]

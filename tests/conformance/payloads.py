@@ -1,6 +1,6 @@
 """What is sent to both, the embedded backend and the real ones: spans of every kind, as OTLP."""
 
-import os
+import random
 import time
 from dataclasses import dataclass, field
 
@@ -30,11 +30,18 @@ def attributes(of):
 
 @dataclass
 class Trace:
-    """A trace in the making: `add` gives each span's id, `request` one OTLP request a service."""
+    """A trace in the making: `add` gives each span's id, `request` one OTLP request a service.
+
+    Its ids are random, or come from `ids`: `random.Random("a name")` makes the same each time.
+    """
 
     start: int = field(default_factory=lambda: time.time_ns() - 2000 * MS)
-    id: bytes = field(default_factory=lambda: os.urandom(16))
+    ids: random.Random = field(default_factory=random.SystemRandom)
+    id: bytes = b""
     spans: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.id = self.id or self.ids.randbytes(16)
 
     @property
     def hex(self):
@@ -45,7 +52,7 @@ class Trace:
         begin = self.start + int(at * MS)
         span = Span(
             trace_id=self.id,
-            span_id=os.urandom(8),
+            span_id=self.ids.randbytes(8),
             parent_span_id=parent,
             name=name,
             kind=KINDS[kind],
@@ -201,12 +208,18 @@ def attribute_types(**kwargs):
             "map": {"b": 2, "a": {"deep": ["<x>"]}},
             "map.empty": {},
             "nothing": None,
-            "long": "x" * 20_000,
             "key with spaces": "k",
             "ключ": "unicode key",
             "": "empty key",
         },
     )
+    return trace
+
+
+def long_value(**kwargs):
+    """A span with a long text."""
+    trace = Trace(**kwargs)
+    trace.add("long-service", "long", tags={"long": "x" * 20_000})
     return trace
 
 
@@ -225,10 +238,14 @@ def linked(**kwargs):
     trace.add(
         "order-service",
         "reconcile order",
-        parent=os.urandom(8),
+        parent=trace.ids.randbytes(8),
         links=[
-            Span.Link(trace_id=os.urandom(16), span_id=os.urandom(8), attributes=attributes({"why": "placed there"})),
-            Span.Link(trace_id=bytes(8) + os.urandom(8), span_id=os.urandom(8)),
+            Span.Link(
+                trace_id=trace.ids.randbytes(16),
+                span_id=trace.ids.randbytes(8),
+                attributes=attributes({"why": "placed there"}),
+            ),
+            Span.Link(trace_id=bytes(8) + trace.ids.randbytes(8), span_id=trace.ids.randbytes(8)),
         ],
         trace_state="vendor=value,other=1",
         tags={"shop.order.id": 99},
@@ -238,7 +255,8 @@ def linked(**kwargs):
 
 def short_id(**kwargs):
     """A trace whose id begins with zeros, as one of 64 bits does."""
-    trace = Trace(id=bytes(8) + b"\x00\x0a" + os.urandom(6), **kwargs)
+    trace = Trace(**kwargs)
+    trace.id = bytes(8) + b"\x00\x0a" + trace.id[10:]
     trace.add("old-service", "GET /old", "server", ms=5)
     return trace
 

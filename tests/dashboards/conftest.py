@@ -1,4 +1,4 @@
-"""A healthy shop under light load, watched by both versions of Prometheus, with the real Loki and Jaeger beside it."""
+"""A healthy shop under light load; beside it a newer Prometheus, the real Loki and Jaeger, as far as they are there."""
 
 import contextlib
 import json
@@ -9,12 +9,12 @@ from prometheus_client import start_http_server
 
 from loadtest.metrics import Metrics
 from local import prometheus
-from tests.conformance.conftest import real_jaeger, real_loki, running  # noqa: F401  # fixtures
 from tests.conformance.payloads import Trace, log_request, order
 from tests.dashboards.asking import Backends
 from tests.dashboards.shopping import Shopping
 from tests.fixtures.ports import free_port
-from tests.fixtures.programs import find_program
+from tests.fixtures.programs import has_program
+from tests.fixtures.real import running, running_if_there
 from tests.fixtures.services import Client, eventually
 from tests.fixtures.stack import LocalStack
 
@@ -42,11 +42,15 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prometheus_3(shop, tmp_path_factory):
-    """A Prometheus 3 that scrapes the same targets, with the same rules."""
+    """A Prometheus 3 that scrapes the same targets, with the same rules; None where there is none."""
+    program = has_program("prometheus")
+    if program is None:
+        yield None
+        return
     folder = tmp_path_factory.mktemp("prometheus-3")
     port = free_port()
     conf = shop.run_dir / "conf" / "prometheus" / "local.yml"
-    command = prometheus.command(find_program("prometheus"), conf, folder / "data", port)
+    command = prometheus.command(program, conf, folder / "data", port)
     client = Client(f"http://127.0.0.1:{port}")
     with running(folder, command, {}, lambda: client.get("/-/ready").status_code == 200):
         yield client
@@ -63,14 +67,33 @@ def backends(shop):
 
 
 @pytest.fixture(scope="module")
-def others(prometheus_3, real_loki, real_jaeger):  # noqa: F811
-    """Prometheus 3, and the real Loki and Jaeger. Jaeger has a login and an order; for Loki see `copy_log`."""
+def real_loki(tmp_path_factory):
+    with running_if_there("loki", tmp_path_factory.mktemp("loki")) as real:
+        yield real
+
+
+@pytest.fixture(scope="module")
+def real_jaeger(tmp_path_factory):
+    with running_if_there("jaeger", tmp_path_factory.mktemp("jaeger")) as real:
+        yield real
+
+
+@pytest.fixture(scope="module")
+def others(prometheus_3, real_loki, real_jaeger):
+    """Prometheus 3, and the real Loki and Jaeger, or None. Jaeger has a login and an order; for Loki see `copy_log`."""
     login = Trace()
     asked = login.add("auth-service", "POST /auth/login", "server", ms=40)
     login.add("user-service", "POST /internal/credentials", "server", parent=asked, at=5, ms=30)
-    for request in (*login.requests(), *order().requests()):
-        assert real_jaeger.otlp.send("traces", request).status_code == 200
-    return Backends(prometheus_3, real_loki.api, real_jaeger.api)
+    if real_jaeger:
+        for request in (*login.requests(), *order().requests()):
+            assert real_jaeger.otlp.send("traces", request).status_code == 200
+    return Backends(prometheus_3, real_loki and real_loki.api, real_jaeger and real_jaeger.api)
+
+
+@pytest.fixture(scope="module")
+def promethei(backends, others):
+    """Those with a Prometheus: local mode's, and the newer one where it is there."""
+    return [one for one in (backends, others) if one.prometheus]
 
 
 def copy_log(loki, real):
@@ -95,11 +118,11 @@ def _lines(loki):
 
 
 @pytest.fixture(scope="module")
-def versions(backends, prometheus_3):
+def versions(promethei):
     """The versions of Prometheus that are asked, which differ."""
     found = []
-    for client in (backends.prometheus, prometheus_3):
-        answer = eventually(lambda client=client: client.get("/api/v1/status/buildinfo"), 10)
+    for one in promethei:
+        answer = eventually(lambda one=one: one.prometheus.get("/api/v1/status/buildinfo"), 10)
         found.append(answer.json()["data"]["version"])
     return found
 

@@ -1,6 +1,7 @@
 """Every query of every panel is asked of a healthy shop under light load, and answered with finite numbers.
 
-Of both versions of Prometheus that the project supports, of the embedded backend, and of the real Loki and Jaeger.
+Of the distribution's Prometheus and the embedded backend, and of a newer Prometheus, the real Loki and Jaeger where
+they are there.
 """
 
 import contextlib
@@ -8,9 +9,11 @@ import contextlib
 import pytest
 
 from observability.contract import load as load_contract
-from tests.dashboards.conftest import copy_log, real_loki, wait_until_right  # noqa: F401  # a fixture
+from tests.dashboards.conftest import copy_log, wait_until_right
 from tests.dashboards.names import Names
 from tests.dashboards.reading import SERVICES, load, of_annotations, of_panels, panels
+from tests.fixtures.programs import has_program
+from tests.fixtures.real import is_there
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("dashboards")]
 
@@ -27,23 +30,25 @@ def here(query):
 
 
 QUERIES = [query for query in of_panels(BOARDS) if here(query)]
+NEWER = bool(has_program("prometheus"))
+REAL = {"prometheus": NEWER, "loki": is_there("loki"), "jaeger": is_there("jaeger")}
+newer = pytest.mark.skipif(not NEWER, reason="no prometheus here: neither in BACKEND_BINARIES nor on PATH")
+FOR_OTHERS = [query for query in QUERIES if REAL[query.source]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(backends, others, real_loki):  # noqa: F811
+def warm(backends, promethei, real_loki):
     """Wait until there is enough to see: rates need two scrapes, SLOs some evaluations."""
 
     def some_missing():
-        asked = [(backends, query) for query in QUERIES]
-        asked += [(others, query) for query in QUERIES if query.source == "prometheus"]
+        asked = [(one, query) for one in promethei for query in QUERIES if query.source == "prometheus"]
+        asked += [(backends, query) for query in QUERIES if query.source != "prometheus"]
         return [str(query) for one, query in asked if one.fault(query)] or None
 
     with contextlib.suppress(AssertionError):  # each test says for itself what is missing
         wait_until_right(some_missing, 90)
-    copy_log(backends.loki, real_loki)
-
-
-each_query = pytest.mark.parametrize("query", QUERIES, ids=str)
+    if real_loki:
+        copy_log(backends.loki, real_loki)
 
 
 def test_every_panel_has_something_to_show_in_local_mode():
@@ -54,20 +59,20 @@ def test_every_panel_has_something_to_show_in_local_mode():
     assert asked == wanted
 
 
-@each_query
+@pytest.mark.parametrize("query", QUERIES, ids=str)
 def test_it_is_answered_by_local_mode(backends, patience, query):
     patience(lambda: backends.fault(query))
 
 
-@each_query
+@pytest.mark.parametrize("query", FOR_OTHERS, ids=str)
 def test_it_is_answered_by_the_real_ones(others, patience, query):
     patience(lambda: others.fault(query))
 
 
 @pytest.mark.parametrize("query", [query for query in QUERIES if query.fields.get("exemplar")], ids=str)
-def test_the_points_beside_it_open_traces(backends, others, patience, query):
+def test_the_points_beside_it_open_traces(backends, promethei, patience, query):
     def fault():
-        for one in (backends, others):
+        for one in promethei:
             found = one.exemplars(query.expr)
             if not found:
                 return "no exemplar"
@@ -78,10 +83,12 @@ def test_the_points_beside_it_open_traces(backends, others, patience, query):
     patience(fault)
 
 
+@newer
 def test_the_versions_of_prometheus_differ(versions):
     assert [version.partition(".")[0] for version in versions] == ["2", "3"]
 
 
+@newer
 def test_prometheus_3_parses_every_query_even_those_that_local_mode_cannot_answer(others):
     for query in [*of_panels(BOARDS), *of_annotations(BOARDS)]:
         if query.source == "prometheus":
@@ -92,15 +99,15 @@ def test_prometheus_3_parses_every_query_even_those_that_local_mode_cannot_answe
 @pytest.mark.parametrize(
     ("name", "offered"), [("service", set(SERVICES)), ("route", {"/orders/", "/orders/{order_id}"})]
 )
-def test_a_variable_offers_all_that_there_is(backends, others, name, offered):
+def test_a_variable_offers_all_that_there_is(promethei, name, offered):
     [variable] = [one for one in BOARDS["service"]["templating"]["list"] if one["name"] == name]
-    for one in (backends, others):
+    for one in promethei:
         found = set(one.values_of_variable(variable))
         assert found == offered if name == "service" else found >= offered
 
 
 @pytest.mark.parametrize("query", list(of_annotations({"overview": BOARDS["overview"]})), ids=str)
-def test_an_annotation_marks_what_happened_and_nothing_else(backends, others, patience, query):
+def test_an_annotation_marks_what_happened_and_nothing_else(promethei, patience, query):
     allowed = {
         "starts": {None},
         "load runs": {None},
@@ -109,7 +116,7 @@ def test_an_annotation_marks_what_happened_and_nothing_else(backends, others, pa
     }[query.place.partition(": annotation ")[2]]
 
     def fault():
-        found = {one.fault(query) for one in (backends, others)}
+        found = {one.fault(query) for one in promethei}
         return None if found <= allowed else str(found)
 
     patience(fault)
