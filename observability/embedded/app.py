@@ -12,7 +12,7 @@ from flask import Blueprint, Flask
 from waitress import create_server, wasyncore
 from waitress.server import TcpWSGIServer
 
-from observability.embedded import jaeger, loki, otlp
+from observability.embedded import jaeger, loki, otlp, push
 from observability.embedded.database import MEGABYTE, Database
 from observability.embedded.logs import LogStore
 from observability.embedded.metrics import Metrics
@@ -20,6 +20,7 @@ from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import SpanStore
 from observability.embedded.tail import Tail
 from servicekit import logs
+from servicekit.hosts import refuse_foreign_hosts
 
 _THREADS = 4  # of each port, so that a slow search keeps nobody from sending
 _LOOP_SECONDS = 0.2  # between two looks at whether to stop
@@ -88,7 +89,7 @@ class Backend:
         return {
             "otlp_port": _app("otlp", otlp.blueprint(self.database, self.spans, self.logs, self.metrics, limits)),
             "jaeger_port": _app("jaeger", jaeger.blueprint(self.spans)),
-            "loki_port": _app("loki", loki.blueprint(self.logs)),
+            "loki_port": _app("loki", loki.blueprint(self.logs), push.blueprint(self.logs, self.metrics, limits)),
         }
 
     @contextlib.contextmanager
@@ -118,10 +119,12 @@ class Backend:
         )
 
 
-def _app(name: str, blueprint: Blueprint) -> Flask:
+def _app(name: str, *blueprints: Blueprint) -> Flask:
     app = Flask(name, static_folder=None)
     app.url_map.merge_slashes = False
-    app.register_blueprint(blueprint)
+    app.before_request(refuse_foreign_hosts)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
     return app
 
 

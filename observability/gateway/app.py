@@ -10,6 +10,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from servicekit.hosts import refuse_foreign_hosts
+
 MAX_BYTES = 8 * 1024 * 1024
 """The largest request, unpacked."""
 
@@ -39,6 +41,7 @@ def create_app(
     """
     app = Flask("gateway-telemetry", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.before_request(refuse_foreign_hosts)
 
     @app.get("/healthz")
     def healthz() -> tuple[dict[str, str], int]:
