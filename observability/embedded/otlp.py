@@ -89,14 +89,19 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
 
     @routes.get("/metrics")
     def expose() -> Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(metrics.registry), content_type=content_type)
+        return exposition(metrics)
 
     @routes.get("/ready")
     def ready() -> str:
         return "ready\n"
 
     return routes
+
+
+def exposition(metrics: Metrics) -> Response:
+    """Answer with the backend's own metrics."""
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return Response(encode(metrics.registry), content_type=content_type)
 
 
 def refusal(error: Refused) -> Response:

@@ -1,7 +1,7 @@
 """What Loki takes on its port: `/loki/api/v1/push` as JSON, and `/otlp/v1/logs`.
 
-The same bounds and, where they are known, the same words as Loki's with its default limits. As there, a push whose JSON is
-not right is refused whole; of one with a line that cannot be kept, the others are.
+The bounds are Loki's default ones and, where they are known, the words are Loki's too. As there, a push whose JSON is
+not right is refused whole; of one with a line that cannot be kept, the other lines are kept.
 """
 
 import re
@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request
-from prometheus_client.exposition import choose_encoder
 
 from observability.embedded import otlp
 from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, LogStore
@@ -63,12 +62,7 @@ def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
     @routes.errorhandler(Refused)
     def refuse(error: Refused) -> Response:
         metrics.refused.labels("logs", error.reason).inc()
-        if request.path == OTLP:
-            return otlp.refusal(error)
-        answer = _text(error.status, str(error))
-        if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            answer.headers["Retry-After"] = str(otlp.RETRY_SECONDS)
-        return answer
+        return otlp.refusal(error) if request.path == OTLP else _refusal(error)
 
     @routes.post(OTLP)
     def take_otlp() -> Response:
@@ -77,13 +71,7 @@ def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
 
     @routes.post(PUSH)
     def take_push() -> Response:
-        entries, problems = _entries(_streams(limits.max_bytes), limits)
-        if entries:
-            otlp.queue(lambda: store.append(entries))
-        metrics.log_records_received.inc(len(entries))
-        if problems:
-            return _text(HTTPStatus.BAD_REQUEST, "; ".join(problems[:_TOLD]))
-        return Response(status=HTTPStatus.NO_CONTENT)
+        return _take_push(store, metrics, limits)
 
     @routes.route(PUSH, methods=["GET", "PUT", "DELETE"])
     def only_post() -> Response:
@@ -91,10 +79,26 @@ def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
 
     @routes.get("/metrics")
     def expose() -> Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(metrics.registry), content_type=content_type)
+        return otlp.exposition(metrics)
 
     return routes
+
+
+def _take_push(store: LogStore, metrics: Metrics, limits: Limits) -> Response:
+    entries, problems = _entries(_streams(limits.max_bytes), limits)
+    if entries:
+        otlp.queue(lambda: store.append(entries))
+    metrics.log_records_received.inc(len(entries))
+    if problems:
+        return _text(HTTPStatus.BAD_REQUEST, "; ".join(problems[:_TOLD]))
+    return Response(status=HTTPStatus.NO_CONTENT)
+
+
+def _refusal(error: Refused) -> Response:
+    answer = _text(error.status, str(error))
+    if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        answer.headers["Retry-After"] = str(otlp.RETRY_SECONDS)
+    return answer
 
 
 def _text(status: HTTPStatus, message: str) -> Response:

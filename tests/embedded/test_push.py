@@ -157,7 +157,7 @@ MALFORMED = {
     "a value that is no list": stream({"a": "b"}, "x"),
     "time as a number": stream({"a": "b"}, [1, "x"]),
     "time as a date": stream({"a": "b"}, ["2026-11-28T00:00:00Z", "x"]),
-    "time in another script": stream({"a": "b"}, ["١", "x"]),
+    "time in another script": stream({"a": "b"}, ["\u0661", "x"]),
     "line as an object": stream({"a": "b"}, ["1", {"x": 1}]),
     "line missing": stream({"a": "b"}, ["1"]),
     "metadata as text": stream({"a": "b"}, ["1", "x", "y"]),

@@ -4,7 +4,17 @@ import pytest
 
 from servicekit.hosts import is_foreign
 
-OURS = ("", "localhost", "LOCALHOST:3100", "localhost.", "127.0.0.1", "127.0.0.1:80", "[::1]:3100", "10.0.0.7", "loki:3100")
+OURS = (
+    "",
+    "localhost",
+    "LOCALHOST:3100",
+    "localhost.",
+    "127.0.0.1",
+    "127.0.0.1:80",
+    "[::1]:3100",
+    "10.0.0.7",
+    "loki:3100",
+)
 NAMED = ("host.docker.internal", "shop.localhost", "loki.shop.svc", "loki.shop.svc.cluster.local:3100")
 FOREIGN = ("evil.example", "EVIL.example:3100", "evil.example.", "127.0.0.1.evil.example", "localhost.evil.example")
 ODD = ("127.0.0.1@evil.example", "evil.example#localhost", "0x7f.1", "[")
