@@ -1,4 +1,4 @@
-"""The telemetry contract and the canary, with the real Collector, Jaeger, Loki and Prometheus: as in local mode."""
+"""The telemetry contract and the canary, with the real Collector, Jaeger and Prometheus: as in local mode."""
 
 import contextlib
 
