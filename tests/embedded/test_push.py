@@ -3,12 +3,15 @@
 import gzip
 import json
 import re
+import threading
 import time
 
 import pytest
 from google.rpc.status_pb2 import Status
 
+from observability.embedded.app import Backend
 from observability.embedded.metrics import REQUEST_REASONS
+from observability.embedded.settings import BackendSettings
 from tests.conformance.payloads import log_request
 from tests.fixtures.services import eventually
 
@@ -213,6 +216,32 @@ def test_an_encoding_that_is_not_taken_or_not_true_is_a_400(embedded, encoding):
 def test_a_push_that_is_too_large_is_a_413(embedded, pack):
     headers = {} if pack is bytes else {"Content-Encoding": "gzip"}
     assert push(embedded, pack(b" " * (8 * 1024 * 1024 + 1)), **headers).status_code == 413
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A client of the Loki port of a backend whose writer is stuck."""
+    backend = Backend(BackendSettings(embedded_database=tmp_path / "embedded.sqlite", queue_mb=1))
+    backend.database.start()
+    running, go = threading.Event(), threading.Event()
+    backend.database.write(lambda _: (running.set(), go.wait(20)))
+    assert running.wait(5)
+    yield backend.apps()["loki_port"].test_client()
+    go.set()
+    backend.database.stop()
+
+
+def test_a_writer_that_is_behind_says_come_again_on_both_paths(stuck, now):
+    values = [[str(now + number), "x" * 1000] for number in range(300)]
+    body = json.dumps(stream({"a": "b"}, *values)).encode()
+    answers = []
+    while not answers or answers[-1].status_code == 204:
+        answers.append(stuck.post(PATH, data=body, headers=JSON))
+    assert len(answers) > 1
+    assert (answers[-1].status_code, answers[-1].headers["Retry-After"]) == (503, "1")
+    assert answers[-1].text == "the writer is behind: send it again in a moment\n"
+    answer = stuck.post("/otlp/v1/logs", data=b"{}", headers=JSON)
+    assert (answer.status_code, answer.json["code"]) == (503, 14)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])

@@ -59,7 +59,11 @@ def test_prometheus_lets_no_page_read(prometheus, origin):
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_prometheus_tells_a_browser_that_asks_first_that_no_page_may_write(prometheus, origin):
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
     answer = requests.options(f"{prometheus}{RECEIVER}", headers=asked, timeout=5)
     assert "Access-Control-Allow-Origin" not in answer.headers
 
