@@ -103,7 +103,8 @@ class ComposedShop:
 
     def down(self):
         """Delete all of it but images, also what an earlier run left of the overlay."""
-        self.compose("down", "--volumes", "--remove-orphans", seconds=120, COMPOSE_FILE=self.all_files)
+        every_part = {"COMPOSE_FILE": self.all_files, "COMPOSE_PROFILES": "load"}
+        self.compose("down", "--volumes", "--remove-orphans", seconds=120, **every_part)
 
     def run(self, *command, seconds=60, **environment):
         """Run a command in the clone; what it printed to stdout. Fails with all that it printed."""
