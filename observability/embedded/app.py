@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Response, request
 from waitress import create_server, wasyncore
 from waitress.server import TcpWSGIServer
 
@@ -20,12 +20,13 @@ from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import SpanStore
 from observability.embedded.tail import Tail
 from servicekit import logs
-from servicekit.hosts import refuse_foreign_hosts
+from servicekit.hosts import Hosts
 
 _THREADS = 4  # of each port, so that a slow search keeps nobody from sending
 _LOOP_SECONDS = 0.2  # between two looks at whether to stop
 _STOP_SECONDS = 0.5  # that requests in work have to finish
 _BACKLOG = 128
+_STOOD_IN_FOR = "collector,jaeger,loki"  # by whose names it may be asked, too
 
 
 class PortInUse(RuntimeError):  # noqa: N818  # it is said of the port
@@ -86,10 +87,15 @@ class Backend:
     def apps(self) -> Mapping[str, Flask]:
         """Give the app of each port, by the name of the port's setting."""
         limits = otlp.Limits(self._settings.max_request_mb * MEGABYTE, self._settings.retention_hours * 3600)
+        hosts = Hosts("embedded-backend", f"{_STOOD_IN_FOR},{self._settings.trusted_hosts}")
         return {
-            "otlp_port": _app("otlp", otlp.blueprint(self.database, self.spans, self.logs, self.metrics, limits)),
-            "jaeger_port": _app("jaeger", jaeger.blueprint(self.spans)),
-            "loki_port": _app("loki", loki.blueprint(self.logs), push.blueprint(self.logs, self.metrics, limits)),
+            "otlp_port": _app(
+                "otlp", hosts, otlp.blueprint(self.database, self.spans, self.logs, self.metrics, limits)
+            ),
+            "jaeger_port": _app("jaeger", hosts, jaeger.blueprint(self.spans)),
+            "loki_port": _app(
+                "loki", hosts, loki.blueprint(self.logs), push.blueprint(self.logs, self.metrics, limits)
+            ),
         }
 
     @contextlib.contextmanager
@@ -119,10 +125,17 @@ class Backend:
         )
 
 
-def _app(name: str, *blueprints: Blueprint) -> Flask:
+def _app(name: str, hosts: Hosts, *blueprints: Blueprint) -> Flask:
     app = Flask(name, static_folder=None)
     app.url_map.merge_slashes = False
-    app.before_request(refuse_foreign_hosts)
+
+    @app.before_request
+    def refuse_host() -> Response | None:
+        if hosts.trusts(request.environ.get("HTTP_HOST"), request.environ.get("SERVER_PROTOCOL")):
+            return None
+        text = "the embedded backend does not go by the name in the Host header: TRUSTED_HOSTS names further ones\n"
+        return Response(text, 400, content_type="text/plain; charset=utf-8")
+
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app

@@ -1,38 +1,49 @@
-"""A check of the `Host` that a request names, for ports that trust whoever may connect.
+"""Which `Host` a request may name: keeps out web pages that had their own name resolve to this machine.
 
-A page of anybody's may give its own name, for a while, the address 127.0.0.1. To the browser what answers there is then
-of the page's own origin, to be read and written to ("DNS rebinding"). The page's name stays in `Host`.
+With such DNS rebinding a page reaches what listens on loopback or in a private network, and the browser takes it for
+the page's own server. The name stays in `Host`, where a script cannot change it. An address cannot be had that way, and
+`localhost` is resolved by nobody's name server.
 """
 
-from __future__ import annotations
-
 import ipaddress
-from urllib.parse import urlsplit
+import re
 
-from flask import Response, request
-
-_OURS = ("localhost", "local", "internal", "svc")
-"""Top-level names that nobody can register: of this machine, the network, Docker, Kubernetes."""
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", re.ASCII)
 
 
-def refuse_foreign_hosts() -> Response | None:
-    """Refuse a request for a host that somebody else may own; for `before_request`."""
-    host = request.headers.get("Host", "")
-    if not is_foreign(host):
-        return None
-    text = "this is no public host: ask for localhost, an address, or a name without a dot\n"
-    return Response(text, 421, content_type="text/plain; charset=utf-8")
+class Hosts:
+    """The names that a service goes by.
 
+    Args:
+        service: Its name.
+        further: More of them, separated by commas; with a dot in front all names below that one.
+    """
 
-def is_foreign(host: str) -> bool:
-    """Say whether a `Host` may be in somebody's DNS: a name with a dot, and no address."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
+    def __init__(self, service: str, further: str = "") -> None:
+        names = [name.strip().lower() for name in further.split(",") if name.strip()]
+        self._names = frozenset({"localhost", service, *names})
+        self._below = tuple(name for name in names if name.startswith("."))
+
+    def trusts(self, host: str | None, protocol: str | None = None) -> bool:
+        """Tell whether a request with this `Host` is meant for the service.
+
+        Args:
+            host: The header.
+            protocol: Such as `HTTP/1.1`. HTTP/1.0 has requests without the header; no browser sends them.
+        """
+        if host is None:
+            return protocol == "HTTP/1.0"
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        address, name = match[1], match[2]
+        if address is None:
+            name = name.lower().removesuffix(".")
+            if name in self._names or (self._below and name.endswith(self._below)):
+                return True
+            address = name
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            return False
         return True
-    name = name.rstrip(".")
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return "." in name and name.rpartition(".")[2] not in _OURS
-    return False

@@ -294,7 +294,13 @@ def test_what_is_taken_and_refused_is_counted_on_both_ports(embedded, now):
 
 
 @pytest.mark.parametrize("port", ["otlp", "jaeger", "loki"])
-@pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("localhost:1", 200), ("loki:3100", 200)])
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 400), ("localhost:1", 200), ("loki:3100", 200)])
 def test_a_page_whose_name_was_given_this_address_is_refused(embedded, port, host, status):
     client = getattr(embedded, port)
     assert client.get("/ready", headers={"Host": host}).status_code == status
+
+
+def test_further_names_may_be_trusted(start_embedded):
+    backend = start_embedded(TRUSTED_HOSTS="logs.example.org, .shop.svc")
+    for host, status in (("logs.example.org", 200), ("loki.shop.svc:3100", 200), ("evil.example", 400)):
+        assert backend.loki.get("/ready", headers={"Host": host}).status_code == status
