@@ -77,7 +77,7 @@ lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and th
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy services/servicekit services/*/src local observability loadtest
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh observability/alertmanager/start.sh
-	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/*/Dockerfile loadtest/Dockerfile
+	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/Dockerfile loadtest/Dockerfile
 	$$($(PY) -c "from local import prometheus; print(prometheus.promtool())") check rules --lint=all --lint-fatal observability/prometheus/rules/*.yml
 	@rm -rf $(VENV)/lint-gateway
 	$(PY) -m local render-gateway $(VENV)/lint-gateway
@@ -88,7 +88,7 @@ format: $(VENV)/ready-dev ## put the code into shape
 	$(PY) -m ruff format .
 
 lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask for
-	for name in services migrations local load dev; do \
+	for name in services migrations embedded local load dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
 	    --python-version 3.11 --no-header --no-annotate \
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \

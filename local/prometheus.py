@@ -118,5 +118,6 @@ def command(program: Path, conf: Path, data: Path, port: int) -> list[str]:
         "--storage.tsdb.retention.time=15d",
         "--storage.tsdb.retention.size=1GB",
         "--enable-feature=exemplar-storage",
+        "--web.cors.origin=",  # by default a page of anybody's may read all; no origin matches this
         "--log.format=json",
     )

@@ -8,14 +8,15 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request
 from waitress import create_server, wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
+from werkzeug.exceptions import BadRequest
 from werkzeug.http import parse_options_header
 
-from observability.embedded import jaeger, loki, otlp
+from observability.embedded import jaeger, loki, otlp, push
 from observability.embedded.database import MEGABYTE, Database
 from observability.embedded.logs import LogStore
 from observability.embedded.metrics import Metrics
@@ -23,11 +24,13 @@ from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import SpanStore
 from observability.embedded.tail import Tail
 from servicekit import logs
+from servicekit.hosts import Hosts
 
 _THREADS = 4  # of each port, so that a slow search keeps nobody from sending
 _LOOP_SECONDS = 0.2  # between two looks at whether to stop
 _STOP_SECONDS = 0.5  # that requests in work have to finish
 _BACKLOG = 128
+_STOOD_IN_FOR = "collector,jaeger,loki"  # by whose names it may be asked, too
 
 
 class PortInUse(RuntimeError):  # noqa: N818  # it is said of the port
@@ -90,10 +93,15 @@ class Backend:
     def apps(self) -> Mapping[str, Flask]:
         """Give the app of each port, by the name of the port's setting."""
         limits = otlp.Limits(self._settings.max_request_mb * MEGABYTE, self._settings.retention_hours * 3600)
+        hosts = Hosts("embedded-backend", f"{_STOOD_IN_FOR},{self._settings.trusted_hosts}")
         return {
-            "otlp_port": _app("otlp", otlp.blueprint(self.database, self.spans, self.logs, self.metrics, limits)),
-            "jaeger_port": _app("jaeger", jaeger.blueprint(self.spans)),
-            "loki_port": _app("loki", loki.blueprint(self.logs)),
+            "otlp_port": _app(
+                "otlp", hosts, otlp.blueprint(self.database, self.spans, self.logs, self.metrics, limits)
+            ),
+            "jaeger_port": _app("jaeger", hosts, jaeger.blueprint(self.spans)),
+            "loki_port": _app(
+                "loki", hosts, loki.blueprint(self.logs), push.blueprint(self.logs, self.metrics, limits)
+            ),
         }
 
     @contextlib.contextmanager
@@ -138,10 +146,17 @@ class _OtlpChannel(HTTPChannel):  # type: ignore[misc]  # as above
     error_task_class = _OtlpError
 
 
-def _app(name: str, blueprint: Blueprint) -> Flask:
+def _app(name: str, hosts: Hosts, *blueprints: Blueprint) -> Flask:
     app = Flask(name, static_folder=None)
     app.url_map.merge_slashes = False
-    app.register_blueprint(blueprint)
+
+    @app.before_request
+    def refuse_host() -> None:
+        if not hosts.trusts(request.environ.get("HTTP_HOST"), request.environ.get("SERVER_PROTOCOL")):
+            raise BadRequest("the embedded backend does not go by the name in Host: TRUSTED_HOSTS names further ones")
+
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
     return app
 
 

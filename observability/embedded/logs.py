@@ -42,7 +42,9 @@ INDEXED = {
 }
 """The resource attributes that are labels of the stream. All others are metadata, as Loki is configured here."""
 
-_UNKNOWN_SERVICE = "unknown_service"  # Loki's
+UNKNOWN_SERVICE = "unknown_service"
+"""The service of lines that name none, in Loki too."""
+
 _DAY_NS = 24 * 3600 * 1_000_000_000
 _DELETED_AT_ONCE = 500
 _SAMPLED = 100  # lines whose size stands for that of all
@@ -365,7 +367,7 @@ def entries_from_otlp(request: ExportLogsServiceRequest) -> list[LogEntry]:
             else:
                 _flatten(attribute.key, attribute.value, common)
         labels = {name: value for name, value in labels.items() if value}
-        labels.setdefault("service_name", _UNKNOWN_SERVICE)
+        labels.setdefault("service_name", UNKNOWN_SERVICE)
         for of_scope in of_resource.scope_logs:
             scope = dict(common)
             for attribute in of_scope.scope.attributes:

@@ -51,7 +51,8 @@ _CATEGORIZE = "categorize-labels"
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _NOT_HERE = (
     "{} is not part of the embedded backend: it answers query_range, query, labels, label/<name>/values, series, "
-    "index/stats, index/volume, status/buildinfo and /ready. Run the real Loki for the rest (docs/compose.md)."
+    "index/stats, index/volume, status/buildinfo and /ready, and takes push. Run the real Loki for the rest "
+    "(docs/compose.md)."
 )
 
 

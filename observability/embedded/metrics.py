@@ -36,7 +36,7 @@ class Metrics:
             registry=self.registry,
         )
         self.log_records_received = Counter(
-            "embedded_log_records_received_total", "Log records accepted by OTLP.", registry=self.registry
+            "embedded_log_records_received_total", "Log records accepted by OTLP and as pushes.", registry=self.registry
         )
         self.log_records_rejected = Counter(
             "embedded_log_records_rejected_total",
@@ -46,7 +46,10 @@ class Metrics:
         )
         self.log_records_rejected.labels("malformed")
         self.refused = Counter(
-            "embedded_refused_total", "OTLP requests refused whole.", ["signal", "reason"], registry=self.registry
+            "embedded_refused_total",
+            "Requests with telemetry, refused whole.",
+            ["signal", "reason"],
+            registry=self.registry,
         )
         for reason in SPAN_REASONS:
             self.spans_rejected.labels(reason)

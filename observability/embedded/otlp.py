@@ -73,15 +73,12 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
     def refuse_early() -> None:
         # Before the body is unpacked, which takes longer than all else here.
         if request.method == "POST" and database.is_full:
-            raise _overloaded()
+            raise overloaded()
 
     @routes.errorhandler(Refused)
     def refuse(error: Refused) -> Response:
         metrics.refused.labels(request.path.rpartition("/")[2], error.reason).inc()
-        response = error_response(error.status, str(error), request.mimetype)
-        if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            response.headers["Retry-After"] = str(RETRY_SECONDS)
-        return response
+        return refusal(error)
 
     @routes.post("/v1/traces")
     def traces() -> Response:
@@ -89,12 +86,11 @@ def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Met
 
     @routes.post("/v1/logs")
     def log_records() -> Response:
-        return _respond(HTTPStatus.OK, _logs(logs, metrics, limits))
+        return _respond(HTTPStatus.OK, take_logs(logs, metrics, limits))
 
     @routes.get("/metrics")
     def expose() -> Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(metrics.registry), content_type=content_type)
+        return exposition(metrics)
 
     @routes.get("/ready")
     def ready() -> str:
@@ -117,7 +113,22 @@ def _add_errors(routes: Blueprint) -> None:
         return refuse_otherwise(InternalServerError())
 
 
-def _overloaded() -> Refused:
+def exposition(metrics: Metrics) -> Response:
+    """Answer with the backend's own metrics."""
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return Response(encode(metrics.registry), content_type=content_type)
+
+
+def refusal(error: Refused) -> Response:
+    """Answer with a `google.rpc.Status`."""
+    response = error_response(error.status, str(error), request.mimetype)
+    if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response
+
+
+def overloaded() -> Refused:
+    """Say that the writer is behind."""
     message = "the writer is behind: send it again in a moment"
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", message)
 
@@ -130,7 +141,7 @@ def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
         rejected["malformed"] = malformed
     accepted = sum(len(group.spans) for batch in message.resource_spans for group in batch.scope_spans)
     if accepted:
-        _queue(lambda: spans.append(message.resource_spans, size))
+        queue(lambda: spans.append(message.resource_spans, size))
     metrics.spans_received.inc(accepted)
     for reason, count in rejected.items():
         metrics.spans_rejected.labels(reason).inc(count)
@@ -142,12 +153,13 @@ def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
     return answer
 
 
-def _logs(logs: LogStore, metrics: Metrics, limits: Limits) -> Message:
+def take_logs(logs: LogStore, metrics: Metrics, limits: Limits) -> Message:
+    """Take the log records of the request; give the answer."""
     message = ExportLogsServiceRequest()
     _, malformed = _read(message, limits.max_bytes)
     found = entries_from_otlp(message)
     if found:
-        _queue(lambda: logs.append(found))
+        queue(lambda: logs.append(found))
     metrics.log_records_received.inc(len(found))
     answer = ExportLogsServiceResponse()
     answer.partial_success.SetInParent()
@@ -158,11 +170,12 @@ def _logs(logs: LogStore, metrics: Metrics, limits: Limits) -> Message:
     return answer
 
 
-def _queue(append: Callable[[], None]) -> None:
+def queue(append: Callable[[], None]) -> None:
+    """Hand something to the writer."""
     try:
         append()
     except Full:
-        raise _overloaded() from None
+        raise overloaded() from None
 
 
 # -- spans that cannot be kept
@@ -206,9 +219,7 @@ def _read(message: Message, max_bytes: int) -> tuple[int, int]:
     """Fill the message from the request's body; give the body's size, unpacked, and how many records make no sense."""
     if request.mimetype not in {PROTOBUF, JSON}:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", f"send {PROTOBUF} or {JSON}")
-    if (request.content_length or 0) > max_bytes:
-        raise _too_large(max_bytes)
-    body = _unpacked(request.get_data(cache=False), max_bytes)
+    body = unpacked_body(max_bytes)
     malformed = 0
     try:
         if request.mimetype == JSON:
@@ -220,8 +231,11 @@ def _read(message: Message, max_bytes: int) -> tuple[int, int]:
     return len(body), malformed
 
 
-def _unpacked(body: bytes, max_bytes: int) -> bytes:
-    """Undo the content's encoding, but never make more of it than is allowed."""
+def unpacked_body(max_bytes: int) -> bytes:
+    """Undo the encoding of the request's body, but never make more of it than is allowed."""
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    body = request.get_data(cache=False)
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in {"identity", ""}:
         if len(body) > max_bytes:

@@ -22,6 +22,12 @@ class BackendSettings(Settings):
     queue_mb: int = Field(4, ge=1, le=1024, description="How much may wait to be written before senders must wait.")
     max_request_mb: int = Field(8, ge=1, le=64, description="The largest body of a request, unpacked.")
     deployment_environment: str = Field("local", description="Where this runs: a label of the lines of `LOG_FILES`.")
+    trusted_hosts: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._, -]*$",
+        description="Further names that a request's `Host` may have, separated by commas; `.example.org` is all below"
+        " it. The service's own name, `localhost` and addresses always may.",
+    )
     log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
         "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
     )

@@ -10,12 +10,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from servicekit.hosts import Hosts
+
 MAX_BYTES = 8 * 1024 * 1024
 """The largest request, unpacked."""
 
 AT_ONCE = 2
 """Requests worked on at the same time, which bounds memory. The sender is told to come back with one more."""
 
+_HOSTS = Hosts("gateway-telemetry")
 _PROTOBUF = "application/x-protobuf"
 _TAKEN = ExportLogsServiceResponse().SerializeToString()
 _LINES = 500  # as many as a chunk of a followed file has
@@ -39,6 +42,7 @@ def create_app(
     """
     app = Flask("gateway-telemetry", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.before_request(_refuse_host)
 
     @app.get("/healthz")
     def healthz() -> tuple[dict[str, str], int]:
@@ -52,6 +56,12 @@ def create_app(
     if take is not None:
         _receive(app, take)
     return app
+
+
+def _refuse_host() -> Response | None:
+    if _HOSTS.trusts(request.environ.get("HTTP_HOST"), request.environ.get("SERVER_PROTOCOL")):
+        return None
+    return Response("gateway-telemetry does not go by the name in the Host header\n", 400, content_type="text/plain")
 
 
 def _receive(app: Flask, take: Callable[[Sequence[bytes]], None]) -> None:

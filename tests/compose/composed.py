@@ -29,6 +29,9 @@ OVERLAY = (*BACKENDS, "prepare")
 LOAD = ("loadtest", "loadtest-worker")  # of the profile `load`
 SHIPPED = (*SERVICES, "nginx", "gateway-telemetry")  # whose lines the Collector gets
 BOTH_FILES = "docker-compose.yml:docker-compose.observability.yml"
+EMBEDDED_FILE = "docker-compose.embedded.yml"  # puts the embedded backend in Loki's place
+COMPOSE_LOKI = "COMPOSE_LOKI"
+"""The variable that says which Loki to run, `real` or `embedded`; without it the real one, if it can be had."""
 
 # So that `docker compose` means what COMPOSE says, whoever types it.
 SHIM = """\
@@ -45,6 +48,11 @@ class ComposedShop:
 
     A clone, because a fresh one has to do, because tests change it, and because a person's `.env` or `secrets/` must
     not decide what is tested.
+
+    Attributes:
+        loki: `real`, or `embedded` where the embedded backend stands in for it.
+        why: Why that one.
+        all_files: COMPOSE_FILE for the stack with telemetry.
     """
 
     def __init__(self, folder):
@@ -72,6 +80,22 @@ class ComposedShop:
         }
         self.gateway = Client("http://localhost")
         self.long_running = LONG_RUNNING
+        self.loki, self.why = self._which_loki()
+        self.all_files = BOTH_FILES if self.loki == "real" else f"{BOTH_FILES}:{EMBEDDED_FILE}"
+
+    def _which_loki(self):
+        """Which Loki to run, and why."""
+        if chosen := os.environ.get(COMPOSE_LOKI):
+            assert chosen in {"real", "embedded"}, f"{COMPOSE_LOKI} is neither real nor embedded: {chosen}"
+            return chosen, f"{COMPOSE_LOKI}={chosen}"
+        (image,) = re.findall(r"image: (grafana/loki:\S+)", (PROJECT / BOTH_FILES.split(":")[1]).read_text())
+        told = ""
+        for command in (("image", "inspect"), ("pull", "--quiet")):
+            done = _finish(["docker", *command, image], self.clone, self._environment, 300)
+            if done.returncode == 0:
+                return "real", f"{image} is here"
+            told = done.stderr.strip().rpartition("\n")[2]
+        return "embedded", f"{image} cannot be had: {told}"
 
     def settings(self, **environment):
         """Set environment variables for all commands from now on."""
@@ -79,7 +103,8 @@ class ComposedShop:
 
     def down(self):
         """Delete all of it but images, also what an earlier run left of the overlay."""
-        self.compose("down", "--volumes", "--remove-orphans", seconds=120, COMPOSE_FILE=BOTH_FILES)
+        every_part = {"COMPOSE_FILE": self.all_files, "COMPOSE_PROFILES": "load"}
+        self.compose("down", "--volumes", "--remove-orphans", seconds=120, **every_part)
 
     def run(self, *command, seconds=60, **environment):
         """Run a command in the clone; what it printed to stdout. Fails with all that it printed."""
@@ -242,7 +267,7 @@ class ObservedShop:
     def __init__(self, shop):
         self._shop = shop
         # Any nginx can do `log`; `module` needs the official image.
-        shop.settings(COMPOSE_FILE=BOTH_FILES, GATEWAY_TRACING=os.environ.get("GATEWAY_TRACING", "log"))
+        shop.settings(COMPOSE_FILE=shop.all_files, GATEWAY_TRACING=os.environ.get("GATEWAY_TRACING", "log"))
         shop.long_running = (*LONG_RUNNING, *BACKENDS)
         began = time.monotonic()
         shop.compose("up", "-d", "--build", "--wait", seconds=400)

@@ -8,6 +8,9 @@ import pytest
 
 from tests.compose.composed import OVERLAY, ComposedShop, ObservedShop
 
+LOKI = pytest.StashKey[str]()
+"""Which Loki ran, for the summary."""
+
 
 def pytest_collection_modifyitems(items):
     """Run what wants the overlay last: the stack gets it once, and keeps it."""
@@ -21,10 +24,18 @@ def _wants_overlay(item):
     )
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    """Say which Loki these tests were about."""
+    if told := config.stash.get(LOKI, ""):
+        terminalreporter.write_line(told)
+
+
 @pytest.fixture(scope="session")
 def shop(request, tmp_path_factory):
     """A stack from a clean state. Nothing of it is left afterwards but images."""
     running = ComposedShop(tmp_path_factory.mktemp("compose"))
+    which = "Loki itself" if running.loki == "real" else "not Loki but the embedded backend in its place"
+    request.config.stash[LOKI] = f"tests/compose ran with {which} ({running.why})"
     volumes = running.run("docker", "volume", "ls", "--quiet", "--filter", "name=^devopsmicroservices_").split()
     if volumes and not os.environ.get("CI_NO_SKIPS"):
         pytest.fail("There is a stack, or its data: these tests would delete it. First: docker compose down -v")
@@ -48,9 +59,11 @@ def token(shop):
 
 @pytest.fixture(scope="session")
 def observed(shop, request):
-    """The stack with docker-compose.observability.yml on top, from now on."""
+    """The stack with docker-compose.observability.yml on top, from now on; with a stand-in where Loki cannot be had."""
     running = ObservedShop(shop)
-    tell(request, f"with the observability overlay it took {running.started_after:.0f} s")
+    tell(
+        request, f"with the observability overlay it took {running.started_after:.0f} s; Loki: {shop.loki}, {shop.why}"
+    )
     yield running
     running.close()
 

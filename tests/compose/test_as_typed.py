@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.compose.composed import LONG_RUNNING, ONE_SHOTS, PROJECT
+from tests.compose.composed import EMBEDDED_FILE, LONG_RUNNING, ONE_SHOTS, PROJECT
 from tests.fixtures.services import eventually
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
@@ -207,7 +207,11 @@ def test_the_stack_passes_the_health_checks(shop):
 
 
 def test_the_commands_for_telemetry_show_an_order(observed, token):
-    shown = observed.typed("\n".join(OBSERVED), seconds=300)
+    typed = "\n".join(OBSERVED)
+    assert typed.count(" -f docker-compose.observability.yml ") == 2
+    if observed.loki == "embedded":
+        typed = typed.replace("observability.yml ", f"observability.yml -f {EMBEDDED_FILE} ")
+    shown = observed.typed(typed, seconds=300)
     assert shown.count("(healthy)") == len(observed.long_running) - 1  # the Collector's image can have no health check
     answer = observed.gateway.post("/orders/", {"product_id": 1}, observed.login())
     trace_id = answer.headers["traceresponse"].split("-")[1]

@@ -1,11 +1,21 @@
-"""docker-compose.yml, the overlay for telemetry, and their manual, read without an engine."""
+"""docker-compose.yml, the overlay for telemetry, what stands in for Loki, and their manual, read without an engine."""
 
 import re
 
 import pytest
 import yaml
 
-from tests.compose.composed import BACKENDS, LOAD, LONG_RUNNING, ONE_SHOTS, OVERLAY, PROJECT, SERVICES, SHIPPED
+from tests.compose.composed import (
+    BACKENDS,
+    EMBEDDED_FILE,
+    LOAD,
+    LONG_RUNNING,
+    ONE_SHOTS,
+    OVERLAY,
+    PROJECT,
+    SERVICES,
+    SHIPPED,
+)
 
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 FILE = yaml.safe_load(TEXT)
@@ -20,12 +30,34 @@ ALL = PARTS | ADDED
 DOCKERFILES = [
     "services/Dockerfile",
     "order-db-services/Dockerfile",
-    "observability/gateway/Dockerfile",
+    "observability/Dockerfile",
     "loadtest/Dockerfile",
 ]
-IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
-    image for file in DOCKERFILES for image in re.findall(r"^FROM (\S+)", (PROJECT / file).read_text(), re.MULTILINE)
+
+
+def stages(dockerfile):
+    """A Dockerfile's stages: (the image it starts from, its name or "", its text)."""
+    text = (PROJECT / dockerfile).read_text()
+    return re.findall(r"^FROM (\S+)(?: AS (\S+))?\n((?:(?!FROM ).*\n)*)", text, re.MULTILINE)
+
+
+BUILT = {  # what is not a stage on the way
+    f"{file} {name}".strip(): text for file in DOCKERFILES for _, name, text in stages(file) if "packages" not in name
 }
+IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
+    image for file in DOCKERFILES for image, _, _ in stages(file) if image != "packages"
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads Compose's `!override` as what it stands before: that replaces what another file says."""
+
+
+Loader.add_constructor("!override", lambda loader, node: loader.construct_mapping(node, deep=True))
+STAND_IN_FILE = yaml.load((PROJECT / EMBEDDED_FILE).read_text(), Loader)
+_CHANGES = STAND_IN_FILE["services"]["loki"]
+_EXTENDED = yaml.safe_load((PROJECT / _CHANGES["extends"]["file"]).read_text())["services"]
+STAND_IN = {"loki, embedded": _EXTENDED[_CHANGES["extends"]["service"]] | _CHANGES}
 
 
 def test_the_names_are_the_known_ones():
@@ -38,9 +70,9 @@ def test_the_names_are_the_known_ones():
     }
 
 
-@pytest.mark.parametrize("part", ALL)
+@pytest.mark.parametrize("part", ALL | STAND_IN)
 def test_a_container_is_hardened_and_limited(part):
-    name, part = part, ALL[part]
+    name, part = part, (ALL | STAND_IN)[part]
     assert part["read_only"] is True
     assert part["cap_drop"] == ["ALL"]
     assert part["security_opt"] == ["no-new-privileges:true"]
@@ -83,15 +115,42 @@ def test_only_what_prepares_volumes_is_root_or_has_a_capability():
     assert not any({"privileged", "pid", "ipc"} & set(part) for part in ALL.values())
 
 
-@pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS])
+def test_what_stands_in_for_loki_replaces_it_alone_and_looks_the_same_from_outside():
+    assert list(STAND_IN_FILE) == ["services"]
+    assert list(STAND_IN_FILE["services"]) == ["loki"]
+    loki, (stand_in,) = ALL["loki"], STAND_IN.values()
+    assert "!override" in (PROJECT / EMBEDDED_FILE).read_text()
+    assert "image" not in stand_in, "its build would get the name of Loki's image"
+    for same in ("ports", "user", "networks", "restart", "depends_on", "stop_grace_period"):
+        assert stand_in[same] == loki[same], same
+    assert stand_in["mem_limit"] <= loki["mem_limit"]
+    assert [volume.partition(":")[0] for volume in stand_in["volumes"]] == ["loki_data"]
+
+
+def test_the_image_of_the_embedded_backend_has_a_user_and_a_folder_of_its_own():
+    (part,) = _EXTENDED.values()
+    text = BUILT[f"{part['build']['dockerfile']} {part['build']['target']}"]
+    uid, gid = part["user"].split(":")
+    assert f"USER {uid}:{gid}\n" in text
+    assert f"install -d -o {uid} -g {gid} /data" in text
+    assert uid not in {other["user"].partition(":")[0] for other in ALL.values()}
+
+
+@pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS, *STAND_IN])
 def test_a_long_running_container_restarts_and_has_time_to_stop(service):
-    part = ALL[service]
+    part = (ALL | STAND_IN)[service]
     assert part["restart"] == "unless-stopped"
     assert {"cpus", "stop_grace_period"} <= set(part)
     if service == "collector":  # its image has nothing that could ask
         return
-    dockerfile = PROJECT / part["build"]["dockerfile"] if "build" in part else None
-    assert "healthcheck" in part or "\nHEALTHCHECK --" in dockerfile.read_text()
+    build = part.get("build", {})
+    image = BUILT.get(f"{build.get('dockerfile')} {build.get('target', '')}".strip(), "")
+    assert "healthcheck" in part or "\nHEALTHCHECK --" in image
+
+
+@pytest.mark.parametrize("image", BUILT)
+def test_an_image_says_how_it_is_unless_it_runs_once(image):
+    assert ("\nHEALTHCHECK --" in BUILT[image]) == (image != "order-db-services/Dockerfile")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -115,9 +174,9 @@ def test_the_five_services_share_one_dockerfile():
     assert [f"{build['args']['SERVICE']}-service" for build in builds] == list(SERVICES)
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_an_image_is_not_root_by_itself(dockerfile):
-    user = re.findall(r"^USER (\S+)$", (PROJECT / dockerfile).read_text(), re.MULTILINE)[-1]
+@pytest.mark.parametrize("image", BUILT)
+def test_an_image_is_not_root_by_itself(image):
+    user = re.findall(r"^USER (\S+)$", BUILT[image], re.MULTILINE)[-1]
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user)
 
 

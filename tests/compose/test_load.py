@@ -4,17 +4,21 @@ import json
 
 import pytest
 
-from tests.compose.composed import BOTH_FILES, LOAD
+from tests.compose.composed import LOAD
 from tests.fixtures.services import eventually
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
-PROFILE = {"COMPOSE_FILE": BOTH_FILES, "COMPOSE_PROFILES": "load"}
+PROFILE = {"COMPOSE_PROFILES": "load"}
 CHOSEN = {"LOAD_SHAPE": "smoke", "LOAD_SECONDS": "15", "LOAD_USERS": "4", "LOAD_WORKERS": "2"}
 
 
+def health(shop, service):
+    return shop.inspect(service)["State"]["Health"]["Status"]
+
+
 def test_without_its_profile_there_is_no_load(shop, observed):
-    assert not set(LOAD) & set(shop.compose("ps", "--all", "--services", COMPOSE_FILE=BOTH_FILES).split())
+    assert not set(LOAD) & set(shop.compose("ps", "--all", "--services").split())
 
 
 def test_workers_make_the_load_and_the_exit_status_is_the_verdict(shop, observed):
@@ -23,6 +27,7 @@ def test_workers_make_the_load_and_the_exit_status_is_the_verdict(shop, observed
     try:
         eventually(lambda: observed.metric("sum(loadtest_users)") == [({}, 4)], 60, pause=0.5)
         assert observed.metric("count(loadtest_users > 0)") == [({}, 2)]
+        eventually(lambda: all(health(shop, service) == "healthy" for service in LOAD), 20, pause=0.5)
         shop.compose("wait", "loadtest", seconds=90, **PROFILE)  # fails with its exit status
         shown = shop.compose("logs", "--no-log-prefix", "loadtest", **PROFILE)
         assert "GOOD: all limits kept, the books are balanced." in shown

@@ -183,7 +183,7 @@ def test_a_line_that_is_too_long_is_cut(keep):
     assert len(line) == logs.MAX_LINE
 
 
-@pytest.mark.parametrize("path", ["tail", "push", "patterns", "detected_fields", "drilldown-limits", "rules", "x/y"])
+@pytest.mark.parametrize("path", ["tail", "patterns", "detected_fields", "drilldown-limits", "rules", "x/y"])
 def test_what_is_not_there_is_said_to_be_so(keep, path):
     answer = keep().get(path)
     assert answer.status_code == 404

@@ -100,3 +100,23 @@ def test_it_makes_spans_and_metrics_of_what_the_collector_sends(start_telemetry,
     assert (span.service, span.resource["deployment.environment.name"]) == ("nginx", "compose")
     assert telemetry.requests() == 1
     assert telemetry.metric("gateway_log_lines_total", outcome="other") == 1
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", None])
+def test_no_type_that_a_browser_sends_without_asking_is_taken(client, got, kind):
+    answer = client.post(
+        "/v1/logs", data=export("a")["data"], content_type=kind, headers={"Origin": "https://evil.example"}
+    )
+    assert answer.status_code == 415
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert got == []
+
+
+@pytest.mark.parametrize("path", ["/v1/logs", "/metrics", "/healthz"])
+def test_a_page_whose_name_was_given_this_address_is_refused(client, got, path):
+    method = client.post if path == "/v1/logs" else client.get
+    sent = export("a") if path == "/v1/logs" else {"headers": {}}
+    refused = method(path, **{**sent, "headers": {**sent["headers"], "Host": "evil.example"}})
+    assert refused.status_code == 400
+    assert got == []
+    assert method(path, **{**sent, "headers": {**sent["headers"], "Host": "gateway-telemetry:4319"}}).status_code == 200

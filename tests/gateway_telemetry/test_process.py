@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -189,11 +190,14 @@ def test_the_readme_documents_every_setting():
 
 
 def test_the_image_shares_its_layers_with_the_services():
-    ours, theirs = (
-        (Path(PROJECT) / folder / "Dockerfile")
-        .read_text()
-        .partition("\nFROM ")[2]
-        .partition("compileall -q servicekit")
-        for folder in ("observability/gateway", "services")
-    )
-    assert ours[:2] == theirs[:2]
+    def stages(folder):
+        text = (Path(PROJECT) / folder / "Dockerfile").read_text()
+        return re.findall(r"^FROM (\S+)(?: AS (\S+))?\n((?:(?!FROM |\n#).*\n)*)", text, re.MULTILINE)
+
+    ours = {name: (image, text.strip()) for image, name, text in stages("observability")}
+    packages, service = stages("services")
+    assert ours["packages"] == (packages[0], packages[2].strip())
+    image, text = ours["gateway"]
+    shared, mark, _ = text.partition("compileall -q servicekit")
+    assert mark
+    assert (image, shared) == (service[0], service[2].partition(mark)[0])

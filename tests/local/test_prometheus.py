@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,41 @@ def script(path, text):
     return path
 
 
-def test_it_scrapes_the_targets_under_their_names_and_evaluates_the_rules(program, tmp_path, monkeypatch):
+@contextmanager
+def running(program, tmp_path, monkeypatch, *targets):
+    """Prometheus as `make up` runs it, on a free port; the first target is itself, the second is nobody."""
     monkeypatch.setenv("PROMETHEUS", str(program))
     port, nobody = free_port(), free_port()
-    conf = prometheus.render(tmp_path / "conf", {"prometheus": port, "order-service": nobody})
+    conf = prometheus.render(tmp_path / "conf", dict(zip(targets, (port, nobody), strict=False)))
     command = prometheus.command(prometheus.find(), conf, tmp_path / "data", port)
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield port
+        finally:
+            process.terminate()
+    assert process.returncode == 0, (tmp_path / "log").read_text()
 
+
+def is_ready(port):
+    with suppress(requests.ConnectionError):
+        return requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).ok
+    return False
+
+
+def test_no_web_page_may_read_or_write_it(program, tmp_path, monkeypatch):
+    with running(program, tmp_path, monkeypatch) as port:
+        eventually(lambda: is_ready(port), 30, pause=0.2)
+        url = f"http://127.0.0.1:{port}/api/v1/query"
+        for origin in ("https://evil.example", "http://localhost:3000", "null"):
+            asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            for answer in (requests.get(url, {"query": "up"}, headers=asked), requests.options(url, headers=asked)):
+                assert answer.ok
+                assert "Access-Control-Allow-Origin" not in answer.headers
+        for path in ("otlp/v1/metrics", "write"):
+            assert requests.post(f"http://127.0.0.1:{port}/api/v1/{path}", data=b"{}").status_code == 404
+
+
+def test_it_scrapes_the_targets_under_their_names_and_evaluates_the_rules(program, tmp_path, monkeypatch):
     def ask(path, **parameters):
         try:
             answer = requests.get(f"http://127.0.0.1:{port}/api/v1/{path}", params=parameters, timeout=5)
@@ -56,16 +86,12 @@ def test_it_scrapes_the_targets_under_their_names_and_evaluates_the_rules(progra
         result = (ask("query", query="up") or {"result": []})["result"]
         return {(one["metric"]["job"], one["metric"]["service_name"]): one["value"][1] for one in result}
 
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            wanted = {("prometheus", "prometheus"): "1", ("order-service", "order-service"): "0"}
-            eventually(lambda: up() == wanted, 30, pause=0.2)
-            files = {Path(group["file"]).name for group in ask("rules")["groups"]}
-            assert files == {path.name for path in (prometheus.SOURCE / "rules").glob("*.yml")}
-            assert ask("query_exemplars", query="up", start="0", end="1") == []  # refused where they are not kept
-        finally:
-            process.terminate()
-    assert process.returncode == 0, (tmp_path / "log").read_text()
+    with running(program, tmp_path, monkeypatch, "prometheus", "order-service") as port:
+        wanted = {("prometheus", "prometheus"): "1", ("order-service", "order-service"): "0"}
+        eventually(lambda: up() == wanted, 30, pause=0.2)
+        files = {Path(group["file"]).name for group in ask("rules")["groups"]}
+        assert files == {path.name for path in (prometheus.SOURCE / "rules").glob("*.yml")}
+        assert ask("query_exemplars", query="up", start="0", end="1") == []  # refused where they are not kept
 
 
 def test_the_configuration_is_written_anew_each_time(tmp_path):

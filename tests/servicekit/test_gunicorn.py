@@ -284,6 +284,9 @@ def test_the_health_check_tells_a_service_from_none(start):
     for port, status in ((server.client.root.rpartition(":")[2], 0), (str(free_port()), 1)):
         environment = {**os.environ, "PYTHONPATH": str(PROJECT / "services"), "PORT": port}
         assert subprocess.run(check, env=environment, check=False).returncode == status
+        environment["PORT"] = "none"
+        for path, other in (("/metrics", status), ("/nothing", 1)):
+            assert subprocess.run([*check, port, path], env=environment, check=False).returncode == other
 
 
 def test_a_request_that_does_not_finish_holds_the_end_up_no_longer_than_the_limit(start, tmp_path):
