@@ -86,7 +86,9 @@ def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
     @routes.app_errorhandler(HTTPException)
     def refuse_otherwise(error: HTTPException) -> Response:
         status, message = HTTPStatus(error.code or 500), str(error.description)
-        return otlp.error_response(status, message, request.mimetype) if request.path == OTLP else _text(status, message)
+        return (
+            otlp.error_response(status, message, request.mimetype) if request.path == OTLP else _text(status, message)
+        )
 
     @routes.app_errorhandler(Exception)
     def fail(error: Exception) -> Response:

@@ -34,16 +34,16 @@ def just_now():
 
 
 class Recording:
-    """The answers of `jaeger` or `loki`.
+    """The answers of `jaeger` or `loki`, to a module's questions.
 
     Attributes:
         start: When the recorded spans and lines begin, in nanoseconds. All times of the tests are counted from there.
         ways: Which real backends are compared: what was `recorded`, and one that is `live`; or one to `record`.
     """
 
-    def __init__(self, name):
+    def __init__(self, name, part=""):
         self.name = name
-        self.file = FOLDER / f"{name}.jsonl"
+        self.file = FOLDER / (f"{name}-{part}.jsonl" if part else f"{name}.jsonl")
         self._answers = {}
         if option["record"] and is_there(name):
             self.ways = ["record"]

@@ -1,18 +1,19 @@
 """Jaeger's API at its edges: long traces, shared ids, text and numbers that are not clean. Both are sent the same."""
 
 import json
-import os
-import time
+import random
 
 import pytest
 
 from tests.conformance import payloads
+from tests.conformance.recordings import AGE, SECOND, Recording
 from tests.embedded.hostile import attribute, body, span, traces
 from tests.fixtures.services import eventually
 
 pytestmark = pytest.mark.xdist_group("conformance")
 
-SECOND = 10**9
+RECORDING = Recording("jaeger", "edges")
+NOW = RECORDING.start + AGE
 HALF = "\\ud83d"  # of a surrogate pair
 
 
@@ -20,6 +21,12 @@ HALF = "\\ud83d"  # of a surrogate pair
 def both(embedded, real_jaeger):
     """Both backends: where each takes OTLP, and its API."""
     return [(embedded.otlp, embedded.jaeger), (real_jaeger.otlp, real_jaeger.api)]
+
+
+def timed(name, ids, begin=NOW - SECOND, end=NOW - SECOND + payloads.MS, **fields):
+    """A span whose times are of the recording and whose ids are the same each time."""
+    own = {"traceId": ids.randbytes(16).hex(), "spanId": ids.randbytes(8).hex(), **fields}
+    return span(name, **{"startTimeUnixNano": str(begin), "endTimeUnixNano": str(end), **own})
 
 
 def send_json(both, request, **parts):
@@ -42,8 +49,10 @@ def the_spans(both, trace_id, count):
 
 @pytest.mark.parametrize("old_first", [True, False])
 def test_a_long_trace_is_found_by_when_each_of_its_spans_began(both, old_first):
-    now, service = time.time_ns(), f"long-{os.urandom(4).hex()}"
-    long, short = payloads.Trace(start=now - 1200 * SECOND), payloads.Trace(start=now - 60 * SECOND)
+    now, service = NOW, f"long-{old_first}"
+    ids = random.Random(service)
+    long = payloads.Trace(start=now - 1200 * SECOND, ids=ids)
+    short = payloads.Trace(start=now - 60 * SECOND, ids=ids)
     root = long.add(service, "job", ms=1_199_000, tags={"t": "old"})
     long.add(service, "step", parent=root, at=1_195_000, tags={"t": "new"})
     short.add(service, "short")
@@ -91,11 +100,12 @@ CLIENT, SERVER = 3, 2
     ids=str,
 )
 def test_spans_that_share_an_id_are_shown_alike(both, kinds):
-    trace_id, now = os.urandom(16).hex(), time.time_ns() - SECOND
+    ids, now = random.Random(str(kinds)), NOW - SECOND
+    trace_id = ids.randbytes(16).hex()
 
     def one(name, own, parent, kind, at):
-        times = {"startTimeUnixNano": str(now + at * 10**6), "endTimeUnixNano": str(now + (100 - at) * 10**6)}
-        return span(name, traceId=trace_id, spanId=own, parentSpanId=parent, kind=kind, **times)
+        begin, end = now + at * payloads.MS, now + (100 - at) * payloads.MS
+        return timed(name, ids, begin, end, traceId=trace_id, spanId=own, parentSpanId=parent, kind=kind)
 
     spans = [one("root", ROOT, "", 1, 0), one("leaf", LEAF, SHARED, 1, 20)]
     spans += [one(f"shared {number}", SHARED, ROOT, kind, 1 + number) for number, kind in enumerate(kinds)]
@@ -122,10 +132,11 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("fields", ODD.values(), ids=ODD)
-def test_an_odd_span_is_shown_alike(both, fields):
-    odd = {**span("odd"), **fields}
-    assert send_json(both, traces(span(), odd), CUT=HALF) == [200, 200]
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_span_is_shown_alike(both, case):
+    ids = random.Random(case)
+    odd = timed("odd", ids) | ODD[case]
+    assert send_json(both, traces(timed("healthy", ids), odd), CUT=HALF) == [200, 200]
     ours, real = the_spans(both, odd["traceId"], 1)
     assert ours == real
 

@@ -47,6 +47,14 @@ def now():
     return time.time_ns()
 
 
+@pytest.mark.parametrize("cut", [b"\xff", b"\\ud83d"], ids=["a byte", "half a pair"])
+def test_what_is_no_unicode_in_a_push_becomes_the_character_for_that(embedded, now, cut):
+    body = json.dumps(stream({"cut": f"cut-{now}"}, [str(now), "aCUT"])).encode().replace(b"CUT", cut)
+    assert push(embedded, body).status_code == 204
+    [(_, lines)] = soon(embedded, f'{{cut="cut-{now}"}}')
+    assert lines == ["a\ufffd"]
+
+
 @pytest.mark.parametrize(("pack", "headers"), [(bytes, {}), (gzip.compress, {"Content-Encoding": "gzip"})])
 def test_a_pushed_line_is_found_by_the_labels_of_its_stream(embedded, now, pack, headers):
     labels = {"job": "backup", "host": f"db-{now}"}
@@ -165,7 +173,6 @@ MALFORMED = {
     "line missing": stream({"a": "b"}, ["1"]),
     "metadata as text": stream({"a": "b"}, ["1", "x", "y"]),
     "metadata with a number": stream({"a": "b"}, ["1", "x", {"n": 1}]),
-    "no unicode": b'{"streams": [{"stream": {"a": "\xff"}, "values": []}]}',
 }
 
 
