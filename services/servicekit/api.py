@@ -2,11 +2,13 @@
 
 import copy
 import functools
+import json
 from typing import Annotated, Any, TypeVar
 
 from flask import Blueprint, Request, jsonify
 from flask import Response as FlaskResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from spectree import Response, SecurityScheme, SpecTree
 from spectree.models import SecureType, SecuritySchemeData
 from spectree.plugins.base import Context
@@ -38,7 +40,7 @@ It stands last in an `Annotated`, or the bounds before it are missing from the d
 BEARER: dict[str, list[str]] = {"bearer": []}
 """`security=BEARER` says in the document that a view wants a token; `Authenticator.required` is what asks for it."""
 
-_ALWAYS_POSSIBLE = (400, 413, 414, 429, 431, 500, 502, 503, 504)  # the gateway's own answers among them
+_ALWAYS_POSSIBLE = (400, 408, 413, 414, 417, 429, 431, 500, 502, 503, 504)  # the gateway's own answers among them
 
 
 class Body(BaseModel):
@@ -103,9 +105,15 @@ class _StrictFlaskPlugin(FlaskPlugin):
         return FlaskResponse(body, status, headers, content_type="application/json"), None
 
 
-def _declared_headers(model: type[BaseModel], request: Request) -> dict[str, str]:
+def _declared_headers(model: type[BaseModel], request: Request) -> dict[str, str | list[str]]:
+    # Those declared here have one value each. WSGI joins a header that is given twice with a comma, as a proxy may: it
+    # becomes a list, which no model takes.
     given = request.environ
-    return {name: given[variable] for name, variable in _header_variables(model).items() if variable in given}
+    return {
+        name: given[variable].split(",") if "," in given[variable] else given[variable]
+        for name, variable in _header_variables(model).items()
+        if variable in given
+    }
 
 
 @functools.cache
@@ -135,9 +143,23 @@ def _validated_json(model: type[_M], request: Request) -> _M:
     if request.content_length is None and len(body) == request.max_content_length:
         raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit, and half a body is no request
     try:
-        return model.model_validate_json(body)
+        validated = model.model_validate_json(body)
+        json.loads(body, object_pairs_hook=_distinct)
     except ValidationError as error:
         raise InvalidRequest("body", error) from None
+    return validated
+
+
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that names a member twice: Pydantic takes the last, somebody else the first (RFC 8259)."""
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            # With the type that says that the body is no JSON.
+            problem = PydanticCustomError("json_invalid", "Invalid JSON: the same name twice in an object")
+            raise ValidationError.from_exception_data("", [{"type": problem, "loc": (name,), "input": None}])
+        found[name] = value
+    return found
 
 
 def create_api(title: str, description: str) -> SpecTree:

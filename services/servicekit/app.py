@@ -1,34 +1,36 @@
 """What makes a plain Flask app a service: context, access log, RED metrics, health, errors."""
 
 import functools
+import io
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
-from flask import Blueprint, Flask, Request, Response, request
+from flask import Blueprint, Flask, Request, Response, abort, request
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
-from werkzeug.routing import Rule
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import RequestRedirect, Rule
 
 from servicekit import errors, logs, tracing
 from servicekit.background import Periodic
-from servicekit.config import ServiceSettings
+from servicekit.config import MAX_BODY, ServiceSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable
 from servicekit.metrics import OTHER_METHOD, Metrics, known_method
 from servicekit.telemetry import Telemetry
 from servicekit.tracing import Span
 
-MAX_BODY = 64 * 1024
 UNMATCHED = "unmatched"
 """Stands for every path that has no route."""
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _PROTOCOLS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0": "2"}
 _CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in tracing.HEADERS]
-_ROUTE, _ADMITTED = "servicekit.route", "servicekit.admitted"  # what a request's environment carries of ours
+# What a request's environment carries of ours.
+_ROUTE, _ADMITTED, _REFUSED = "servicekit.route", "servicekit.admitted", "servicekit.refused"
 
 
 def create_app(  # noqa: PLR0913  # what makes a service, by name
@@ -138,6 +140,51 @@ class _Service(Flask):
             if incoming.environ.get(_ADMITTED):
                 self._admission.leave()
 
+    def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
+        """Answer what the server does not take for a request, with span, metrics and log line as any other.
+
+        Args:
+            status: Why not.
+            received: What came. Of it only a method and a trace context are used, if they are there and valid.
+
+        Returns:
+            The answer as it goes over the wire. The connection has to be closed after it.
+        """
+        head = received.partition(b"\r\n\r\n")[0]
+        environ = {
+            "REQUEST_METHOD": known_method(head.lstrip().partition(b" ")[0].decode("latin-1")),
+            "PATH_INFO": "*",  # no route has it
+            "SERVER_NAME": self.name,
+            "SERVER_PORT": "0",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(),
+            _REFUSED: status,
+        }
+        for name, variable in _CONTEXT_HEADERS:
+            given = re.findall(rb"(?im)^%s:[ \t]*([\x20-\x7e]*?)[ \t]*\r?$" % name.encode(), head)
+            if len(given) == 1:
+                environ[variable] = given[0].decode()
+        answer = Response.from_app(self, environ)
+        answer.headers["Connection"] = "close"
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in answer.headers)]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.get_data()
+
+    def connection_cut(self, reason: str) -> None:
+        """Count a connection that the server closed for its client's fault."""
+        self._metrics.connection_cut(reason)
+
+    def raise_routing_exception(self, request: Request) -> NoReturn:
+        """Say that there is no such route; Flask would answer a missing slash with a redirect, in HTML."""
+        if isinstance(request.routing_exception, RequestRedirect):
+            raise NotFound
+        super().raise_routing_exception(request)
+
+    def make_default_options_response(self) -> Response:
+        """Name a route's methods; Flask would call the empty body HTML."""
+        response = super().make_default_options_response()
+        del response.headers["Content-Type"]
+        return response
+
     def log_exception(self, exc_info: Any) -> None:
         """Log what no handler took, without the path, which Flask would quote."""
         self._log.error("request.failed", exc_info=exc_info)
@@ -150,6 +197,8 @@ class _Service(Flask):
         """Let the request in, or refuse it."""
         answer = super().preprocess_request()
         environ = request.environ
+        if (refused := environ.get(_REFUSED)) is not None:
+            abort(refused)
         if answer is not None or environ[_ROUTE] in _PROBES:
             return answer
         environ[_ADMITTED] = self._admission.enter()

@@ -6,6 +6,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MAX_BODY = 64 * 1024
+"""The most bytes that a request's body may have: what the gateway lets through."""
+
 
 class ConfigError(RuntimeError):
     """The environment does not make a valid configuration. The message names each variable."""

@@ -161,15 +161,12 @@ def _dependency_unavailable(error: DependencyUnavailable) -> Response:
 
 
 def _invalid_request(error: InvalidRequest) -> Response:
-    if error.malformed:
-        return problem_response(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not valid JSON", str(error))
-    return problem_response(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        "invalid-request",
-        "The request is not valid",
-        str(error),
-        extensions={"errors": error.errors},
+    status, kind, title = (
+        (HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not valid JSON")
+        if error.malformed
+        else (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
     )
+    return problem_response(status, kind, title, str(error), extensions={"errors": error.errors})
 
 
 def _http_error(error: HTTPException) -> Response:

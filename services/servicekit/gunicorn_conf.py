@@ -8,15 +8,15 @@ Without the application's name on the command line, as in the images, `SERVICE=o
 
 import gc
 import os
-import select
+import resource
 import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from servicekit import logs
 from servicekit.config import ServerSettings, load
+from servicekit.worker import SPARE_THREADS, STALLED_THREADS, STAYING_THREADS, Worker
 
 
 class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -31,76 +31,10 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         self.error_log.propagate = True
         self._access_log_enabled = False  # servicekit.app writes the access line: it knows route and trace
 
-    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log a warning, of an invalid request without its text: what was sent may hold a token."""
-        super().warning(msg.partition(" from ip=")[0], *args, **kwargs)
-
     def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log what happened and not to what: the arguments quote requests, headers and all."""
         if told := msg.partition("%")[0].strip() if args else msg:
             super().debug("%s", told, **kwargs)
-
-    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Log an exception, without the arguments, which are the request's method and URI."""
-        super().exception("Error handling request" if args else msg, **kwargs)
-
-
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker with threads, with two differences.
-
-    Told to stop, it refuses new connections at once and serves all that it has. gunicorn's own leaves its socket open
-    until it ends. Connections that came meanwhile would be accepted by the kernel, never served, and reset: for a
-    gateway in front that is a request that may have had an effect, so it can send it to no other replica. A refused
-    connection it can.
-
-    A thread stays with its connection between two requests. gunicorn's own hands it back to the main thread, which
-    waits for the next request and finds a thread for it: for each request two more threads to wake, which quarrel about
-    the interpreter's lock. Whoever calls here keeps few connections and uses them all the time.
-    """
-
-    def init_process(self) -> None:
-        """Start; gunicorn calls this in the worker's process."""
-        self._stopping = os.eventfd(0)
-        super().init_process()
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop: who waits for a next request stops waiting."""
-        super().handle_exit(sig, frame)
-        os.eventfd_write(self._stopping, 1)
-
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """End at once: the process waits for its threads, and these for no next request."""
-        os.eventfd_write(self._stopping, 1)
-        super().handle_quit(sig, frame)
-
-    def handle(self, conn: Any) -> Any:
-        """Serve a connection, in a thread of the pool; see gunicorn's for what comes back."""
-        while True:
-            kept = super().handle(conn)
-            # With more connections than that, the main thread waits for requests on all of them at once.
-            if kept is not True or self.nr_conns > _STAYING_THREADS:
-                return kept
-            if not conn.parser.unreader.buf.getvalue() and not self._next_request(conn):
-                return self.alive is False  # when stopping, the main thread ends it; idle for too long, it is closed
-
-    def _next_request(self, conn: Any) -> bool:
-        poll = select.poll()
-        poll.register(conn.sock, select.POLLIN)
-        poll.register(self._stopping, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(self.cfg.keepalive * 1000)}
-        return bool(ready) and self._stopping not in ready
-
-    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  # the signature is gunicorn's
-        """Start or stop accepting connections; when stopping for good, take in the queue and close it."""
-        super().set_accept_enabled(enabled)
-        if self.alive:
-            return
-        for listener in self.sockets:
-            waiting = self.nr_conns - 1
-            while self.nr_conns != waiting:
-                waiting = self.nr_conns
-                self.accept(listener)
-            listener.close()
 
 
 def _service() -> str:
@@ -119,22 +53,24 @@ if "SERVICE" in os.environ:
     wsgi_app = f"{os.environ['SERVICE']}_service.app:create_app()"
 
 bind = f"{_settings.host}:{_settings.port}"
-backlog = 128  # connections that wait for a thread; more is refused, and soon, rather than served too late
+backlog = 1024  # as many as may come at once: one that finds no room here is not refused but tries again after a second
 workers = 1
 worker_class = Worker
-# A thread for each request that works or waits for its turn (servicekit.app decides which), and some for the probes.
-# Those that stay with an idle connection come on top, or there would be none left to do the work of others.
-_SPARE_THREADS = 4
-_STAYING_THREADS = 100
-threads = _settings.threads + _settings.queue_length + _SPARE_THREADS + _STAYING_THREADS
+# A thread for each request that works or waits for its turn (servicekit.app decides which), and those of the worker.
+threads = _settings.threads + _settings.queue_length + SPARE_THREADS + STAYING_THREADS + STALLED_THREADS
 worker_connections = threads + 1000  # what is more than threads is how many idle ones gunicorn keeps
+# Each has a file descriptor, and many a shell allows 1024.
+_most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= _most_files[0] < 2 * worker_connections:  # negative: no limit
+    _allowed = min(2 * worker_connections, _most_files[1]) if _most_files[1] >= 0 else 2 * worker_connections
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_allowed, _most_files[1]))
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
 control_socket_disable = True  # it would be written under $HOME
 keepalive = 75  # longer than the callers' idle connections live, so that they close first
 timeout = 30  # of the worker's heartbeat, not of a request
 graceful_timeout = _settings.graceful_timeout_seconds
 forwarded_allow_ips = ""  # nothing here depends on who the client says it is
-# Above what the gateway lets through, so that what is too much gets its problem+json and not gunicorn's HTML.
+# Above what the gateway lets through, so that the gateway says what is too much.
 limit_request_line = 8190
 limit_request_fields = 6000
 limit_request_field_size = 16380

@@ -27,6 +27,12 @@ client's can be laid over its server's. What they cost: 16 series for each combi
 OTHER_METHOD = "_OTHER"
 """Stands for every method that a client made up (as the semantic conventions say)."""
 
+CUT_REASONS = ("silent", "unread", "crowded")
+"""Why a service closes a connection: no request came, an answer was not taken, another connection needed the room.
+
+A request of which only a part came has a status, 408, and is among the requests.
+"""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
@@ -61,6 +67,14 @@ class Metrics:
             "Requests refused because too many were waiting, or waited too long, for their turn.",
             registry=self.registry,
         )
+        self._cut = Counter(
+            "http_server_connections_cut_total",
+            "Connections closed by the service because of their client.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in CUT_REASONS:
+            self._cut.labels(reason)
         self._client_duration = Histogram(
             "http_client_request_duration_seconds",
             "Duration of calls to other services, retries included; the status is `error` if none came.",
@@ -88,6 +102,10 @@ class Metrics:
     def request_rejected(self) -> None:
         """Count a request that did not get its turn."""
         self._rejected.inc()
+
+    def connection_cut(self, reason: str) -> None:
+        """Count a connection that was closed for one of CUT_REASONS."""
+        self._cut.labels(reason).inc()
 
     def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a served request; method from `known_method`, route a template such as `/orders/{order_id}`."""

@@ -24,10 +24,11 @@ class Note(Body):
     count: int = Field(1, ge=1, le=MAX_ID)
     ratio: float = 0.5
     flag: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class NoteHeaders(Headers):
-    key: str | None = Field(None, alias="Idempotency-Key", min_length=1, max_length=8)
+    key: str | None = Field(None, alias="Idempotency-Key", min_length=1, max_length=8, pattern=r"^[\x21-\x7e]+$")
 
 
 class NoteAnswer(Answer):
@@ -135,6 +136,10 @@ def create_app():
         while not (marks / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         return {"finished": True}
+
+    @routes.get("/large")
+    def large():
+        return {"text": "a" * 4_000_000}
 
     @routes.get("/thread")
     def thread():

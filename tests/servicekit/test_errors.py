@@ -170,6 +170,65 @@ def test_a_bad_body_gets_a_4xx_that_names_the_field(client, body, status, field)
         assert field in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"title": "a", "title": "a"}', "title"),
+        (b'{"title": "a", "count": 1, "count": 2}', "count"),
+        (b'{"title": "a", "\\u0074itle": "b"}', "title"),
+        (b'{"title": "a", "labels": {"b": "1", "b": "2"}}', "b"),
+        (b'{"title": "a", "labels": {"b": "1", "c": "2", "\\u0062": "3"}}', "b"),
+    ],
+)
+def test_a_name_given_twice_is_no_json_and_named(client, body, field):
+    """One reader takes the first, another the last: whoever checks a request may not see what another one acts on."""
+    response = client.post("/notes/", data=body, headers={"Content-Type": "application/json"})
+    problem = _assert_problem(response, 400)
+    assert problem["type"] == "urn:shop:problem:malformed-json"
+    assert [(error["location"], error["field"]) for error in problem["errors"]] == [("body", field)]
+
+
+def test_a_byte_order_mark_is_no_json(client):
+    response = client.post("/notes/", data=b'\xef\xbb\xbf{"title": "a"}', headers={"Content-Type": "application/json"})
+    _assert_problem(response, 400)
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "latin-1"])
+def test_a_body_in_another_encoding_is_no_json(client, charset):
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    _assert_problem(client.post("/notes/", data='{"title": "é"}'.encode(charset), headers=headers), 400)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Idempotency-Key: a\r\nIdempotency-Key: b",
+        b"Idempotency-Key: a\r\nIdempotency-Key: a",
+        b"Idempotency-Key: a\r\nidempotency-key: b",
+        b"Idempotency-Key: a\r\nIdempotency-Key:",
+        b"Idempotency-Key: a,b",
+        b"Idempotency-Key: ",
+        b"Idempotency-Key: a b",
+        b"Idempotency-Key: a\tb",
+        b"Idempotency-Key: a\xe9",
+        b"Idempotency-Key: 123456789",
+    ],
+)
+def test_a_key_that_is_not_one_key_is_refused_by_name(client, head):
+    address = ("127.0.0.1", int(client.root.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(
+            b"POST /notes/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 14\r\n" + head + b'\r\n\r\n{"title": "a"}'
+        )
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    assert answer.split()[1] == b"422"
+    problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert [(error["location"], error["field"]) for error in problem["errors"]] == [("header", "Idempotency-Key")]
+
+
 def test_a_bad_value_is_not_repeated_in_the_answer(client):
     """It may be a password typed into the wrong field."""
     response = client.post("/notes/", {"title": "canary-" * 9, "count": "canary", "ratio": "canary"})

@@ -1,7 +1,6 @@
 """The real server: what it logs, how it ends, and what it says when it cannot start."""
 
 import concurrent.futures
-import json
 import os
 import signal
 import socket
@@ -16,60 +15,9 @@ from tests.fixtures.database import PROJECT
 from tests.fixtures.otlp import Collector
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
+from tests.servicekit.conftest import SAMPLE, Server
 
 PRODUCT = "product_service.app:create_app()"
-SAMPLE = "tests.servicekit.sample:create_app()"
-
-
-class Server:
-    def __init__(self, app, log, **env):
-        self.log = log
-        paths = (PROJECT, PROJECT / "services", PROJECT / "services/product/src")
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf", *([app] if app else [])],
-                cwd=PROJECT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **env},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def output(self):
-        return self.log.read_text()
-
-    @property
-    def events(self):
-        return [json.loads(line) for line in self.output.splitlines()]
-
-    def is_up(self):
-        assert self.process.poll() is None, self.output
-        try:
-            return requests.get(f"{self.client.root}/healthz", timeout=5).ok
-        except (requests.ConnectionError, requests.Timeout):  # it listens before its worker is there
-            return False
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self.process.wait(20)
-
-
-@pytest.fixture
-def start(tmp_path):
-    servers = []
-
-    def run(app, **env):
-        port = free_port()
-        server = Server(app, tmp_path / f"{len(servers)}.log", **{"PORT": str(port), **env})
-        server.client = Client(f"http://127.0.0.1:{port}")
-        servers.append(server)
-        return server
-
-    yield run
-    for server in servers:
-        server.client.session.close()
-        server.stop()
 
 
 def test_every_line_of_its_log_is_an_object_of_this_service(start):

@@ -30,6 +30,8 @@ class FakePayments:
     outcome: str = "PAID"
     status: int | None = None
     broken: set = field(default_factory=set)
+    refused: set = field(default_factory=set)
+    body: str | None = None
     delay: float = 0
     gate: threading.Event | None = None
     tries: int = 0
@@ -47,13 +49,15 @@ class FakePayments:
             key = request.headers["Idempotency-Key"]
             if key in self.broken:
                 return Response(status=500)
+            if key in self.refused:
+                return Response(status=422)
             is_new = key not in self.charges
             if is_new:
                 self.charges[key] = {**request.get_json(), "id": next(self._ids), "outcome": self.outcome}
         if self.gate is not None:
             self.gate.wait(10)
         time.sleep(self.delay)
-        body = json.dumps(self.charges[key])
+        body = self.body or json.dumps(self.charges[key])
         return Response(body, 201 if is_new else 200, mimetype="application/json")
 
 

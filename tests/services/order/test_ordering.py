@@ -119,13 +119,14 @@ def test_a_charge_that_cannot_be_written_down_is_not_lost(shop):
     order, _ = shop.ordering.place(7, 1, 1, None)
     assert order.status == Status.PENDING
     shop.orders.broken = False
-    assert shop.ordering.settle(order).status == Status.PAID
+    settled, answered = shop.ordering.settle(order)
+    assert (settled.status, answered) == (Status.PAID, True)
 
 
 def test_a_settled_order_is_not_charged_again(shop):
     order, _ = shop.ordering.place(7, 1, 1, None)
     shop.log.clear()
-    assert shop.ordering.settle(order) == order
+    assert shop.ordering.settle(order) == (order, True)
     assert shop.log == []
 
 

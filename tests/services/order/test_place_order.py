@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.fixtures.services import eventually
+from tests.services.order.conftest import PRODUCT
+
+KEPT = ("id", "sku", "name", "unit_price_minor", "currency")
 
 
 def test_a_paid_order_is_answered_with_itself_and_its_place(orders, token, rows):
@@ -62,6 +65,34 @@ def test_an_unknown_product_is_404_names_the_id_and_leaves_no_row(orders, token,
     assert answer.status_code == 404
     assert "product_id" in answer.json()["detail"]
     assert "4711" in answer.json()["detail"]
+    assert rows() == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {**PRODUCT, "id": "1"},
+        {**PRODUCT, "name": None},
+        {**PRODUCT, "name": "a\0b"},
+        {**PRODUCT, "unit_price_minor": "1450"},
+        {**PRODUCT, "unit_price_minor": 14.5},
+        {**PRODUCT, "unit_price_minor": True},
+        {**PRODUCT, "unit_price_minor": -1},
+        {**PRODUCT, "unit_price_minor": 10**30},
+        {**PRODUCT, "currency": "euro"},
+        *({name: value for name, value in PRODUCT.items() if name != missing} for missing in KEPT),
+    ],
+)
+def test_an_answer_that_is_no_product_is_503_and_there_is_no_row(orders, token, products, rows, answer):
+    products.clear()
+    products.expect_request("/products/1").respond_with_json(answer)
+    response = orders.post("/orders/", {"product_id": 1}, token)
+    assert response.status_code == 503, response.text
+    assert "product-service" in response.json()["detail"]
     assert rows() == []
 
 

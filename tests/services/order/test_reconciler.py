@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from structlog.testing import capture_logs
 
 from order_service.app import create_app
 from tests.fixtures.services import eventually
@@ -87,6 +88,85 @@ def test_orders_that_payment_chokes_on_do_not_keep_the_others_waiting(app, datab
     for _ in range(2):  # the first round gives up after three misses in a row
         task.run_once()
     assert [status for _, status, *_ in rows()] == ["PENDING"] * 4 + ["PAID"] * 4
+
+
+def test_hundreds_that_payment_refuses_do_not_keep_one_that_it_takes_waiting(app, database, pending, payments, rows):
+    """They are due again and again, and before it each time."""
+    database.run(
+        "INSERT INTO orders.orders (product, status, user_id, charge_after)"
+        ' SELECT \'{"id": 1, "unit_price_minor": 1, "currency": "EUR"}\', \'PENDING\', 7, now() - interval \'1 h\''
+        " FROM generate_series(1, 300)"
+    )
+    payments.refused = {f"order-{order_id}" for order_id, *_ in rows()}
+    (genuine,) = pending(1)
+    database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s' WHERE id = %s", genuine)
+    (task,) = app.extensions["tasks"]
+    task.run_once()
+    assert {status for order_id, status, *_ in rows() if order_id != genuine} == {"PENDING"}
+    assert (genuine, "PAID", 1, 7) in rows()
+    assert payments.tries == 301
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b"7",
+        b'{"id": 1, "outcome": "PENDING"}',
+        b'{"id": 1, "outcome": "paid"}',
+        b'{"id": "1", "outcome": "PAID"}',
+        b'{"id": true, "outcome": "PAID"}',
+        b'{"id": 2147483648, "outcome": "PAID"}',
+        b'{"id": 1}',
+    ],
+)
+def test_an_answer_that_is_no_payment_settles_nothing_and_stops_no_round(
+    orders, pending, payments, reconcile, rows, answer
+):
+    pending(4)
+    payments.body = answer
+    reconcile()
+    assert payments.tries == 4
+    assert {status for _, status, *_ in rows()} == {"PENDING"}
+    assert orders.metric("charges_refused_total") == 4
+    payments.body = None
+    reconcile()
+    assert {status for _, status, *_ in rows()} == {"PAID"}
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        "{}",
+        "null",
+        "7",
+        "[]",
+        '"text"',
+        '{"unit_price_minor": null, "currency": "EUR"}',
+        '{"unit_price_minor": "dear", "currency": "EUR"}',
+        '{"unit_price_minor": "1450", "currency": "EUR"}',
+        '{"unit_price_minor": 14.5, "currency": "EUR"}',
+        '{"unit_price_minor": true, "currency": "EUR"}',
+        '{"unit_price_minor": [1450], "currency": "EUR"}',
+        '{"unit_price_minor": -1, "currency": "EUR"}',
+        '{"unit_price_minor": 100000000000000000000000000000000, "currency": "EUR"}',
+        '{"unit_price_minor": 1450}',
+    ],
+)
+def test_an_order_written_by_hand_without_a_price_is_refused_and_fails_no_round(
+    orders, database, pending, payments, reconcile, rows, product
+):
+    database.run("INSERT INTO orders.orders (product, status, user_id) VALUES (%s, 'PENDING', 7)", product)
+    pending(1)
+    with capture_logs() as events:
+        reconcile()
+    assert "task.failed" not in {event["event"] for event in events}
+    assert [event["reason"] for event in events if event["event"] == "charge.refused"] == ["no_price"]
+    assert orders.metric("charges_refused_total") == 1
+    assert payments.tries == 1
+    assert [status for _, status, *_ in rows()] == ["PENDING", "PAID"]
 
 
 def test_all_that_wait_are_settled_in_one_round(pending, reconcile, rows):

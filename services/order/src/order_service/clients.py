@@ -2,13 +2,37 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
-from order_service.domain import ChargeRefused, Order, ProductNotFound, Refusal, Settlement, Status
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from order_service.domain import MAX_PRICE, ChargeRefused, Order, ProductNotFound, Refusal, Settlement, Status
+from servicekit.api import MAX_ID, Text
 from servicekit.errors import DependencyUnavailable
 from servicekit.http import ServiceClient
 
-_KEPT = ("id", "sku", "name", "unit_price_minor", "currency")
+
+class _Agreed(BaseModel):
+    """What an answer has to hold; whatever else it holds is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Product(_Agreed):
+    """What an order keeps of a product."""
+
+    id: int
+    sku: Text
+    name: Text
+    unit_price_minor: int = Field(ge=0, le=MAX_PRICE)
+    currency: str = Field(pattern="^[A-Z]{3}$")
+
+
+class _Payment(_Agreed):
+    """What an order keeps of a payment."""
+
+    id: int = Field(ge=1, le=MAX_ID)
+    outcome: Literal["PAID", "DECLINED"]
 
 
 class Products:
@@ -26,14 +50,17 @@ class Products:
 
         Raises:
             ProductNotFound: There is none with this id.
-            DependencyUnavailable: product-service did not answer.
+            DependencyUnavailable: product-service did not answer, or its answer is no product that can be sold.
         """
         reply = self._client.get("/products/{product_id}", product_id=product_id)
         if reply.status == HTTPStatus.NOT_FOUND:
             raise ProductNotFound(product_id)
         if reply.status != HTTPStatus.OK:
             raise DependencyUnavailable("product-service")
-        return {name: reply.body[name] for name in _KEPT}
+        try:
+            return _Product.model_validate(reply.body).model_dump()
+        except ValidationError as error:
+            raise DependencyUnavailable("product-service") from error
 
 
 class Payments:
@@ -67,6 +94,7 @@ class Payments:
         if reply.status not in (HTTPStatus.OK, HTTPStatus.CREATED):
             raise ChargeRefused(Refusal.REFUSED)
         try:
-            return Settlement(Status(reply.body["outcome"]), int(reply.body["id"]))
-        except (KeyError, TypeError, ValueError):
+            payment = _Payment.model_validate(reply.body)
+        except ValidationError:
             raise ChargeRefused(Refusal.NO_PAYMENT) from None
+        return Settlement(Status(payment.outcome), payment.id)

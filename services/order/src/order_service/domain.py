@@ -5,6 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+MAX_PRICE = 10**10
+"""The highest unit price, in the currency's minor unit: payment charges a hundred times that at most."""
+
 
 class Status(StrEnum):
     """Where an order is. PENDING is the only one that it leaves."""
@@ -41,7 +44,7 @@ class Refusal(StrEnum):
     REFUSED = "refused"
     """Payment did not take it as it was asked for."""
     NO_PAYMENT = "no_payment"
-    """What payment answered is no payment."""
+    """What payment answered is no payment: neither PAID nor DECLINED, or without a proper id."""
     NO_PRICE = "no_price"
     """The order has nothing to charge."""
 
@@ -83,9 +86,12 @@ class Order:
         """What it costs, in the currency's minor unit.
 
         Raises:
-            ChargeRefused: A row that somebody wrote by hand may have no price.
+            ChargeRefused: A row that somebody wrote by hand may have no price, or one that is no amount.
         """
-        return int(self._of_product("unit_price_minor")) * self.quantity
+        price = self._of_product("unit_price_minor")
+        if type(price) is not int or not 0 <= price <= MAX_PRICE:  # JSON's true is an int to Python, too
+            raise ChargeRefused(Refusal.NO_PRICE)
+        return price * self.quantity
 
     @property
     def currency(self) -> str:
@@ -105,7 +111,10 @@ class Order:
 
     def is_for(self, product_id: int, quantity: int) -> bool:
         """Whether it is what was asked for, when somebody asks again with the same idempotency key."""
-        return bool(self.product["id"] == product_id and self.quantity == quantity)
+        try:
+            return bool(self.product["id"] == product_id and self.quantity == quantity)
+        except (KeyError, IndexError, TypeError):  # a row that somebody wrote by hand
+            return False
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,11 @@ class Ordering:
         return self._answered(earlier), False
 
     def _answered(self, order: Order) -> Order:
-        order = self.settle(order)
+        order, _ = self.settle(order)
         self._signals.order_answered(order)
         return order
 
-    def settle(self, order: Order, *, late: bool = False) -> Order:
+    def settle(self, order: Order, *, late: bool = False) -> tuple[Order, bool]:
         """Have a PENDING order paid.
 
         Args:
@@ -103,25 +103,25 @@ class Ordering:
             late: Whether the request that placed it is over: the reconciler is at work.
 
         Returns:
-            The order: PAID or DECLINED, or still PENDING if payment or database did not answer; then it is the
-            reconciler's turn, a little later.
+            The order, and whether payment and database answered. It is PAID or DECLINED. It is still PENDING if they
+            did not answer, or if payment refused the charge; then it is the reconciler's turn, a little later.
         """
         if order.status != Status.PENDING:
-            return order
+            return order, True
         with self._signals.order_settling(order):
             try:
                 settled, was_pending = self._orders.settle(order.id, self._payments.charge(order))
             except DependencyUnavailable as error:
                 self._signals.order_left_pending(order, error.dependency)
-                return order
+                return order, False
             except ChargeRefused as error:
                 self._signals.charge_refused(order, error)
-                return order
+                return order, True
             if was_pending:
                 self._signals.order_settled(settled, late=late)
             else:
                 self._signals.order_settled_elsewhere(settled)
-            return settled
+            return settled, True
 
     def read(self, order_id: int, *, user_id: int, is_admin: bool) -> Order:
         """Return an order to its owner, or to an admin.

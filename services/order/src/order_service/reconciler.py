@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-from order_service.domain import Status
 from order_service.ordering import Ordering
 from order_service.signals import Signals
 from order_service.store import Orders
 
 INTERVAL_SECONDS = 1.0
-_MISSES = 3  # in a row: payment is down, and knocking for each of the others would only take time
+_MISSES = 3  # in a row without an answer: payment is down, and asking for each of the others would only take time
 
 
 class Reconciler:
@@ -29,7 +28,8 @@ class Reconciler:
         """Settle all that is due, until there is no more or payment does not answer.
 
         What cannot be settled has its lease to sit out, and so comes after all that waits already: one order that
-        payment chokes on keeps no other waiting.
+        payment chokes on keeps no other waiting. An order whose charge payment refuses is no reason to stop: payment
+        did answer.
 
         Args:
             stopping: Whether the process is about to end.
@@ -40,7 +40,7 @@ class Reconciler:
             if order is None:
                 break
             with self._signals.order_reconciling(order):
-                settled = self._ordering.settle(order, late=True)
-                self._signals.order_reconciled(settled)
-            misses = misses + 1 if settled.status == Status.PENDING else 0
+                order, answered = self._ordering.settle(order, late=True)
+                self._signals.order_reconciled(order)
+            misses = 0 if answered else misses + 1
         self._signals.backlog_measured(self._orders.backlog())

@@ -33,8 +33,8 @@ class OrderHeaders(Headers):
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="The same key and body give the same order, however often they are sent.",
+        pattern=r"^[\x21-\x2b\x2d-\x7e]+$",  # no comma: that is how a header given twice arrives
+        description="The same key and body give the same order, however often they are sent. One key, without a comma.",
     )
 
 

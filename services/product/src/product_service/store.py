@@ -2,17 +2,18 @@
 
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
 from product_service.domain import Catalogue, Product
-from servicekit.api import MAX_ID, Body
+from servicekit.api import MAX_ID, Body, Text
 
 
 class _Entry(Body):
     id: int = Field(ge=1, le=MAX_ID)
     sku: str = Field(pattern=r"^[A-Z]{3}-[A-Z]{3}-\d{3}$")
-    name: str = Field(min_length=1, max_length=80)
+    name: Annotated[Text, Field(min_length=1, max_length=80)]
     description: str = Field(max_length=300)
     unit_price_minor: int = Field(ge=1, le=10**9)
     currency: str = Field(pattern=r"^[A-Z]{3}$")
