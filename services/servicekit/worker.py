@@ -283,9 +283,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 if kept is not True or self.nr_conns > STAYING_THREADS:
                     return kept
                 if not conn.parser.unreader.buf.getvalue() and not self._next_request(conn):
-                    return (
-                        self.alive is False
-                    )  # when stopping, the main thread ends it; idle for too long, it is closed
+                    # When stopping, the main thread ends it; idle for too long, it is closed.
+                    return self.alive is False
         except _Incomplete:
             return _Incomplete
 
