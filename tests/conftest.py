@@ -6,7 +6,7 @@ import pytest
 
 pytest_plugins = [
     f"tests.fixtures.{name}"
-    for name in ("services", "database", "gateway", "stack", "otlp", "gateway_telemetry", "embedded")
+    for name in ("services", "database", "gateway", "stack", "otlp", "gateway_telemetry", "embedded", "left_out")
 ]
 
 

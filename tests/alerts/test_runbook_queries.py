@@ -1,4 +1,4 @@
-"""What the runbooks tell the reader to ask is asked of all that can answer; of the real Loki where there is one."""
+"""What the runbooks tell the reader to ask is asked of all that can answer it; of the real Loki where there is one."""
 
 import time
 

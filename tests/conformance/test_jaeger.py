@@ -1,5 +1,7 @@
 """Jaeger's API: the same requests to the embedded backend and to the real Jaeger, and the same answers from both.
 
+The real Jaeger is its recording, and one that is there; see recordings/README.md.
+
 The differences that are known, and in docs/embedded-backend.md, are in DIFFERENCES: each is one that no query of
 Grafana, of `make story`, or of our tests can see. One that disappears fails its test, so that the table stays true.
 """

@@ -7,7 +7,7 @@ import yaml
 
 from tests.dashboards.asking import EMPTY_WHEN_HEALTHY, FALLBACK
 from tests.dashboards.reading import load, of_panels, panels
-from tests.fixtures.programs import find_program
+from tests.fixtures.programs import find_promtool
 
 EXPR = {query.place: query.expr for query in of_panels(load()) if query.source == "prometheus"}
 ALERTS, PARTS = "overview: Alerts that fire, A", "overview: Parts, A"
@@ -59,9 +59,7 @@ def test_it_shows(tmp_path, place, series, expected):
     }
     file = tmp_path / "test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
-    done = subprocess.run(
-        [find_program("promtool"), "test", "rules", file], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([find_promtool(), "test", "rules", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -33,7 +33,6 @@ QUERIES = [query for query in of_panels(BOARDS) if here(query)]
 NEWER = bool(has_program("prometheus"))
 REAL = {"prometheus": NEWER, "loki": is_there("loki"), "jaeger": is_there("jaeger")}
 newer = pytest.mark.skipif(not NEWER, reason="no prometheus here: neither in BACKEND_BINARIES nor on PATH")
-FOR_OTHERS = [query for query in QUERIES if REAL[query.source]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,14 +58,17 @@ def test_every_panel_has_something_to_show_in_local_mode():
     assert asked == wanted
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_it_is_answered_by_local_mode(backends, patience, query):
-    patience(lambda: backends.fault(query))
-
-
-@pytest.mark.parametrize("query", FOR_OTHERS, ids=str)
-def test_it_is_answered_by_the_real_ones(others, patience, query):
-    patience(lambda: others.fault(query))
+@pytest.mark.parametrize(
+    ("where", "query"),
+    [
+        *(("local mode", query) for query in QUERIES),
+        *(("the real ones", query) for query in QUERIES if REAL[query.source]),
+    ],
+    ids=str,
+)
+def test_it_is_answered(backends, others, patience, where, query):
+    one = {"local mode": backends, "the real ones": others}[where]
+    patience(lambda: one.fault(query))
 
 
 @pytest.mark.parametrize("query", [query for query in QUERIES if query.fields.get("exemplar")], ids=str)

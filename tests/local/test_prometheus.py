@@ -13,17 +13,17 @@ import requests
 from local import debian, prometheus
 from local.errors import LocalError
 from tests.fixtures.ports import free_port
-from tests.fixtures.programs import find_program
+from tests.fixtures.programs import has_program
 from tests.fixtures.services import eventually
 
 
-@pytest.fixture(params=["the distribution's", "the newest"])
+@pytest.fixture(params=["the distribution's", *(["the newest"] if has_program("prometheus") else [])])
 def program(request):
     if request.param == "the distribution's":
         if not shutil.which("apt-get"):
             pytest.skip("no apt here")
         return debian.fetch("prometheus", "usr/bin/prometheus")
-    return Path(find_program("prometheus"))
+    return Path(has_program("prometheus"))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ OBSERVABILITY = Path(__file__).parents[2] / "observability"
 
 @pytest.fixture(scope="session")
 def program():
-    """Path of a backend's program: `program("loki")`."""
+    """Path of a backend's program: `program("jaeger")`."""
     return find_program
 
 
