@@ -159,6 +159,10 @@ class Supervisor:
         """Tell how often each part has ended by itself since the supervisor runs."""
         return dict(self._call("local.ended"))
 
+    def lost_log_lines(self) -> int:
+        """Tell how many log lines could not be written since the supervisor runs."""
+        return int(self._call("local.lost_log_lines"))
+
     def start(self, name: str) -> None:
         """Start a part, without waiting for it."""
         self._call("supervisor.startProcess", f"{self.states()[name]['group']}:{name}", _NO_WAIT)
