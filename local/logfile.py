@@ -20,6 +20,7 @@ GAP = b"Here log lines are missing: they could not be written.\n"
 """Stands in a log where lines were lost, once it can be written again."""
 
 _NEWLINE = ord("\n")
+_MAX_OWED = 65_536
 
 
 class Lost:
@@ -109,22 +110,27 @@ class LogFile(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
             if not newline:
                 return 0
             self._skipping = False
+        if self._owed and not self._owed.endswith(b"\n"):
+            data = self._owe(data)
         self._owed = self._owed[self._put(self._owed) :]
         rest = data if self._owed else data[self._put(data) :]
+        if rest and self._mid_line and not self._owed:
+            rest = self._owe(rest)
         if not rest:
-            return 0
-        if self._mid_line and not self._owed:  # the line whose begin stands in the file is not lost: its end is kept
-            end, newline, rest = rest.partition(b"\n")
-            self._owed = end + b"\n"
-            if not newline:
-                self._skipping = True
-                return 1
-        if not rest:
-            return 0
+            if len(self._owed) <= _MAX_OWED or self._owed.endswith(b"\n"):
+                return 0
+            self._owed, self._skipping = b"\n" + GAP, True  # a line that does not end
+            return 1
         if not self._owed.endswith(GAP):
             self._owed += GAP
         self._skipping = not rest.endswith(b"\n")
         return rest.count(b"\n") + self._skipping
+
+    def _owe(self, data: bytes) -> bytes:
+        """Keep the end of the line whose begin stands in the file, so that it is not lost; give what comes after it."""
+        end, newline, rest = data.partition(b"\n")
+        self._owed += end + newline
+        return rest
 
     def _put(self, data: bytes) -> int:
         """Write as much as there is room for; say how much that was."""

@@ -194,8 +194,13 @@ class SpanStore:
             " SET shortest = min(shortest, excluded.shortest), longest = max(longest, excluded.longest)",
             sorted((*at, *extent) for at, extent in extents.items()),
         )
-        self.counts.stored += stored
-        self.counts.duplicates += len(spans) - stored
+        duplicates = len(spans) - stored
+
+        def count() -> None:
+            self.counts.stored += stored
+            self.counts.duplicates += duplicates
+
+        self._database.once_written(count)
 
     # -- deleting
 

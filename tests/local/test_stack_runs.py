@@ -137,6 +137,35 @@ def test_a_part_that_cannot_start_is_tried_again_with_growing_waits_until_it_can
     eventually(lambda: re.search(r"^two .*  ready$", running.status(), re.MULTILINE))
 
 
+def test_a_full_disk_costs_log_lines_which_are_counted_and_no_part(stack):
+    stack.run("up")
+    log = stack.run_dir / "logs" / "one.log"
+    supervisor = stack.supervisor()
+    size = eventually(lambda: "hello" in log.read_text() and log.stat().st_size)
+    _, hard = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+    # Who has no room left gets the same kind of error as who may not write beyond this size.
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (size, hard))
+    before = {part: stack.pid(part) for part in ("base", "one", "two", "front")}
+    said = eventually(lambda: re.search(r"Log lines that could not be written: (\d+)", stack.run("status")))
+    assert int((stack.run_dir / "log-lines-lost").read_text()) >= int(said[1]) > 0
+    assert log.stat().st_size == size
+    assert "one says hello" in stack.run("logs", "one", "--no-follow")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, hard))
+    assert stack.run("status")
+    eventually(lambda: "Here log lines are missing: they could not be written.\none answered\n" in log.read_text())
+    assert {part: stack.pid(part) for part in before} == before
+
+
+def test_a_log_folder_that_is_deleted_is_made_again(stack):
+    stack.run("up")
+    shutil.rmtree(stack.run_dir / "logs")
+    os.kill(stack.pid("one"), signal.SIGKILL)
+    log = stack.run_dir / "logs" / "one.log"
+    eventually(lambda: log.exists() and "one says hello" in log.read_text())
+    eventually(lambda: "spawned: 'one'" in (stack.run_dir / "logs" / "supervisor.log").read_text())
+    eventually(lambda: re.search(r"^one .*  ready$", stack.status(), re.MULTILINE))
+
+
 def test_a_failed_up_shows_the_log_and_leaves_nothing_behind(stack):
     stack.make("one.broken")
     said = stack.run("up", status=1)
