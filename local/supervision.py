@@ -22,6 +22,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from local.errors import LocalError
 from local.parts import Part
+from local.processes import PATIENCE_SECONDS, kill
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ class Supervisor:
                 time.sleep(0.02)
             raise LocalError(f"The supervisor did not start: look at {log}.")
         except BaseException:
-            process.kill()
-            process.wait()
+            kill(process)
+            process.wait(PATIENCE_SECONDS)
             raise
 
     def pid(self) -> int:

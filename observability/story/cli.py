@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from local.processes import hear_ctrl_c
 from observability.story import orders, show, telling
 from observability.story.errors import StoryError
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         "--wait", type=_seconds, default=2.0, metavar="SECONDS", help="for what is on its way (default: 2)"
     )
     arguments = parser.parse_args(argv)
+    hear_ctrl_c()
     try:
         return _tell(arguments)
     except StoryError as error:

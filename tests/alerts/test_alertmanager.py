@@ -14,7 +14,7 @@ import pytest
 import requests
 import yaml
 
-from local import debian
+from local import debian, processes
 from tests.alerts.runbooks import PAGES
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
@@ -133,8 +133,7 @@ def start(programs, tmp_path):
 
     yield run
     for process in started:
-        process.terminate()
-        process.wait(10)
+        processes.end(process)
 
 
 def post(root, *alerts, over=False):

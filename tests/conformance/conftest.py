@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from local import processes
 from tests.fixtures.embedded import PROJECT, Otlp, running_embedded
 from tests.fixtures.ports import free_ports
 from tests.fixtures.programs import find_program
@@ -29,8 +30,7 @@ def running(folder, command, environment, is_ready):
         eventually(answers, 60, pause=0.1)
         yield
     finally:
-        process.terminate()
-        process.wait(20)
+        processes.end(process, 20)
 
 
 class Real:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import requests
 
 from local import debian, prometheus
 from local.errors import LocalError
+from local.processes import child
 from tests.fixtures.ports import free_port
 from tests.fixtures.programs import find_program
 from tests.fixtures.services import eventually
@@ -56,15 +56,12 @@ def test_it_scrapes_the_targets_under_their_names_and_evaluates_the_rules(progra
         result = (ask("query", query="up") or {"result": []})["result"]
         return {(one["metric"]["job"], one["metric"]["service_name"]): one["value"][1] for one in result}
 
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            wanted = {("prometheus", "prometheus"): "1", ("order-service", "order-service"): "0"}
-            eventually(lambda: up() == wanted, 30, pause=0.2)
-            files = {Path(group["file"]).name for group in ask("rules")["groups"]}
-            assert files == {path.name for path in (prometheus.SOURCE / "rules").glob("*.yml")}
-            assert ask("query_exemplars", query="up", start="0", end="1") == []  # refused where they are not kept
-        finally:
-            process.terminate()
+    with (tmp_path / "log").open("wb") as log, child(command, stdout=log, stderr=log) as process:
+        wanted = {("prometheus", "prometheus"): "1", ("order-service", "order-service"): "0"}
+        eventually(lambda: up() == wanted, 30, pause=0.2)
+        files = {Path(group["file"]).name for group in ask("rules")["groups"]}
+        assert files == {path.name for path in (prometheus.SOURCE / "rules").glob("*.yml")}
+        assert ask("query_exemplars", query="up", start="0", end="1") == []  # refused where they are not kept
     assert process.returncode == 0, (tmp_path / "log").read_text()
 
 

@@ -12,9 +12,13 @@ import sys
 import psutil
 import pytest
 
+from local.processes import child
 from local.settings import PROJECT
 from tests.fixtures.ports import is_free
+from tests.fixtures.programs import IN_BACKGROUND
 from tests.local.conftest import FAKE_STACK, PORTS, eventually
+
+STARTS = [pytest.param((), id="by hand"), pytest.param(IN_BACKGROUND, id="in the background")]
 
 
 def test_up_starts_each_part_after_what_it_needs_and_down_stops_it_before(stack):
@@ -227,11 +231,16 @@ def test_settings_that_will_not_do_are_told_before_anything_is_started(stack):
     assert not (stack.run_dir / "logs" / "supervisor.log").exists()
 
 
-def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path):
+@pytest.mark.parametrize("prefix", STARTS)
+@pytest.mark.parametrize(
+    "module", ["local status", "observability.story --order 7", "loadtest", "loadtest.bench budget"]
+)
+def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path, module, prefix):
     (tmp_path / "psutil.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
+    (tmp_path / "urllib3.py").write_text("import psutil")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RUN_DIR": str(tmp_path / "run")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "local", "status"], env=environment, cwd=PROJECT,
+    with child(
+        [*prefix, sys.executable, "-m", *module.split()], env=environment, cwd=PROJECT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout.readline() == "loading\n"
@@ -253,10 +262,11 @@ def test_an_optional_part_that_this_machine_has_no_program_for_is_left_out_and_t
     assert "extra" not in stack.run("status")
 
 
+@pytest.mark.parametrize("prefix", STARTS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_up_stops_what_it_started(stack, number):
+def test_an_interrupted_up_stops_what_it_started(stack, number, prefix):
     stack.make("front.slow")
-    with stack.begin("up") as process:
+    with stack.begin("up", prefix=prefix) as process:
         eventually(lambda: "start front" in stack.order())
         process.send_signal(number)
         process.communicate(timeout=30)
@@ -358,11 +368,12 @@ def test_logs_before_the_first_up_say_so(stack):
     assert "no logs yet" in stack.run("logs", status=1)
 
 
-def test_logs_follow_until_ctrl_c_also_over_a_rotation(stack):
+@pytest.mark.parametrize("prefix", STARTS)
+def test_logs_follow_until_ctrl_c_also_over_a_rotation(stack, prefix):
     log = stack.run_dir / "logs" / "one.log"
     log.parent.mkdir(parents=True)
     log.write_text("old file\n")
-    with stack.begin("logs", "one") as process:
+    with stack.begin("logs", "one", prefix=prefix) as process:
         assert process.stdout.readline() == "old file\n"
         log.rename(log.with_suffix(".log.1"))
         log.write_text("new file\n")

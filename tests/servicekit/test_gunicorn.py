@@ -12,6 +12,7 @@ import time
 import pytest
 import requests
 
+from local import processes
 from tests.fixtures.database import PROJECT
 from tests.fixtures.otlp import Collector
 from tests.fixtures.ports import free_port
@@ -50,9 +51,7 @@ class Server:
             return False
 
     def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self.process.wait(20)
+        return processes.end(self.process, 20)
 
 
 @pytest.fixture
