@@ -2,7 +2,11 @@
 
 import sys
 
-from loadtest.run import main
+from local.processes import end_at_ctrl_c
+
+end_at_ctrl_c()
+
+from loadtest.run import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -31,7 +31,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from local import processes  # noqa: E402  # the path above comes first
+
 BATCH = 512  # spans of a request, as the SDK's exporter makes them
 CHUNK = 128  # traces that are under way at once
 HOURS = 12  # over which the traces are spread
@@ -185,12 +189,12 @@ class Backend:
                 if self.http.request("GET", f"http://127.0.0.1:{self.otlp}/ready").status == 200:  # noqa: PLR2004
                     return self
             time.sleep(0.05)
+        processes.end(self.process)
         raise TimeoutError("the embedded backend is not ready after 20 s")
 
     def __exit__(self, *_: object) -> None:
         """Stop it."""
-        self.process.terminate()
-        self.process.wait(30)
+        processes.end(self.process, 30)
         self._log.close()
 
     def metric(self, name: str) -> float:
@@ -291,6 +295,7 @@ def main() -> None:
     parser.add_argument("--senders", type=int, default=4, help="how many send at once (default 4)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each question is asked (default 20)")
     chosen = parser.parse_args()
+    processes.hear_ctrl_c()
     requests = encode(chosen.spans)
     spans = sum(count for _, count in requests)
     with tempfile.TemporaryDirectory() as folder, Backend(Path(folder)) as backend:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from loadtest.records import Collected, Ledger, Slow  # noqa: E402
 from loadtest.settings import LoadSettings  # noqa: E402
 from loadtest.shop import refuse_remote  # noqa: E402
 from loadtest.tokens import Tokens  # noqa: E402
+from local.processes import hear_ctrl_c  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,7 @@ PLAN = SETTINGS.plan()
 COLLECTED = Collected()
 METRICS = Metrics()
 
-# This is how `python -m loadtest` ends it, also when a script began that in the background, where SIGINT is ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+hear_ctrl_c()  # this is how `python -m loadtest` ends it
 
 
 class Customer(Shopper):

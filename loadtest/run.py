@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import resource
 import secrets
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from loadtest.progress import Watch
 from loadtest.records import read_attempts
 from loadtest.settings import LoadSettings
 from local.parts import ending_with_parent
+from local.processes import child, hear_ctrl_c, kill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +43,8 @@ _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _PIPE_COLUMNS = 160
 _STOP_SECONDS = 20
 """How long requests in flight may take at the end; as long as a client waits for an answer."""
+_END_SECONDS = 30
+"""How long Locust may take for the rest when it is told to end; then it is killed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
         and good until then.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    hear_ctrl_c()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` is Ctrl-C
     try:
         return _run(_settings(argv), console)
@@ -147,11 +153,12 @@ def _make_load(settings: LoadSettings, target: Shop, run: str, folder: Path, con
         command += ["--master-bind-port", port, "--master-port", port]
     environment = {**os.environ, **settings.environment(), "LOAD_RUN_FOLDER": str(folder)}
     seconds = None if settings.ui else settings.plan().seconds
+    hear_ctrl_c()  # Locust must not inherit that it is ignored
     with (
         (folder / "locust.log").open("w") as log,
         Watch(console, folder / "history.jsonl", seconds) as watch,
         # In a session of its own, so that Ctrl-C reaches it once, from here.
-        subprocess.Popen(  # noqa: S603  # the words are ours
+        child(
             ending_with_parent("INT", *command),
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -160,16 +167,24 @@ def _make_load(settings: LoadSettings, target: Shop, run: str, folder: Path, con
             start_new_session=True,
         ) as process,
     ):
-        signals = [signal.SIGINT, signal.SIGKILL]
+        deadline = math.inf
+        interrupted = False
         while process.returncode is None:
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
                 watch.look()
+                if time.monotonic() > deadline:
+                    kill(process)
             except KeyboardInterrupt:
-                process.send_signal(signals.pop(0) if signals else signal.SIGKILL)
-                watch.say("ending, with the report; Ctrl-C again to give up")
-        return len(signals) < 2  # noqa: PLR2004
+                if interrupted:
+                    kill(process)
+                else:
+                    process.send_signal(signal.SIGINT)
+                    deadline = time.monotonic() + _STOP_SECONDS + _END_SECONDS
+                    interrupted = True
+                    watch.say("ending, with the report; Ctrl-C again to give up")
+        return interrupted
 
 
 def _server_view(target: Shop, result: dict[str, Any]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from local import runner, tools
 from local.errors import LocalError
+from local.processes import hear_ctrl_c
 from local.settings import run_dir
 from local.status import status
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str], build: Build) -> int:
     parsers["logs"].add_argument("service", nargs="?", help="a part's name, for example order-service")
     parsers["logs"].add_argument("--no-follow", dest="follow", action="store_false", help="only the last lines")
     parsers["render-gateway"].add_argument("folder", type=Path)
+    hear_ctrl_c()
     try:
         return _run(parser.parse_args(argv), build)
     except (LocalError, OSError) as error:  # the system's own sentences name the file

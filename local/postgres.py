@@ -197,7 +197,8 @@ def _no_root() -> tuple[str, ...]:
         return ()
     # In a user namespace root appears as user 1000; its files stay its own.
     namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+    test = [*namespace, "true"]
+    if not shutil.which("unshare") or subprocess.run(test, capture_output=True, check=False, timeout=20).returncode:
         raise LocalError(
             "PostgreSQL refuses to run as root, and this machine forbids root a user namespace "
             "(`unshare --user`): run it as an ordinary user who owns this folder."

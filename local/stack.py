@@ -24,6 +24,8 @@ SERVICES = ("auth", "user", "product", "order", "payment")
 ROLES = {"user": "users_app", "order": "orders_app", "payment": "payments_app"}
 """The database role of each service that has one."""
 
+_CHECK_SECONDS = 60
+
 _WELCOME = """
 The gateway listens on http://localhost:{port}. Place an order:
 
@@ -167,7 +169,20 @@ def _check(settings: Settings, watchers: tuple[Part, ...]) -> None:
     modules = [f"{service}_service.settings" for service in SERVICES] + (telemetry.SETTINGS if watchers else [])
     services = [sys.executable, "-m", "local.check", *modules]
     for command in (services, [*_prepare_gateway(settings), "-t", "-q"]):
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command,
+                cwd=PROJECT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_CHECK_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise LocalError(
+                f"`{command[0]}` did not check the settings within {_CHECK_SECONDS} s: try again."
+            ) from None
         if done.returncode:
             reason = re.search(r"\[emerg\] (?:[\d#]+: )?(.+)", done.stderr)  # nginx says more than that
             said = reason[1] if reason else done.stderr.strip().rpartition("\n")[2]

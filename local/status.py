@@ -55,6 +55,8 @@ def status(run_dir: Path, build: Build) -> int:
         ports = ",".join(map(str, part.ports.values()))
         print(_ROW.format(part.name, pid, ports, memory, uptime, ended.get(part.name, 0), state))
     print(f"{'with supervisor':<44} {total / 1e6:>6.0f} MB")
+    if lost := supervisor.lost_log_lines():
+        print(f"Log lines that could not be written: {lost}. Look for room in {run_dir / 'logs'}.")
     if not settings.telemetry:
         print("Telemetry is off (TELEMETRY=off): no traces, log search or metrics history.")
     return 0 if healthy else DEGRADED

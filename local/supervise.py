@@ -8,12 +8,14 @@ is set in fields that supervisor does not document (`_on_end`): tests/local woul
   SIGKILL, and keep its port so that no new master can start.
 - It counts how often a part ended by itself.
 - It reads what the parts write in gulps. Read line by line, the lines of an order cost more here than in the services.
+- A full disk costs log lines, which are counted, and not the stack (`local.logfile`).
 - It ends, with its parts, when its folder is deleted or moved: nobody could find it any more to stop it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -22,8 +24,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from supervisor import events, supervisord
+from supervisor import events, loggers, supervisord
 
+from local.logfile import LOST, LogFile
 from local.supervision import PID_FILE, SOCKET
 
 MAX_WAIT = 20
@@ -54,7 +57,12 @@ class Extension:
         """Tell how often each part has ended without having been asked to."""
         return dict(self._ended)
 
+    def lost_log_lines(self) -> int:
+        """Tell how many log lines could not be written."""
+        return LOST.lines
+
     def _on_tick(self, _event: events.Tick5Event) -> None:
+        LOST.save()
         if not all(Path(sys.argv[1], name).exists() for name in (PID_FILE, SOCKET)):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -81,6 +89,15 @@ class Extension:
             )
 
 
+class _Words(io.TextIOBase):
+    """What supervisor prints beside its log, with no error when there is no room for it."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+        return len(text)
+
+
 def extension(_supervisord: Any) -> Extension:
     """Make the RPC interface; the name stands in the generated configuration."""
     return Extension()
@@ -88,4 +105,7 @@ def extension(_supervisord: Any) -> Extension:
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])  # every path of the configuration is relative: no path needs quoting there
+    LOST.save()
+    loggers.RotatingFileHandler = LogFile
+    sys.stdout = sys.stderr = _Words()
     supervisord.main(["-c", "conf/supervisord.conf"])

@@ -22,6 +22,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from local.errors import LocalError
 from local.parts import Part
+from local.processes import PATIENCE_SECONDS, kill
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ class Supervisor:
                 time.sleep(0.02)
             raise LocalError(f"The supervisor did not start: look at {log}.")
         except BaseException:
-            process.kill()
-            process.wait()
+            kill(process)
+            process.wait(PATIENCE_SECONDS)
             raise
 
     def pid(self) -> int:
@@ -158,6 +159,10 @@ class Supervisor:
     def ended(self) -> dict[str, int]:
         """Tell how often each part has ended by itself since the supervisor runs."""
         return dict(self._call("local.ended"))
+
+    def lost_log_lines(self) -> int:
+        """Tell how many log lines could not be written since the supervisor runs."""
+        return int(self._call("local.lost_log_lines"))
 
     def start(self, name: str) -> None:
         """Start a part, without waiting for it."""

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from local import prometheus
+from local.logfile import COUNT_FILE
 from local.parts import Part, ending_with_parent
 from local.probes import http_ready
 
@@ -63,6 +64,7 @@ def backend(settings: Settings) -> Part:
             **{name: str(port) for name, port in ports.items()},
             "EMBEDDED_DATABASE": str(_folder(settings) / "embedded.sqlite"),
             "LOG_FILES": ",".join(f"{logs}/{name}.log" for name in ("*-service", "nginx", GATEWAY)),
+            "LOG_LINES_LOST_FILE": str(settings.run_dir / COUNT_FILE),
             "DEPLOYMENT_ENVIRONMENT": "local",
         },
     )

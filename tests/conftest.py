@@ -4,10 +4,17 @@ import os
 
 import pytest
 
+from local.processes import hear_ctrl_c
+
 pytest_plugins = [
     f"tests.fixtures.{name}"
     for name in ("services", "database", "gateway", "stack", "otlp", "gateway_telemetry", "embedded", "left_out")
 ]
+
+
+def pytest_configure():
+    """Let Ctrl-C end the tests, and what they start, also where a script began them in the background."""
+    hear_ctrl_c()
 
 
 def pytest_addoption(parser):

@@ -2,7 +2,11 @@
 
 import sys
 
-from loadtest.bench.cli import main
+from local.processes import end_at_ctrl_c
+
+end_at_ctrl_c()
+
+from loadtest.bench.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

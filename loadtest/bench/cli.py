@@ -22,6 +22,7 @@ from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, w
 from loadtest.bench.stacks import BenchStack, alone, running, swept
 from local import rundir
 from local.errors import LocalError
+from local.processes import hear_ctrl_c
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _began = time.monotonic()
 def main(argv: Sequence[str]) -> int:
     """Do what the arguments say, and return the exit status."""
     arguments = _arguments(argv)
+    hear_ctrl_c()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     try:

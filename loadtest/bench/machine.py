@@ -54,8 +54,8 @@ def command_line() -> str:
 
 def _first(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return (done.stdout or done.stderr).partition("\n")[0]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PRODUCT = {"id": 1, "sku": "KIT-MUG-001", "name": "Stoneware mug", "unit_price_minor": 1450, "currency": "EUR"}
+_PATIENCE_SECONDS = 60
 _TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -90,16 +91,19 @@ def run(port: int, password_file: Path, clients: int, seconds: float) -> dict[st
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script())
         file.flush()
-        done = subprocess.run(  # noqa: S603
-            [
-                *(str(postgres.binaries() / "pgbench"), "--no-vacuum", "--protocol=simple", f"--file={file.name}"),
-                *(f"--client={clients}", "--jobs=1", f"--time={max(1, round(seconds))}"),
-            ],
-            env={**os.environ, **postgres.client_env(port, password_file)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [str(postgres.binaries() / "pgbench"), "--no-vacuum", "--protocol=simple", f"--file={file.name}"]
+        command += [f"--client={clients}", "--jobs=1", f"--time={max(1, round(seconds))}"]
+        try:
+            done = subprocess.run(  # noqa: S603
+                command,
+                env={**os.environ, **postgres.client_env(port, password_file)},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds + _PATIENCE_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"pgbench was to take {seconds:g} s and did not end in {error.timeout:.0f} s.") from error
     speed = re.search(r"tps = ([\d.]+)", done.stdout)
     latency = re.search(r"latency average = ([\d.]+) ms", done.stdout)
     if done.returncode or speed is None or latency is None:

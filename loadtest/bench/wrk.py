@@ -107,9 +107,11 @@ def find() -> tuple[str, dict[str, str]]:
         program = os.environ.get("WRK") or shutil.which("wrk") or str(debian.fetch("wrk", "usr/bin/wrk"))
         for _ in range(1 + len(_LIBRARIES)):
             try:
-                done = subprocess.run([program, "-v"], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-            except OSError as error:
-                raise BenchError(f"{program} does not run: {error.strerror}.") from error
+                done = subprocess.run(  # noqa: S603
+                    [program, "-v"], env=environment, capture_output=True, text=True, check=False, timeout=20
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise BenchError(f"{program} does not run: {getattr(error, 'strerror', error)}.") from error
             if done.stdout.startswith("wrk "):
                 return program, environment
             missing = re.search(r"loading shared libraries: ([\w.-]+):", done.stderr)

@@ -55,7 +55,12 @@ class Backend:
         self.spans = SpanStore(self.database)
         self.logs = LogStore(self.database)
         patterns = [pattern.strip() for pattern in settings.log_files.split(",") if pattern.strip()]
-        self.tail = Tail(self.logs, patterns, environment=settings.deployment_environment)
+        self.tail = Tail(
+            self.logs,
+            patterns,
+            environment=settings.deployment_environment,
+            lost_file=settings.log_lines_lost_file,
+        )
         self.metrics = Metrics(self.database, self.spans, self.tail)
         self._stopping = threading.Event()
 

@@ -100,6 +100,7 @@ class Database:
         self._max_bytes = max_bytes
         self._max_age = max_age_seconds
         self._queue: deque[tuple[Write, int]] = deque()
+        self._tell: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._busy = False
@@ -161,6 +162,10 @@ class Database:
             self.figures.queued_bytes += size
             self.figures.queued_writes += 1
             self._changed.notify_all()
+
+    def once_written(self, tell: Callable[[], None]) -> None:
+        """Call something when what a write does is in the file, which it may never be; from inside that write."""
+        self._tell.append(tell)
 
     @property
     def is_full(self) -> bool:
@@ -295,6 +300,7 @@ class Database:
         """Write what is queued, and what comes meanwhile, as one transaction."""
         taken = 0
         began = time.monotonic()
+        self._tell.clear()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             while (write := self._take()) is not None:
@@ -304,6 +310,8 @@ class Database:
                     break
             self._connection.execute("COMMIT")
             self.figures.groups += 1
+            for tell in self._tell:
+                tell()
         except Exception:
             self.figures.failed_writes += taken
             raise
@@ -318,6 +326,7 @@ class Database:
             return write
 
     def _apply(self, write: Write) -> None:
+        before = len(self._tell)
         self._connection.execute("SAVEPOINT one")
         try:
             write(self._connection)
@@ -325,6 +334,7 @@ class Database:
             if not self._connection.in_transaction:
                 raise  # the whole group is lost: a full disk
             self._connection.execute("ROLLBACK TO one")
+            del self._tell[before:]
             self.figures.failed_writes += 1
             logs.get_logger().error("write.failed", exc_info=error)
         self._connection.execute("RELEASE one")

@@ -77,6 +77,7 @@ class _Figures(Collector):
             ),
             ("embedded_log_lines_read", "Lines read from the files of `LOG_FILES`.", tail.lines),
             ("embedded_log_lines_cut", "Lines of those that were too long, and cut.", tail.cut),
+            ("embedded_log_lines_lost", "Lines that could not be written to those: a full disk.", self._tail.lost),
             ("embedded_log_lines_not_json", "Lines of those that are no JSON.", tail.not_json),
             ("embedded_database_commits", "Transactions of the writer.", figures.groups),
             ("embedded_database_deleted", "Spans and log lines deleted for their age or for room.", figures.deleted),

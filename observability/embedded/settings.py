@@ -17,6 +17,10 @@ class BackendSettings(Settings):
     loki_port: int = Field(3100, ge=1, le=65535, description="Port of Loki's HTTP API.")
     embedded_database: Path = Field(Path("embedded.sqlite"), description="The SQLite file.")
     log_files: str = Field("", description="Files of JSON lines to follow: paths or patterns, separated by commas.")
+    log_lines_lost_file: Path | None = Field(
+        None,
+        description="File with the number of lines that could not be written to `LOG_FILES`, kept by their writer.",
+    )
     retention_hours: float = Field(24.0, gt=0, le=24 * 365, description="What is older is deleted.")
     max_database_mb: int = Field(1024, ge=16, le=1024 * 1024, description="Above this size the oldest is deleted.")
     queue_mb: int = Field(4, ge=1, le=1024, description="How much may wait to be written before senders must wait.")

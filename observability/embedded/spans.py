@@ -175,8 +175,13 @@ class SpanStore:
             " SET earliest = min(earliest, excluded.earliest), latest = max(latest, excluded.latest)",
             ((key, *between) for key, between in stretched.items()),
         )
-        self.counts.stored += stored
-        self.counts.duplicates += len(spans) - stored
+        duplicates = len(spans) - stored
+
+        def count() -> None:
+            self.counts.stored += stored
+            self.counts.duplicates += duplicates
+
+        self._database.once_written(count)
 
     # -- deleting
 

@@ -107,14 +107,19 @@ class Tail:
         store: Where the lines go.
         patterns: Paths with wildcards. Files may come later; rotated ones (`name.1`) are found beside them.
         environment: The label `deployment_environment_name` of the lines.
+        lost_file: Where the writer of the files keeps the number of lines that it could not write.
     """
 
-    def __init__(self, store: LogStore, patterns: Sequence[str], *, environment: str) -> None:
+    def __init__(
+        self, store: LogStore, patterns: Sequence[str], *, environment: str, lost_file: Path | None = None
+    ) -> None:
         self.figures = Figures()
         self._store = store
         self._database = store.database
         self._patterns = patterns
         self._environment = environment
+        self._lost_file = lost_file
+        self._lost = 0
         self._current: dict[Path, _File] = {}
         self._left: list[_File] = []
         self._next_search = 0.0
@@ -130,6 +135,14 @@ class Tail:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    @property
+    def lost(self) -> int:
+        """How many lines never came into the files; as it was last known, where that cannot be read now."""
+        if self._lost_file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._lost = int(self._lost_file.read_bytes())
+        return self._lost
 
     # -- the thread
 

@@ -94,7 +94,7 @@ def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
 def _line(labels: dict[str, str], time: str, text: str) -> Line:
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         said = {"event": text}
@@ -123,7 +123,7 @@ def _get(who: str, root: str, path: str, fields: dict[str, str]) -> Any:
     try:
         if answer.status == 200:  # noqa: PLR2004
             return answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     said = " ".join(answer.data.decode(errors="replace").split())[:200]
     raise StoryError(f"{who}'s API at {root} answers {answer.status} to {path}: {said}")

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from local.processes import hear_ctrl_c
 from observability.story import orders, show, telling
 from observability.story.errors import StoryError
+from observability.story.spans import MAX_ORDER
+from observability.story.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PIPE_COLUMNS = 200
-_MAX_ORDER = 2**31 - 1
 _TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
 _LONGEST_WAIT = 60.0
 
@@ -47,10 +49,11 @@ def main(argv: Sequence[str]) -> int:
         "--wait", type=_seconds, default=2.0, metavar="SECONDS", help="for what is on its way (default: 2)"
     )
     arguments = parser.parse_args(argv)
+    hear_ctrl_c()
     try:
         return _tell(arguments)
     except StoryError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(clean(error), file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130
@@ -73,12 +76,12 @@ def _tell(arguments: argparse.Namespace) -> int:
     sys.stdout.write(told)
     sys.stdout.flush()
     for error in story.errors:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(clean(error), file=sys.stderr)  # noqa: T201
     return 1 if story.errors else 0
 
 
 def _order(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MAX_ORDER:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_ORDER:
         raise argparse.ArgumentTypeError(f"an order has a whole number, such as 7, not {text!r}")
     return int(text)
 

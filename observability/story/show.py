@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from observability.story.spans import DEEPEST
+from observability.story.text import SHORT, clean, one_line, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +20,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from observability.story.backends import Line
-    from observability.story.spans import Span, Trace
+    from observability.story.spans import Place, Span, Trace
     from observability.story.telling import Chapter, Story
 
 _BAR = 24
+_MOST_SPANS = 10_000
+_MOST_MISSING = 10
 
 
 def for_people(story: Story, console: Console) -> str:
@@ -35,13 +41,15 @@ def for_people(story: Story, console: Console) -> str:
                 console.print("Its sender asked not to record it, so there are no spans.")
             if chapter.trace.spans:
                 console.print(_tree(chapter.trace))
+                if (more := len(chapter.trace.spans) - _MOST_SPANS) > 0:
+                    console.print(f"And {more} more spans, which JSON=1 shows too.")
             console.print()
             if chapter.lines:
                 console.print(Text(f"Its {len(chapter.lines)} log lines", style="bold"))
                 console.print(_lines(chapter))
                 console.print()
         if story.missing:
-            console.print(Text(f"Not there (yet): {'; '.join(story.missing)}.", style="yellow"))
+            console.print(Text(f"Not there (yet): {_missing(story.missing)}.", style="yellow"))
     return "\n".join(line.rstrip() for line in printed.get().splitlines()).strip() + "\n"
 
 
@@ -57,7 +65,7 @@ def for_programs(story: Story) -> str:
                 {
                     "span_id": span.span_id,
                     "parent_span_id": span.parent_id or None,
-                    "depth": len(place),
+                    "depth": place.depth,
                     "service": span.service,
                     "name": span.name,
                     "kind": span.kind,
@@ -82,9 +90,8 @@ def for_programs(story: Story) -> str:
         }
         for chapter in story.chapters
     ]
-    return json.dumps(
-        {"order": story.row, "traces": traces, "missing": story.missing, "errors": story.errors}, indent=2
-    )
+    told = {"order": story.row, "traces": traces, "missing": story.missing, "errors": story.errors}
+    return json.dumps(plain(told), indent=2, allow_nan=False)
 
 
 def _row(row: dict[str, Any]) -> Table:
@@ -92,7 +99,7 @@ def _row(row: dict[str, Any]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for column, value in row.items():
-        table.add_row(f"  {column}", Text(_value(value)))
+        table.add_row(Text(f"  {clean(column, SHORT)}"), Text(one_line(value)))
     return table
 
 
@@ -102,21 +109,26 @@ def _title(trace: Trace) -> str:
     services = len({span.service for span in trace.spans})
     first = next(trace.tree())[0]
     return (
-        f"Trace {trace.trace_id}: {first.name}, {len(trace.spans)} spans of {services} services,"
+        f"Trace {trace.trace_id}: {clean(first.name, SHORT)}, {len(trace.spans)} spans of {services} services,"
         f" {trace.duration / 1e3:.1f} ms from {_iso(trace.start)}"
     )
 
 
 def _tree(trace: Trace) -> Table:
     table = _table(("ms", "took"), ("", "span", ""))
-    for span, place in trace.tree():
+    for span, place in islice(trace.tree(), _MOST_SPANS):
         start = span.start - trace.start
         style = "red" if span.failed else ""
         table.add_row(
             f"{start / 1e3:.1f}",
             f"{span.duration / 1e3:.1f}",
             Text(_bar(start, span.duration, trace.duration), style="red" if span.failed else "cyan"),
-            Text.assemble(_branches(place), (span.service, "bold"), f" {span.name}", (f" {span.kind}", "dim")),
+            Text.assemble(
+                _branches(place),
+                (clean(span.service, SHORT), "bold"),
+                f" {clean(span.name, SHORT)}",
+                (f" {clean(span.kind, SHORT)}", "dim"),
+            ),
             Text(_details(span), style=style),
         )
     return table
@@ -125,11 +137,11 @@ def _tree(trace: Trace) -> Table:
 def _lines(chapter: Chapter) -> Table:
     table = _table(("ms",), ("service", "level", "event", ""))
     for line in chapter.lines:
-        fields = "  ".join(f"{name}={_value(value)}" for name, value in line.fields.items())
+        fields = "  ".join(f"{clean(name, SHORT)}={one_line(value)}" for name, value in line.fields.items())
         style = "red" if line.level in {"error", "critical"} else ""
         table.add_row(
             f"{_offset(chapter, line):.1f}" if chapter.trace.spans else _iso(line.time // 1000),
-            *(Text(text, style=style) for text in (line.service, line.level, line.event)),
+            *(Text(clean(text, SHORT), style=style) for text in (line.service, line.level, line.event)),
             Text(fields, style="dim"),
         )
     return table
@@ -144,12 +156,17 @@ def _table(numbers: Sequence[str], texts: Sequence[str]) -> Table:
         table.add_column(column, no_wrap=True)
     table.columns[-1].no_wrap = False
     table.columns[-1].overflow = "fold"
+    table.columns[-1].min_width = 30
     return table
 
 
-def _branches(place: tuple[bool, ...]) -> str:
-    above = "".join("   " if last else "│  " for last in place[:-1])
-    return above + ("└─ " if place[-1] else "├─ ") if place else ""
+def _branches(place: Place) -> str:
+    if not place.last:
+        return ""
+    above = "".join("   " if last else "│  " for last in place.last[:-1])
+    if place.depth > DEEPEST:
+        above = f"⋯ {place.depth} "
+    return above + ("└─ " if place.last[-1] else "├─ ")
 
 
 def _bar(start: int, duration: int, whole: int) -> str:
@@ -161,12 +178,21 @@ def _bar(start: int, duration: int, whole: int) -> str:
 def _details(span: Span) -> str:
     said = ["ERROR"] if span.failed else []
     for key in ("error.type", "http.response.status_code", "db.response.status_code"):
-        if (value := str(span.tags.get(key, ""))) and value not in said:
+        if (value := clean(span.tags.get(key, ""))) and value not in said:
             said.append(value)
     if resent := span.tags.get("http.request.resend_count"):
-        said.append(f"sent again {resent} times")
-    said += [f"{key.removeprefix('shop.')}={value}" for key, value in span.tags.items() if key.startswith("shop.")]
+        said.append(f"sent again {clean(resent)} times")
+    said += [
+        f"{clean(key.removeprefix('shop.'), SHORT)}={clean(value)}"
+        for key, value in span.tags.items()
+        if key.startswith("shop.")
+    ]
     return " ".join(said)
+
+
+def _missing(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - _MOST_MISSING} more"] if len(names) > _MOST_MISSING else []
+    return "; ".join([*(clean(name, 2 * SHORT) for name in names[:_MOST_MISSING]), *more])
 
 
 def _offset(chapter: Chapter, line: Line) -> float:
@@ -175,9 +201,8 @@ def _offset(chapter: Chapter, line: Line) -> float:
 
 
 def _iso(microseconds: int) -> str:
-    moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
+    except (ValueError, OverflowError, OSError):  # no year that the calendar has
+        return f"{microseconds} µs after 1970"
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,14 @@ if TYPE_CHECKING:
 
 GATEWAY = "nginx"
 """The service whose span is the first one, though a client may have named one before it."""
+
+DEEPEST = 16
+"""The levels of a tree that are drawn; of a deeper one its number is told, so that there is room for its name."""
+
+MAX_ORDER = 2**31 - 1
+"""The largest id that an order can have."""
+
+_ORDER = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,47 +46,73 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a span is in the tree."""
+
+    depth: int = 0
+    last: tuple[bool, ...] = ()
+    """For each level down to its own, as far as they are drawn, whether it is, or hangs below, the last child."""
+
+    def below(self, *, last: bool) -> Place:
+        """Give the place of a child."""
+        return Place(self.depth + 1, (*(self.last if self.depth < DEEPEST else ()), last))
+
+
+@dataclass(frozen=True)
 class Trace:
     """All spans of a trace that are there, by their start."""
 
     trace_id: str
     spans: Sequence[Span] = ()
 
-    @property
+    @cached_property
     def start(self) -> int:
         """When the first span began, in microseconds since 1970; 0 without spans."""
         return min((span.start for span in self.spans), default=0)
 
-    @property
+    @cached_property
     def duration(self) -> int:
         """How long it took from the first begin to the last end, in microseconds."""
-        return max((span.start + span.duration for span in self.spans), default=0) - self.start
+        return max((span.start + max(span.duration, 0) for span in self.spans), default=0) - self.start
 
-    def tree(self) -> Iterator[tuple[Span, tuple[bool, ...]]]:
-        """Walk the spans as a tree, parents first.
+    def tree(self) -> Iterator[tuple[Span, Place]]:
+        """Walk the spans as a tree, parents first, each once, whatever they say of their parents.
 
-        Yields:
-            Each span, with its place: for each level down to its own whether it is, or hangs below, the last child.
+        Children of a span id that several spans share hang below the first one. A circle is opened at one of its spans.
         """
-        known = {span.span_id for span in self.spans}
+        known = {span.span_id: span for span in reversed(self.spans)}
         children: dict[str, list[Span]] = defaultdict(list)
+        roots = []
         for span in self.spans:
-            children[span.parent_id if span.parent_id in known else ""].append(span)
+            if span.parent_id in known and span.parent_id != span.span_id:
+                children[span.parent_id].append(span)
+            else:
+                roots.append(span)
+        seen: set[int] = set()  # by identity: equal spans are two all the same
 
-        def below(parent_id: str, place: tuple[bool, ...]) -> Iterator[tuple[Span, tuple[bool, ...]]]:
-            for span in (siblings := children.get(parent_id, [])):
-                here = (*place, span is siblings[-1])
-                yield span, here
-                yield from below(span.span_id, here)
+        def below(root: Span) -> Iterator[tuple[Span, Place]]:
+            ahead = [(root, Place())]
+            while ahead:
+                span, place = ahead.pop()
+                seen.add(id(span))
+                yield span, place
+                siblings = [child for child in children.pop(span.span_id, ()) if id(child) not in seen]
+                ahead += [(child, place.below(last=child is siblings[-1])) for child in reversed(siblings)]
 
-        for root in children[""]:
-            yield root, ()
-            yield from below(root.span_id, ())
+        for root in roots:
+            yield from below(root)
+        for span in self.spans:  # what no root leads to is in a circle, or below one
+            if id(span) not in seen:
+                above: set[int] = set()
+                while id(span) not in above:
+                    above.add(id(span))
+                    span = known[span.parent_id]  # noqa: PLW2901
+                yield from below(span)
 
     def order_id(self) -> int | None:
         """Give the order that this trace is about, if it says so."""
-        ids = (span.tags["shop.order.id"] for span in self.spans if "shop.order.id" in span.tags)
-        return next((int(found) for found in ids), None)
+        ids = (str(span.tags["shop.order.id"]) for span in self.spans if "shop.order.id" in span.tags)
+        return next((int(found) for found in ids if _ORDER.fullmatch(found) and int(found) <= MAX_ORDER), None)
 
     def missing(self) -> list[str]:
         """Say in plain words which spans must exist and are not there."""
@@ -101,7 +137,7 @@ def parse(trace: Mapping[str, Any]) -> Trace:
     """Read one trace of a Jaeger answer's `data`."""
     spans = []
     for span in trace["spans"]:
-        tags = {tag["key"]: tag["value"] for tag in span["tags"]}
+        tags = {tag["key"]: tag["value"] for tag in span.get("tags") or ()}
         parents = (
             reference["spanID"]
             for reference in span.get("references") or ()
@@ -112,9 +148,9 @@ def parse(trace: Mapping[str, Any]) -> Trace:
                 trace_id=span["traceID"],
                 span_id=span["spanID"],
                 parent_id=next(parents, ""),
-                service=trace["processes"][span["processID"]]["serviceName"],
+                service=trace["processes"].get(span.get("processID"), {}).get("serviceName", "unknown"),
                 name=span["operationName"],
-                kind=tags.get("span.kind", "internal"),
+                kind=str(tags.get("span.kind", "internal")),
                 start=span["startTime"],
                 duration=span["duration"],
                 tags=tags,

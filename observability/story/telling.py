@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from observability.story import backends
@@ -22,6 +25,7 @@ _MARGIN_SECONDS = 300.0
 """How far before and after a trace's spans its log lines are looked for."""
 _DAY_SECONDS = 86_400.0
 _SAMPLED = 1
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
 
 _T = TypeVar("_T")
 
@@ -106,11 +110,11 @@ class _Teller:
         row = self._shop.row(order_id)
         self._order_id, self._row = order_id, row
         # The column has no time zone, and is written in UTC.
-        placed = datetime.fromisoformat(row["created_at"])
-        self._since = (placed if placed.tzinfo else placed.replace(tzinfo=UTC)).timestamp() - _MARGIN_SECONDS
-        if traceparent := row.get("traceparent"):
-            _, trace_id, _, flags = traceparent.split("-")
-            self._named.setdefault(trace_id, bool(int(flags, 16) & _SAMPLED))
+        with contextlib.suppress(ValueError, OverflowError):  # the column can hold `infinity`, and years before Christ
+            placed = datetime.fromisoformat(row["created_at"])
+            self._since = (placed if placed.tzinfo else placed.replace(tzinfo=UTC)).timestamp() - _MARGIN_SECONDS
+        if context := _TRACEPARENT.fullmatch(row.get("traceparent") or ""):
+            self._named.setdefault(context[1], bool(int(context[2], 16) & _SAMPLED))
 
     def tell(self, wait_seconds: float) -> Story:
         deadline = time.monotonic() + wait_seconds
@@ -155,7 +159,14 @@ class _Teller:
         if trace.spans:
             since = trace.start / 1e6 - _MARGIN_SECONDS
             until = (trace.start + trace.duration) / 1e6 + _MARGIN_SECONDS
-        return self._try(lambda: backends.lines(self._shop.loki, trace.trace_id, since, until), list[Line]())
+        windows = [(max(since, 0), until)]
+        if until - since > 2 * _DAY_SECONDS:  # clocks that are years apart
+            windows = [(max(since, 0), since + _DAY_SECONDS), (until - _DAY_SECONDS, until)]
+        found: list[Line] = []
+        for begin, end in windows:
+            ask = partial(backends.lines, self._shop.loki, trace.trace_id, begin, end)
+            found += self._try(ask, list[Line]())
+        return found
 
     def _try(self, ask: Callable[[], _T], otherwise: _T) -> _T:
         """Ask; what cannot be asked is told at the end, and the rest of the story goes on."""

@@ -3,11 +3,12 @@
 import copy
 import functools
 import json
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from flask import Blueprint, Request, jsonify
 from flask import Response as FlaskResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from spectree import Response, SecurityScheme, SpecTree
 from spectree.models import SecureType, SecuritySchemeData
@@ -60,6 +61,18 @@ class Headers(BaseModel):
     """The base of header models: only the declared headers are looked at."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[
+    datetime,
+    PlainSerializer(_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time in an answer, always of one length: Pydantic, as `isoformat`, leaves the fraction out when it is 0."""
 
 
 class Answer(BaseModel):

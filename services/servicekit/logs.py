@@ -159,7 +159,7 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
 def _complete(service: str, method: str, event: EventDict) -> dict[str, Any]:
     """Put before an event's fields what every line has, at the same place in each."""
     line: dict[str, Any] = {
-        "timestamp": datetime.now(tz=UTC).isoformat().replace("+00:00", "Z"),
+        "timestamp": datetime.now(tz=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "level": _LEVELS.get(method, method),
         "service": service,
         "event": event.pop("event"),

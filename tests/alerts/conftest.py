@@ -214,6 +214,18 @@ class Drama:
         for alert in alerts:
             self.acts[alert] = (began, time.monotonic())
 
+    def await_evaluations(self, count, seconds=60):
+        """Wait until Prometheus has evaluated each group of alerts so often."""
+        seen = {}
+
+        def evaluated():
+            groups = self.watcher.prometheus.get("/api/v1/rules", params={"type": "alert"}).json()["data"]["groups"]
+            for group in groups:
+                seen.setdefault((group["file"], group["name"]), set()).add(group["lastEvaluation"])
+            return seen and all(len(moments) > count for moments in seen.values())
+
+        eventually(evaluated, seconds, pause=0.5)
+
     def await_calm(self, seconds=100):
         eventually(lambda: not self.watcher.active(), seconds, pause=0.2)
 

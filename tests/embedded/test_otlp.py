@@ -194,6 +194,7 @@ def test_every_counter_is_there_from_the_start(start_embedded):
         "embedded_log_records_received_total",
         "embedded_log_lines_read_total",
         "embedded_log_lines_cut_total",
+        "embedded_log_lines_lost_total",
         "embedded_log_lines_not_json_total",
         "embedded_log_files",
         "embedded_database_deleted_total",

@@ -296,7 +296,7 @@ def test_kills_and_rotation_lose_and_double_nothing(start_embedded, tmp_path):
         assert writer.wait(60) == 0
     finally:
         writer.kill()
-        writer.wait()
+        writer.wait(10)
 
     def numbers():
         found, params = [], {"query": '{service_name="order-service"}', "limit": 5000, "direction": "forward"}

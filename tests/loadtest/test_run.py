@@ -1,10 +1,12 @@
 """A load test as a person makes it: through the gateway of a real stack, with its report and its exit status."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import psutil
@@ -16,7 +18,10 @@ from loadtest import run
 from loadtest.records import read_attempts
 from loadtest.settings import LoadSettings
 from loadtest.shop import Shop
+from local import processes
+from local.processes import child
 from tests.fixtures.ports import free_port
+from tests.fixtures.programs import IN_BACKGROUND
 from tests.fixtures.services import Client, eventually
 from tests.fixtures.stack import PROJECT
 
@@ -32,20 +37,22 @@ class Load:
     def running(self, *arguments):
         """A load test; it is ended with the block, if it has not ended before."""
         command = [sys.executable, "-m", "loadtest", "--results", self.folder, "--metrics-port", self.metrics_port]
-        process = subprocess.Popen(
-            [str(word) for word in (*command, *arguments)],
+        with child(
+            # As CI begins it: Ctrl-C has to work there too.
+            [str(word) for word in (*IN_BACKGROUND, *command, *arguments)],
             cwd=PROJECT,
             env={**os.environ, "RUN_DIR": str(self.stack.run_dir)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            logs = [log.read_text() for log in self.folder.glob("latest/locust.log")]
-            print(process.communicate()[0], *logs)  # noqa: T201  # pytest shows it when the test has failed
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+                logs = [log.read_text() for log in self.folder.glob("latest/locust.log")]
+                said, _ = process.communicate(timeout=10)
+                print(said, *logs)  # noqa: T201  # pytest shows it when the test has failed
 
     @property
     def targets(self):
@@ -150,8 +157,73 @@ def test_ctrl_c_while_it_shows_the_run_ends_it_with_its_report_too(tmp_path, mon
     waits = [sys.executable, "-c", "import signal; signal.pause()"]
     monkeypatch.setattr(run, "ending_with_parent", lambda *_command: waits)
     monkeypatch.setattr(run.Watch, "look", look)
+    assert make_load(tmp_path) is True
+
+
+def make_load(folder):
     target = Shop(host="http://127.0.0.1:1", ask=None, prometheus=None)
-    assert run._make_load(LoadSettings(), target, "load-test", tmp_path, Console(quiet=True)) is True
+    return run._make_load(LoadSettings(), target, "load-test", folder, Console(quiet=True))
+
+
+DEAF = "import signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]; "
+
+
+@pytest.mark.parametrize("after", [KeyboardInterrupt, None], ids=["Ctrl-C again", "no more"])
+def test_a_locust_that_does_not_end_at_ctrl_c_is_killed_with_its_workers(tmp_path, monkeypatch, after):
+    worker = "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True)"
+    waits = [sys.executable, "-c", f"{DEAF} import subprocess; {worker}; signal.pause()"]
+    log = tmp_path / "locust.log"
+    interrupts = [KeyboardInterrupt, after]
+
+    def look(_watch):
+        if log.read_text().endswith("\n") and interrupts and (interrupt := interrupts.pop(0)):
+            raise interrupt
+
+    monkeypatch.setattr(run, "ending_with_parent", lambda *_command: waits)
+    monkeypatch.setattr(run.Watch, "look", look)
+    monkeypatch.setattr(run, "_STOP_SECONDS", 0)
+    monkeypatch.setattr(run, "_END_SECONDS", 0.5 if after is None else 60)
+    began = time.monotonic()
+    assert make_load(tmp_path) is True
+    assert time.monotonic() - began < 20
+    eventually(lambda: not is_running(int(log.read_text())))
+
+
+def is_running(pid):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_a_fault_of_ours_leaves_no_locust_behind(tmp_path, monkeypatch):
+    def look(_watch):
+        raise RuntimeError
+
+    waits = [sys.executable, "-c", f"{DEAF} signal.pause()"]
+    monkeypatch.setattr(run, "ending_with_parent", lambda *_command: waits)
+    monkeypatch.setattr(run.Watch, "look", look)
+    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 1)
+    with pytest.raises(RuntimeError):
+        make_load(tmp_path)
+    assert [one for one in psutil.Process().children() if DEAF in " ".join(one.cmdline())] == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_page_too(load):
+    port = free_port()
+    with load.running("--ui", "--ui-port", port) as process:
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/"), 30, pause=0.2)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode in {0, 1}, output
+    assert not answers(f"http://127.0.0.1:{port}/")
+
+
+def answers(url):
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
 
 
 def test_its_help_says_what_holds_where_nothing_is_chosen():

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from local.processes import child
 from tests.fixtures import services
 from tests.fixtures.ports import free_ports, is_free
 
@@ -47,9 +48,9 @@ class FakeStack:
             "START_TIMEOUT_SECONDS": "30",
         }
 
-    def begin(self, *arguments, **environment):
-        return subprocess.Popen(
-            [sys.executable, FAKE_STACK, *arguments],
+    def begin(self, *arguments, prefix=(), **environment):
+        return child(
+            [*prefix, sys.executable, FAKE_STACK, *arguments],
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,7 +82,7 @@ class FakeStack:
     def status(self):
         """The table, however the stack is."""
         with self.begin("status") as process:
-            return process.communicate()[0]
+            return process.communicate(timeout=60)[0]
 
     def supervisor(self):
         return psutil.Process(int((self.run_dir / "supervisor.pid").read_text()))

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import requests
 
 from local import debian, prometheus
 from local.errors import LocalError
+from local.processes import child
 from tests.fixtures.ports import free_port
 from tests.fixtures.programs import has_program
 from tests.fixtures.services import eventually
@@ -47,11 +47,8 @@ def running(program, tmp_path, monkeypatch, *targets):
     port, nobody = free_port(), free_port()
     conf = prometheus.render(tmp_path / "conf", dict(zip(targets, (port, nobody), strict=False)))
     command = prometheus.command(prometheus.find(), conf, tmp_path / "data", port)
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            yield port
-        finally:
-            process.terminate()
+    with (tmp_path / "log").open("wb") as log, child(command, stdout=log, stderr=log) as process:
+        yield port
     assert process.returncode == 0, (tmp_path / "log").read_text()
 
 

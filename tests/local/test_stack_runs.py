@@ -12,9 +12,13 @@ import sys
 import psutil
 import pytest
 
+from local.processes import child
 from local.settings import PROJECT
 from tests.fixtures.ports import is_free
+from tests.fixtures.programs import IN_BACKGROUND
 from tests.local.conftest import FAKE_STACK, PORTS, eventually
+
+STARTS = [pytest.param((), id="by hand"), pytest.param(IN_BACKGROUND, id="in the background")]
 
 
 def test_up_starts_each_part_after_what_it_needs_and_down_stops_it_before(stack):
@@ -137,6 +141,35 @@ def test_a_part_that_cannot_start_is_tried_again_with_growing_waits_until_it_can
     eventually(lambda: re.search(r"^two .*  ready$", running.status(), re.MULTILINE))
 
 
+def test_a_full_disk_costs_log_lines_which_are_counted_and_no_part(stack):
+    stack.run("up")
+    log = stack.run_dir / "logs" / "one.log"
+    supervisor = stack.supervisor()
+    size = eventually(lambda: "hello" in log.read_text() and log.stat().st_size)
+    _, hard = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+    # Who has no room left gets the same kind of error as who may not write beyond this size.
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (size, hard))
+    before = {part: stack.pid(part) for part in ("base", "one", "two", "front")}
+    said = eventually(lambda: re.search(r"Log lines that could not be written: (\d+)", stack.run("status")))
+    assert int((stack.run_dir / "log-lines-lost").read_text()) >= int(said[1]) > 0
+    assert log.stat().st_size == size
+    assert "one says hello" in stack.run("logs", "one", "--no-follow")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, hard))
+    assert stack.run("status")
+    eventually(lambda: "Here log lines are missing: they could not be written.\none answered\n" in log.read_text())
+    assert {part: stack.pid(part) for part in before} == before
+
+
+def test_a_log_folder_that_is_deleted_is_made_again(stack):
+    stack.run("up")
+    shutil.rmtree(stack.run_dir / "logs")
+    os.kill(stack.pid("one"), signal.SIGKILL)
+    log = stack.run_dir / "logs" / "one.log"
+    eventually(lambda: log.exists() and "one says hello" in log.read_text())
+    eventually(lambda: "spawned: 'one'" in (stack.run_dir / "logs" / "supervisor.log").read_text())
+    eventually(lambda: re.search(r"^one .*  ready$", stack.status(), re.MULTILINE))
+
+
 def test_a_failed_up_shows_the_log_and_leaves_nothing_behind(stack):
     stack.make("one.broken")
     said = stack.run("up", status=1)
@@ -198,11 +231,16 @@ def test_settings_that_will_not_do_are_told_before_anything_is_started(stack):
     assert not (stack.run_dir / "logs" / "supervisor.log").exists()
 
 
-def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path):
+@pytest.mark.parametrize("prefix", STARTS)
+@pytest.mark.parametrize(
+    "module", ["local status", "observability.story --order 7", "loadtest", "loadtest.bench budget"]
+)
+def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path, module, prefix):
     (tmp_path / "psutil.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
+    (tmp_path / "urllib3.py").write_text("import psutil")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RUN_DIR": str(tmp_path / "run")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "local", "status"], env=environment, cwd=PROJECT,
+    with child(
+        [*prefix, sys.executable, "-m", *module.split()], env=environment, cwd=PROJECT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout.readline() == "loading\n"
@@ -224,10 +262,11 @@ def test_an_optional_part_that_this_machine_has_no_program_for_is_left_out_and_t
     assert "extra" not in stack.run("status")
 
 
+@pytest.mark.parametrize("prefix", STARTS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_up_stops_what_it_started(stack, number):
+def test_an_interrupted_up_stops_what_it_started(stack, number, prefix):
     stack.make("front.slow")
-    with stack.begin("up") as process:
+    with stack.begin("up", prefix=prefix) as process:
         eventually(lambda: "start front" in stack.order())
         process.send_signal(number)
         process.communicate(timeout=30)
@@ -329,11 +368,12 @@ def test_logs_before_the_first_up_say_so(stack):
     assert "no logs yet" in stack.run("logs", status=1)
 
 
-def test_logs_follow_until_ctrl_c_also_over_a_rotation(stack):
+@pytest.mark.parametrize("prefix", STARTS)
+def test_logs_follow_until_ctrl_c_also_over_a_rotation(stack, prefix):
     log = stack.run_dir / "logs" / "one.log"
     log.parent.mkdir(parents=True)
     log.write_text("old file\n")
-    with stack.begin("logs", "one") as process:
+    with stack.begin("logs", "one", prefix=prefix) as process:
         assert process.stdout.readline() == "old file\n"
         log.rename(log.with_suffix(".log.1"))
         log.write_text("new file\n")

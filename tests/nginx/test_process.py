@@ -109,7 +109,7 @@ def test_nginx_ends_with_a_parent_that_is_killed(tmp_path, nginx_program):
     eventually(lambda: listens(port) and len(master.children()) == 2)
     family = [master, *master.children()]
     parent.kill()
-    parent.wait()
+    parent.wait(10)
     parent.stdout.close()
     eventually(lambda: not listens(port))
     eventually(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family))

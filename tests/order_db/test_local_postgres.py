@@ -9,6 +9,7 @@ import pytest
 
 from local import postgres as local_postgres
 from local.errors import LocalError
+from local.processes import child
 from tests.fixtures.database import INIT_SQL, Server
 from tests.fixtures.services import eventually
 
@@ -104,11 +105,11 @@ from local.postgres import initialise
 
 initialise(*map(Path, sys.argv[1:]))
 """
-    with subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=INIT_SQL.parents[2]) as child:
+    with child([sys.executable, "-c", code, *arguments], cwd=INIT_SQL.parents[2]) as making:
         try:
             eventually(lambda: list(tmp_path.glob(f"data.partial-*/{wait_for}")))
         finally:
-            child.kill()
+            making.kill()
     assert not server.data.exists()
 
     initialise(server)
@@ -166,7 +167,7 @@ def test_a_killed_server_starts_again_with_its_rows(server):
     server.database.run("INSERT INTO orders.orders (product, status) VALUES ('{}', 'PENDING')")
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.process.kill()
-    server.process.wait()
+    server.process.wait(10)
     psutil.wait_procs(children, 10)
     assert (server.data / "postmaster.pid").exists()
 
@@ -176,7 +177,7 @@ def test_a_killed_server_starts_again_with_its_rows(server):
 
 
 def test_the_lock_of_a_killed_server_whose_pid_is_somebody_elses_now_is_removed(server):
-    with subprocess.Popen(["sleep", "60"]) as other:
+    with child(["sleep", "60"]) as other:
         try:
             (server.data / "postmaster.pid").write_text(f"{other.pid}\n{server.data}\n")
 
@@ -205,7 +206,7 @@ def test_the_server_ends_with_its_parent(server, tmp_path):
     family = [postmaster, *postmaster.children(recursive=True)]
 
     parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent.wait(10)
     parent.stdout.close()
 
     assert psutil.wait_procs(family, 10)[1] == []

@@ -8,6 +8,7 @@ import sys
 import pytest
 import requests
 
+from local import processes
 from tests.fixtures.database import PROJECT
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client
@@ -48,9 +49,7 @@ class Server:
             return False
 
     def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self.process.wait(20)
+        return processes.end(self.process, 20)
 
 
 @pytest.fixture

@@ -114,19 +114,26 @@ def test_a_short_pause_of_the_backend_loses_nothing(start, collector):
     assert collector.one("GET /notes/{note_id}")
 
 
+def exporters():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("OtelBatch")}
+
+
 def test_a_frozen_backend_costs_no_request_and_what_the_queue_cannot_hold_is_counted(start, collector, monkeypatch):
     monkeypatch.setattr(exporting, "QUEUE", 20)
     monkeypatch.setattr(exporting, "BATCH", 10)
     collector.frozen.set()
-    before = threading.active_count()
+    before = exporters()
     client = start(collector.endpoint)
     client.get("/notes/7")
     eventually(lambda: collector.requests)
+    assert len(exporters() - before) == 1
+    running = threading.active_count()
     slowest = max(client.get("/notes/7").elapsed.total_seconds() for _ in range(50))
     assert slowest < 0.5
     assert client.metric(PROCESSED, error_type="queue_full") >= 10
     assert client.metric("otel_sdk_processor_span_queue_size") <= 20
-    assert threading.active_count() <= before + 8  # one of the exporter, and those of client, server and collector
+    assert len(exporters() - before) == 1
+    eventually(lambda: threading.active_count() <= running)
     assert eventually(lambda: client.metric(EXPORTED, error_type="timeout"), 10)
 
 

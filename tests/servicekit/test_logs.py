@@ -271,3 +271,14 @@ except psycopg2.Error as error:
     assert line["exception_type"] == "psycopg2.errors.NotNullViolation"
     assert line["sqlstate"] == "23502"
     assert b"canary" not in done.stdout
+
+
+def test_a_time_without_microseconds_has_its_fraction_all_the_same(monkeypatch):
+    class Noon(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 11, 28, 12, 0, 0, 0, tz)
+
+    monkeypatch.setattr(logs, "datetime", Noon)
+    line = logs._complete("order-service", "info", {"event": "order.created"})
+    assert line["timestamp"] == "2026-11-28T12:00:00.000000Z"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from local.processes import child
 from tests.fixtures.ports import free_port
+from tests.fixtures.programs import IN_BACKGROUND
 from tests.story.conftest import LATE, ROW, START, TRACE, line, order_lines, order_spans, span
 
 PROJECT = Path(__file__).parents[2]
@@ -277,7 +279,8 @@ def test_a_backend_that_answers_an_error_is_quoted(tell, shop):
     assert "answers 429 to /api/traces: too many requests" in err
 
 
-def test_ctrl_c_ends_it_quietly(shop):
+@pytest.mark.parametrize("prefix", [(), IN_BACKGROUND], ids=["by hand", "in the background"])
+def test_ctrl_c_ends_it_quietly(shop, prefix):
     asked, end = threading.Event(), threading.Event()
 
     def hang(_request):
@@ -286,7 +289,8 @@ def test_ctrl_c_ends_it_quietly(shop):
 
     shop.server.clear()
     shop.server.expect_request(re.compile(".*")).respond_with_handler(hang)
-    with subprocess.Popen(COMMAND, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [*prefix, *COMMAND]
+    with child(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert asked.wait(20)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)
@@ -299,9 +303,7 @@ def test_whoever_has_read_enough_may_close_the_pipe(shop):
     shop.lines += [line(2, "order-service", "order.noted", 20, text="x" * 1000) for _ in range(500)]
     # Unbuffered, Python would not even notice.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(
-        COMMAND, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with child(COMMAND, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"Order 7\n"
         process.stdout.close()
         err = process.stderr.read()

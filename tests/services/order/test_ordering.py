@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import inspect
 
 import pytest
 
 from order_service.domain import KeyReused, Order, OrderNotFound, ProductNotFound, Settlement, Status
 from order_service.ordering import Ordering
+from order_service.signals import Signals
 from servicekit.errors import DependencyUnavailable
 
 PRODUCT = {"id": 1, "unit_price_minor": 1450, "currency": "EUR"}
@@ -66,15 +68,23 @@ class FakePayments:
 
 
 class FakeSignals:
+    """Notes what it is told. What the real ones do not have, or do not take, is an error here too."""
+
     spans = ("trace_of_request", "order_settling", "order_settled_elsewhere", "order_answered")
 
     def __init__(self):
         self.told = []
 
     def __getattr__(self, name):
-        if name in self.spans:  # not told: they only say where the rest happens
-            return lambda *_, **__: contextlib.nullcontext()
-        return lambda *_, **__: self.told.append(name)
+        real = inspect.signature(getattr(Signals, name))
+
+        def signal(*args, **kwargs):
+            real.bind(self, *args, **kwargs)
+            if name in self.spans:  # not told: they only say where the rest happens
+                return contextlib.nullcontext()
+            return self.told.append(name)
+
+        return signal
 
 
 class Shop:
@@ -88,6 +98,13 @@ class Shop:
 @pytest.fixture
 def shop():
     return Shop()
+
+
+def test_a_signal_that_does_not_exist_is_no_signal():
+    with pytest.raises(AttributeError):
+        FakeSignals().order_creatd()
+    with pytest.raises(TypeError):
+        FakeSignals().order_settled(late=True)
 
 
 def test_an_order_is_kept_before_it_is_charged(shop):

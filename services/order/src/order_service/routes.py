@@ -1,6 +1,5 @@
 """order-service's routes."""
 
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from spectree import SpecTree
 
 from order_service.domain import Order, Status
 from order_service.ordering import Ordering
-from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, answers
+from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
 from servicekit.auth import Authenticator, principal
 from servicekit.errors import problem_response
 from servicekit.paging import PageQuery, cut_page
@@ -65,7 +64,7 @@ class OrderAnswer(Answer):
     product: BoughtProduct
     quantity: int
     payment_id: int | None = Field(description="What settled it: GET /payments/{id}.")
-    created_at: datetime | None
+    created_at: Moment | None
 
 
 class OrderPage(Answer):

@@ -1,7 +1,5 @@
 """payment-service's routes."""
 
-from datetime import datetime
-
 from flask import Blueprint
 from pydantic import Field
 from spectree import SpecTree
@@ -10,7 +8,7 @@ from payment_service.domain import Charge, Outcome, Payment, PaymentNotFound, Pr
 from payment_service.processor import Processor
 from payment_service.signals import Signals
 from payment_service.store import Payments
-from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, answers
+from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
 from servicekit.auth import Authenticator, principal
 from servicekit.errors import DependencyUnavailable
 
@@ -39,7 +37,7 @@ class PaymentAnswer(Answer):
     decline_reason: str | None
     amount_minor: int
     currency: str
-    created_at: datetime
+    created_at: Moment
 
 
 def blueprint(

@@ -1,13 +1,12 @@
 """user-service's routes."""
 
-from datetime import datetime
 from typing import Annotated
 
 from flask import Blueprint
 from pydantic import Field
 from spectree import SpecTree
 
-from servicekit.api import BEARER, MAX_ID, Answer, Body, Text, answers
+from servicekit.api import BEARER, MAX_ID, Answer, Body, Moment, Text, answers
 from servicekit.auth import Authenticator, Forbidden, principal
 from servicekit.paging import PageQuery, cut_page
 from user_service.domain import BadCredentials, User, UserNotFound
@@ -47,7 +46,7 @@ class UserAnswer(Answer):
     id: int
     username: str
     role: str
-    created_at: datetime
+    created_at: Moment
 
 
 class UserPage(Answer):
