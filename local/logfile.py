@@ -21,6 +21,7 @@ GAP = b"Here log lines are missing: they could not be written.\n"
 
 _NEWLINE = ord("\n")
 _MAX_OWED = 65_536
+MAX_LINE = 262_144  # no longer line is waited for
 
 
 class Lost:
@@ -164,7 +165,11 @@ class LogFile(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
         self._mid_line = status.st_size > 0 and os.pread(self._descriptor, 1, status.st_size - 1) != b"\n"
 
     def _rotate(self) -> None:
-        if self._descriptor < 0 or os.fstat(self._descriptor).st_size < self._max_bytes:
+        if self._descriptor < 0:
+            return
+        # A part's output comes in gulps: half a line must not end one file and the other half begin the next.
+        most = self._max_bytes + (MAX_LINE if self._mid_line else 0)
+        if os.fstat(self._descriptor).st_size < most:
             return
         names = [self._path, *(Path(f"{self._path}.{number + 1}") for number in range(self._backups))]
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):

@@ -132,6 +132,21 @@ def test_it_is_rotated_and_keeps_as_many_as_it_is_told(log, tmp_path):
     assert (tmp_path / "logs/one.log").read_text() == "more\n"
 
 
+def test_a_rotation_tears_no_line(log, tmp_path):
+    one = log(size=10)
+    for part in (b"a whole line\nhalf a", b" line\n", b"next\n"):
+        say(one, part)
+    assert (tmp_path / "logs/one.log.1").read_bytes() == b"a whole line\nhalf a line\n"
+    assert (tmp_path / "logs/one.log").read_bytes() == b"next\n"
+
+
+def test_a_line_that_does_not_end_keeps_no_file_from_being_rotated(log, tmp_path):
+    one = log(size=10)
+    for _ in range(8):
+        say(one, b"x" * 50_000)
+    assert (tmp_path / "logs/one.log.1").stat().st_size <= 10 + logfile.MAX_LINE + 50_000
+
+
 def test_a_log_that_cannot_be_rotated_goes_on(log, tmp_path):
     one = log(size=10)
     (tmp_path / "logs/one.log.1").mkdir()
