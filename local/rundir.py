@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MARKER = "made-by-make-up"
 
+_LEAST_ROOM = 262_144
+
 
 def prepare(run_dir: Path) -> None:
     """Create the folder and its rooms, for its owner only.
@@ -31,6 +33,9 @@ def prepare(run_dir: Path) -> None:
         (run_dir / MARKER).write_text("`make reset` deletes this folder with everything in it.\n", encoding="utf-8")
         for name in ("conf", "keys", "logs", "secrets"):
             (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+        full = next((path for path in (run_dir, run_dir / "logs") if shutil.disk_usage(path).free < _LEAST_ROOM), None)
+        if full:  # else something fails later that has no room to say why
+            raise LocalError(f"There is no room left in {full}: free some, or choose another folder with RUN_DIR.")
     except OSError as error:
         raise LocalError(f"{run_dir} cannot be used ({error.strerror}): choose another with RUN_DIR.") from error
 

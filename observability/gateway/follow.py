@@ -37,6 +37,7 @@ class Follower:
         self._skipping = False
         self._noted: tuple[int, int] | None = None
         self._abandoned = False
+        self._unsaved = False
         self.healthy = True
 
     def read(self, stopping: Callable[[], bool]) -> None:
@@ -139,4 +140,8 @@ class Follower:
             fresh.write_bytes(orjson.dumps({"inode": position[0], "offset": position[1]}))
             fresh.replace(self._state)
         except OSError as error:  # a full disk: reading goes on
-            logs.get_logger().warning("position.unsaved", exc_info=error)
+            if not self._unsaved:  # else it would be said ten times a second
+                logs.get_logger().warning("position.unsaved", exc_info=error)
+            self._unsaved = True
+        else:
+            self._unsaved = False

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from local.supervision import Supervisor
+from tests.alerts.runbooks import all_blocks
 from tests.fixtures.alertmanager import programs, receiver, start
 from tests.fixtures.services import Client, eventually, new_session
 from tests.fixtures.stack import LocalStack
@@ -200,6 +201,8 @@ class Drama:
         self.shop = shop
         self.acts = {}
         self.answers = {}
+        self.rows, self.lines = {}, {}
+        self._began = time.time()
 
     @contextlib.contextmanager
     def act(self, *alerts, ask=None):
@@ -225,6 +228,16 @@ class Drama:
             return seen and all(len(moments) > count for moments in seen.values())
 
         eventually(evaluated, seconds, pause=0.5)
+
+    def ask_for_lines(self):
+        """Ask for the log lines of the whole time, as each page does."""
+        loki = Client(self.shop.loki_url)
+        for _, query in all_blocks("logql"):
+            window = {"start": int(self._began * 1e9), "end": time.time_ns(), "step": "15s", "limit": 100}
+            answer = loki.get("/loki/api/v1/query_range", params={"query": query, **window})
+            assert answer.status_code == 200, answer.text
+            self.lines[query] = answer.json()["data"]["result"]
+        loki.session.close()
 
     def await_calm(self, seconds=100):
         eventually(lambda: not self.watcher.active(), seconds, pause=0.2)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.alerts.conftest import Crowd, Drama, Saboteur
-from tests.alerts.runbooks import blocks
+from tests.alerts.runbooks import all_blocks, blocks
 from tests.fixtures.services import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,6 +37,9 @@ def drama(shop):
 
     def ask(alert):
         """What the person who was called sees: the page's queries, now."""
+        if alert not in ("ServiceDown", "DatabaseDown"):  # whose database is down
+            for query in blocks(alert, "sql", section="How to see it"):
+                played.rows[query] = shop.query(query)
         queries = blocks(alert, "promql", section="How to see it")
         answers = [
             (query, played.watcher.prometheus.get("/api/v1/query", params={"query": query})) for query in queries
@@ -68,11 +71,12 @@ def drama(shop):
                 broken.stopped("order-db"),
                 played.act("ServiceDown", "DatabaseDown", ask=ask),
             ):
-                pass
+                shop.gateway.post("/auth/login", {"username": "admin", "password": "password"})
             eventually(lambda: shop.command("status").returncode == 0, 60, pause=0.5)
             with broken.stopped("nginx"), played.act("NoTraffic", "GatewayDown", ask=ask):
                 pass
             played.await_calm()
+            played.ask_for_lines()
     finally:
         played.watcher.stop()
     return played
@@ -99,3 +103,14 @@ def test_its_page_shows_something_while_it_fires(drama, alert):
     for query, answer in drama.answers[alert]:
         assert answer["status"] == "success", (query, answer)
         assert answer["data"]["result"], query
+
+
+@pytest.mark.parametrize(("page", "query"), all_blocks("logql"))
+def test_the_lines_that_a_page_asks_for_are_there_after_the_faults(drama, page, query):
+    assert drama.lines[query], query
+
+
+@pytest.mark.parametrize("page", ["DatabasePoolWaits", "OrdersStuckPending"])
+def test_the_rows_that_a_page_asks_for_are_there_while_it_fires(drama, page):
+    for query in blocks(page, "sql", section="How to see it"):
+        assert drama.rows[query], query

@@ -67,6 +67,27 @@ def test_a_write_that_fails_harms_no_other(numbers, capsys):
     assert numbers.figures.failed_writes == 1
 
 
+def test_what_is_told_once_it_is_written_is_not_told_of_what_a_full_disk_undid(numbers):
+    told = []
+
+    def write(value, *, fault=False):
+        def run(connection):
+            insert(value)(connection)
+            numbers.once_written(lambda: told.append(value))
+            if fault:
+                raise ValueError
+
+        numbers.write(run)
+        assert numbers.flush()
+
+    write(1)
+    write(2, fault=True)
+    numbers.write(lambda connection: (numbers.once_written(lambda: told.append(3)), connection.execute("ROLLBACK")))
+    assert numbers.flush()
+    write(4)
+    assert stored(numbers) == told == [1, 4]
+
+
 def test_the_queue_is_bounded_and_takes_more_when_it_has_room(numbers):
     running, go = threading.Event(), threading.Event()
 

@@ -117,6 +117,19 @@ def test_a_file_that_comes_later_is_found(followed):
     followed.expect(line(1, service="nginx"), seconds=2)
 
 
+def test_lines_that_could_not_be_written_are_counted_as_their_writer_says(followed):
+    said = followed.folder / "log-lines-lost"
+    tail = Tail(LogStore(Database(followed.folder / "x.sqlite")), [], environment="test", lost_file=said)
+    assert tail.lost == 0
+    said.write_text("00000000000000000012\n")
+    assert tail.lost == 12
+    for nonsense in ("", "many"):
+        said.write_text(nonsense)
+        assert tail.lost == 12
+    said.unlink()
+    assert tail.lost == 12
+
+
 def test_a_line_waits_for_its_end(followed):
     followed.start()
     followed.write(line(0))

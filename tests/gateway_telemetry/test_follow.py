@@ -202,4 +202,6 @@ def test_a_state_that_cannot_be_written_stops_nothing(reader):
     reader.append("a\n")
     with structlog.testing.capture_logs() as logged:
         assert reader.read() == ["a"]
-    assert [entry["event"] for entry in logged] == ["position.unsaved"]
+        reader.append("b\n")
+        assert reader.read()[-1] == "b"
+    assert [entry["event"] for entry in logged] == ["position.unsaved"]  # once, and not with each line

@@ -1,3 +1,5 @@
+import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -5,6 +7,18 @@ import pytest
 
 from local import rundir
 from local.errors import LocalError
+
+
+@pytest.mark.parametrize("full", [".", "logs"])
+def test_a_full_disk_is_told_before_anything_is_started(tmp_path, monkeypatch, full):
+    usage = shutil.disk_usage(tmp_path)
+
+    def without_room(path):
+        return usage._replace(free=0) if path == tmp_path / full else usage
+
+    monkeypatch.setattr(shutil, "disk_usage", without_room)
+    with pytest.raises(LocalError, match=rf"There is no room left in {re.escape(str(tmp_path / full))}: free some"):
+        rundir.prepare(tmp_path)
 
 
 def test_secrets_are_made_once_differ_and_are_for_the_owner_only(tmp_path):
