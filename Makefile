@@ -46,8 +46,8 @@ health: $(VENV)/ready-dev ## check the running stack from end to end
 psql: $(VENV)/ready-local ## open the order database
 	@$(PY) -m local psql
 
-rotate-keys: $(VENV)/ready-local ## sign new tokens with a new key; the old ones stay valid
-	@$(PY) -m local rotate-keys
+rotate-keys: $(VENV)/ready-local ## sign new tokens with a new key; the old ones stay valid. REVOKE=1: none does, at once
+	@$(PY) -m local rotate-keys $(if $(filter-out 0,$(REVOKE)),--revoke)
 
 # Compose itself stops all replicas of a service before it starts the new ones. Here the new ones come first. The pause:
 # for 4 s (fail_timeout) the gateway asks no replica that refused it, as a new one did until it listened.

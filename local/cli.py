@@ -27,7 +27,7 @@ _HELP = {
     "status": "show each part; exit status 0: all ready, 1: some not, 3: nothing runs",
     "logs": "follow the logs of all parts or of one",
     "psql": "open the order database as its owner",
-    "rotate-keys": "make a new signing key; tokens signed by the last one stay valid",
+    "rotate-keys": "make a new signing key; tokens signed by the last one stay valid unless it is revoked",
     "health": "run tests/health against the running stack",
     "render-gateway": "write the gateway's configuration to a folder, to look at it or check it",
 }
@@ -48,6 +48,11 @@ def main(argv: Sequence[str], build: Build) -> int:
     parsers = {name: commands.add_parser(name, help=text, description=text) for name, text in _HELP.items()}
     parsers["logs"].add_argument("service", nargs="?", help="a part's name, for example order-service")
     parsers["logs"].add_argument("--no-follow", dest="follow", action="store_false", help="only the last lines")
+    parsers["rotate-keys"].add_argument(
+        "--revoke",
+        action="store_true",
+        help="withdraw all other keys at once, and with them all tokens: when one leaked",
+    )
     parsers["render-gateway"].add_argument("folder", type=Path)
     hear_ctrl_c()
     try:
@@ -70,7 +75,7 @@ def _run(arguments: argparse.Namespace, build: Build) -> int:
         "status": lambda: status(folder, build),
         "logs": lambda: tools.logs(folder, arguments.service, follow=arguments.follow),
         "psql": lambda: tools.psql(folder),
-        "rotate-keys": lambda: tools.rotate_keys(folder),
+        "rotate-keys": lambda: tools.rotate_keys(folder, revoke=arguments.revoke),
         "health": lambda: tools.health(folder),
         "render-gateway": lambda: tools.render_gateway(arguments.folder),
     }

@@ -23,20 +23,37 @@ OWNER = postgres.SUPERUSER
 SERVICES = ("auth", "user", "product", "order", "payment")
 ROLES = {"user": "users_app", "order": "orders_app", "payment": "payments_app"}
 """The database role of each service that has one."""
+CLIENTS = ("order-service",)
+"""The services that get tokens of auth-service for their calls to others; each has a secret."""
 
 _CHECK_SECONDS = 60
 
 _WELCOME = """
 The gateway listens on http://localhost:{port}. Place an order:
 
-  TOKEN=$(curl -s -X POST http://localhost:{port}/auth/login -H "Content-Type: application/json" \\
-    -d '{{"username":"admin","password":"password"}}' | jq -r .token)
+{login}  TOKEN=$(curl -s -X POST http://localhost:{port}/auth/login -H "Content-Type: application/json" \\
+    -d '{{"username":"{user}","password":"{password}"}}' | jq -r .token)
   curl -X POST http://localhost:{port}/orders/ -H "Content-Type: application/json" \\
     -H "Authorization: Bearer $TOKEN" -d '{{"product_id": 1}}'
 {look}
   make status                         each part: state, port, pid, memory
   make logs SERVICE=order-service     follow one log; without SERVICE all of them
   make down                           stop; `make reset` deletes the data too"""
+
+
+_REGISTER = """\
+  (The demo login is closed: SEED_DEMO_ADMIN=false. Tokens that it got before count until they expire, for an hour by
+  default; `make rotate-keys REVOKE=1` ends them now, and everybody else's.)
+
+  curl -X POST http://localhost:{port}/users/ -H "Content-Type: application/json" \\
+    -d '{{"username":"{user}","password":"{password}"}}'
+"""
+_SEEDED = {
+    "seed.completed": "made the demo login",
+    "seed.closed": "closed the demo login",
+    "seed.reopened": "opened the demo login again",
+}
+_OFF = {"false", "0", "off", "no", "n", "f"}  # as the services' settings take it
 
 
 def build(settings: Settings) -> Stack:
@@ -75,7 +92,7 @@ def build(settings: Settings) -> Stack:
     seed = Task(
         name="demo data",
         needs=("migrations",),
-        run=lambda: _run(settings, "demo-data", service_environment(settings, "user"), "-m", "user_service.seed"),
+        run=lambda: _seed(settings),
     )
     watchers: tuple[Part, ...] = ()
     scraper: tuple[Part, ...] = ()
@@ -88,9 +105,7 @@ def build(settings: Settings) -> Stack:
         # A task holds up what stands after it, so the services are begun before the seed. So does the scraper, which
         # may have to be fetched.
         steps=(database, *watchers, migrate, *services, *scraper, seed, gateway),
-        welcome=_WELCOME.format(
-            port=settings.gateway_port, look=telemetry.LOOK.format(**vars(settings)) if watchers else ""
-        ),
+        welcome=_welcome(settings, telemetry.LOOK.format(**vars(settings)) if watchers else ""),
         check=lambda: _check(settings, watchers),
     )
 
@@ -116,6 +131,9 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         environment |= _database_environment(settings, ROLES[service])
     if service == "auth":
         environment["AUTH_KEYS_DIR"] = str(settings.run_dir / "keys")
+        environment["CLIENT_SECRETS_DIR"] = str(settings.run_dir / "secrets")
+    if f"{service}-service" in CLIENTS:
+        environment["CLIENT_SECRET_FILE"] = str(settings.run_dir / "secrets" / f"{service}-service")
     return environment
 
 
@@ -132,6 +150,21 @@ def _database_environment(settings: Settings, role: str) -> dict[str, str]:
         "DATABASE_USER": role,
         "DATABASE_PASSWORD_FILE": str(password_file(settings, role)),
     }
+
+
+def _welcome(settings: Settings, look: str) -> str:
+    port, login, user, password = settings.gateway_port, "", "admin", "password"
+    if os.environ.get("SEED_DEMO_ADMIN", "").strip().lower() in _OFF:
+        user, password = "ada", "a password of your own"
+        login = _REGISTER.format(port=port, user=user, password=password)
+    return _WELCOME.format(port=port, login=login, user=user, password=password, look=look)
+
+
+def _seed(settings: Settings) -> str:
+    _run(settings, "demo-data", service_environment(settings, "user"), "-m", "user_service.seed")
+    log = (settings.run_dir / "logs" / "demo-data.log").read_text(encoding="utf-8", errors="replace")
+    last = log.rstrip().rpartition("\n")[2]  # empty where the disk is full
+    return next((said for event, said in _SEEDED.items() if f'"event":"{event}"' in last), "done")
 
 
 def _service(settings: Settings, service: str) -> Part:
@@ -190,7 +223,7 @@ def _check(settings: Settings, watchers: tuple[Part, ...]) -> None:
 
 
 def _prepare_database(settings: Settings) -> list[str]:
-    rundir.make_secrets(settings.run_dir, (OWNER, *ROLES.values()))
+    rundir.make_secrets(settings.run_dir, (OWNER, *ROLES.values(), *CLIENTS))
     data = settings.run_dir / "data"
     init_sql = PROJECT / "order-db-services" / "init" / "01-create-orders.sql"
     postgres.initialise(data, password_file(settings, OWNER), init_sql)

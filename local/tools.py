@@ -50,9 +50,10 @@ def psql(run_dir: Path) -> NoReturn:
     _become([str(postgres.binaries() / "psql")], environment)
 
 
-def rotate_keys(run_dir: Path) -> NoReturn:
-    """Make a new signing key in auth-service's folder."""
-    _become([sys.executable, "-m", "auth_service.keys", "rotate"], service_environment(_running(run_dir), "auth"))
+def rotate_keys(run_dir: Path, *, revoke: bool) -> NoReturn:
+    """Make a new signing key in auth-service's folder; to revoke is to withdraw all others at once."""
+    action = "revoke" if revoke else "rotate"
+    _become([sys.executable, "-m", "auth_service.keys", action], service_environment(_running(run_dir), "auth"))
 
 
 def health(run_dir: Path) -> NoReturn:

@@ -130,6 +130,8 @@ class Call(_Entry):
     peer: str
     method: str
     route: str
+    traced: bool = True
+    """False for what is done beside the requests, again and again: it makes no span."""
 
 
 class Query(_Entry):
@@ -146,6 +148,8 @@ class Service(_Entry):
     about: str
     routes: dict[str, list[str]] = {}
     """Route template to methods, as its server spans, metrics and log lines name them."""
+    untraced_routes: list[str] = []
+    """Those of the routes that are asked for by work that no trace shows: their spans need not be there."""
     calls: list[Call] = []
     queries: list[Query] = []
 
@@ -318,9 +322,9 @@ class Contract:
                 for method in self._sets[service]["methods"]:
                     yield {"method": _in_a_name(method)}, {"http.request.method": method}, {}
             case "route":
-                yield from _by_route(described.routes, _members(template.other_methods, self._sets[service]))
+                yield from _by_route(described, _members(template.other_methods, self._sets[service]))
             case "call":
-                for call in described.calls:
+                for call in filter(lambda call: call.traced, described.calls):
                     fixed = {"http.request.method": call.method, "url.template": call.route, "peer.service": call.peer}
                     yield {"method": call.method, "route": call.route}, fixed, {}
             case "query":
@@ -360,10 +364,12 @@ class Contract:
         return found[0]
 
 
-def _by_route(routes: Mapping[str, list[str]], others: list[str]) -> Iterator[_Variant]:
-    for route, methods in routes.items():
+def _by_route(service: Service, others: list[str]) -> Iterator[_Variant]:
+    for route, methods in service.routes.items():
         for method in dict.fromkeys([*methods, *others]):
             more = {} if method in methods else {"may": "the route is not meant for this method"}
+            if route in service.untraced_routes:
+                more = {"may": "those who ask for it do so beside the requests, and have no trace made"}
             fixed = {"http.request.method": method, "http.route": route}
             yield {"method": _in_a_name(method), "route": route}, fixed, more
 

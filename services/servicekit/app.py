@@ -19,6 +19,7 @@ from servicekit import errors, logs, tracing
 from servicekit.background import Periodic
 from servicekit.config import MAX_BODY, ServiceSettings
 from servicekit.errors import DependencyUnavailable, ErrorTable
+from servicekit.hosts import Hosts
 from servicekit.metrics import OTHER_METHOD, Metrics, known_method
 from servicekit.telemetry import Telemetry
 from servicekit.tracing import Span
@@ -59,7 +60,7 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     Returns:
         The app.
     """
-    app = _Service(service, metrics, telemetry, _Admission(settings))
+    app = _Service(service, metrics, telemetry, _Admission(settings), Hosts(service, settings.trusted_hosts))
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # a path has one spelling: `/orders//1` is not found, not redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
@@ -107,10 +108,13 @@ class _Service(Flask):
     proxies, and a dozen of them cost as much as a small view.
     """
 
-    def __init__(self, service: str, metrics: Metrics, telemetry: Telemetry, admission: _Admission) -> None:
+    def __init__(
+        self, service: str, metrics: Metrics, telemetry: Telemetry, admission: _Admission, hosts: Hosts
+    ) -> None:
         super().__init__(service, static_folder=None)
         self._metrics = metrics
         self._admission = admission
+        self._trusted = functools.lru_cache(128)(hosts.trusts)
         self._log = logs.get_logger()
         self._tracer = telemetry.tracer
         self._makes_spans = telemetry.serves
@@ -199,8 +203,17 @@ class _Service(Flask):
         environ = request.environ
         if (refused := environ.get(_REFUSED)) is not None:
             abort(refused)
-        if answer is not None or environ[_ROUTE] in _PROBES:
+        if answer is not None:
             return answer
+        if not self._trusted(environ.get("HTTP_HOST"), environ.get("SERVER_PROTOCOL")):
+            return errors.problem_response(
+                HTTPStatus.BAD_REQUEST,
+                "untrusted-host",
+                "Unknown host",
+                f"{self.name} does not go by the name in the Host header. TRUSTED_HOSTS names further ones.",
+            )
+        if environ[_ROUTE] in _PROBES:
+            return None
         environ[_ADMITTED] = self._admission.enter()
         if environ[_ADMITTED]:
             return None

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import g, request
 
-from servicekit import logs
+from servicekit import logs, tracing
+from servicekit.background import Periodic
 from servicekit.config import TokenSettings, VerifierSettings
-from servicekit.errors import DependencyUnavailable, ErrorTable, Problem
+from servicekit.errors import UNAUTHENTICATED, DependencyUnavailable, ErrorTable, Problem
 from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
 from servicekit.tracing import Tracer
@@ -21,10 +23,19 @@ from servicekit.tracing import Tracer
 ALGORITHM = "RS256"
 """The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""
 
-_REFETCH_SECONDS = 10.0  # an unknown `kid` is a rotation, or somebody's guess: guesses must not become load on auth
+REFRESH_SECONDS = 20.0
+"""Keys in use are fetched again so often, in the background: so long may one that is withdrawn still count."""
+
+REFETCH_SECONDS = 10.0
+"""An unknown `kid` is a new key, or somebody's guess: guesses must not become load on auth-service."""
+
+_LOOK_SECONDS = 1.0  # between two looks whether it is time
+_FIRST_SECONDS = 5.0  # between two tries to get any at all
+_MAX_AGE_SECONDS = 60.0  # where the background did not get to it (a process was frozen), the next request fetches them
 _RETRY_SECONDS = 1.0  # after a failure; requests must not queue up, each to wait for an auth-service that hangs
 _MAX_TOKEN = 4096
 _MOST_VERIFIED = 1024  # tokens remembered: with _MAX_TOKEN, 4 MB
+_T = TypeVar("_T")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -32,21 +43,21 @@ _R = TypeVar("_R")
 class Unauthenticated(Exception):  # noqa: N818
     """There is no valid token. The message is the same whatever is wrong with it."""
 
-    def __init__(self) -> None:
-        super().__init__("This needs a valid bearer token: get one from POST /auth/login.")
+    def __init__(self, detail: str = "This needs a valid bearer token: get one from POST /auth/login.") -> None:
+        super().__init__(detail)
 
 
 class Forbidden(Exception):  # noqa: N818
     """The token is valid, but its owner may not do this."""
 
-    def __init__(self) -> None:
-        super().__init__("Your role does not allow this.")
+    def __init__(self, detail: str = "Your role does not allow this.") -> None:
+        super().__init__(detail)
 
 
 ERRORS: ErrorTable = {
     Unauthenticated: Problem(
         HTTPStatus.UNAUTHORIZED,
-        "unauthenticated",
+        UNAUTHENTICATED,
         "No valid token",
         headers={"WWW-Authenticate": 'Bearer realm="shop"'},
     ),
@@ -73,7 +84,7 @@ class Principal:
 
 
 @dataclass(frozen=True)
-class _Verified:
+class _Verified(Generic[_T]):
     """What a token said whose signature was right: as long as its key is published and it has not expired, it still is.
 
     A shopper sends the same one again and again, and checking a signature takes longer than reading a row.
@@ -81,7 +92,7 @@ class _Verified:
 
     kid: str
     key: Any
-    principal: Principal
+    owner: _T
     expires_at: int
 
 
@@ -97,73 +108,130 @@ class KeySource(Protocol):
 
 
 class JwksClient:
-    """auth-service's keys, fetched when first needed and again when an unknown `kid` turns up.
+    """auth-service's keys: fetched again and again by `task`, and when an unknown `kid` turns up or there are none yet.
+
+    A key that is published no more is thus forgotten. While auth-service does not answer, or answers with no usable key
+    at all, the keys last had go on to count, for a bounded time.
 
     Args:
         client: A client of auth-service.
-        clock: Seconds, for tests.
+        clock: Seconds, for tests. They go on whatever happens to the time of day.
+        kept_seconds: How long keys count that could not be fetched again.
     """
 
-    def __init__(self, client: ServiceClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: ServiceClient, clock: Callable[[], float] = time.monotonic, kept_seconds: float = 3600.0
+    ) -> None:
         self._client = client
         self._clock = clock
+        self._kept_seconds = kept_seconds
         self._lock = threading.Lock()
-        self._keys: Mapping[str, Any] = {}
-        self._asked_at = float("-inf")
+        self._keys: Mapping[str, RSAPublicKey] = {}
+        self._had_at = self._asked_at = self._guessed_at = float("-inf")
         self._failed = False
 
-    def key(self, kid: str) -> Any | None:
+    def key(self, kid: str) -> RSAPublicKey | None:
         """Return the public key with this id; see `KeySource`."""
         found = self._keys.get(kid)
-        if found is not None:
+        now = self._clock()
+        if found is not None and now - self._asked_at < _MAX_AGE_SECONDS and now - self._had_at < self._kept_seconds:
             return found
         with self._lock:
-            pause = _RETRY_SECONDS if self._failed else _REFETCH_SECONDS
-            if kid not in self._keys and self._clock() - self._asked_at >= pause:
-                try:
-                    self._keys = self._fetch()
-                    self._failed = False
-                except DependencyUnavailable:
-                    logs.get_logger().warning("jwks.unavailable")
-                    self._failed = True
-                finally:
-                    self._asked_at = self._clock()
-            if kid not in self._keys and self._failed:  # a new key's token cannot be told from a bad one
+            self._fetch_if_due(kid)
+            found = self._keys.get(kid)
+            # Without an answer, too old keys are none, and a new key's token cannot be told from a bad one.
+            if self._failed and (found is None or self._clock() - self._had_at >= self._kept_seconds):
                 raise DependencyUnavailable("auth-service")
-            return self._keys.get(kid)
+            return found
 
-    def _fetch(self) -> Mapping[str, Any]:
-        reply = self._client.get("/auth/.well-known/jwks.json")
-        if reply.status != HTTPStatus.OK:
-            raise DependencyUnavailable("auth-service")
+    def task(self) -> Periodic:
+        """Return the background task that keeps the keys fresh."""
+        return Periodic("jwks", _LOOK_SECONDS, self._refresh)
+
+    def _refresh(self, _stopping: Callable[[], bool]) -> None:
+        pause = _FIRST_SECONDS if self._had_at == float("-inf") else REFRESH_SECONDS - _LOOK_SECONDS
+        with self._lock:
+            if self._clock() - self._asked_at >= pause:
+                with tracing.unsampled():
+                    self._fetch()
+
+    def _fetch_if_due(self, kid: str) -> None:
+        now = self._clock()
+        if self._failed:
+            due = now - self._asked_at >= (_MAX_AGE_SECONDS if self._counts(kid, now) else _RETRY_SECONDS)
+        elif kid in self._keys:
+            due = now - self._asked_at >= _MAX_AGE_SECONDS
+        else:
+            due = now - self._guessed_at >= REFETCH_SECONDS
+            self._guessed_at = now if due else self._guessed_at
+        if due:
+            self._fetch()
+
+    def _counts(self, kid: str, now: float) -> bool:
+        return kid in self._keys and now - self._had_at < self._kept_seconds
+
+    def _fetch(self) -> None:
         try:
-            published = jwt.PyJWKSet.from_dict(reply.body).keys
-        except jwt.PyJWTError as error:  # no usable key at all: that is no fault of the token
-            raise DependencyUnavailable("auth-service") from error
-        return {key.key_id: key.key for key in published if key.key_id}
+            reply = self._client.get("/auth/.well-known/jwks.json")
+            if reply.status != HTTPStatus.OK:
+                raise DependencyUnavailable("auth-service")
+            published = _usable(reply.body)
+            if not published:
+                raise DependencyUnavailable("auth-service")
+        except DependencyUnavailable:
+            logs.get_logger().warning("jwks.unavailable")
+            self._failed = True
+        else:
+            # A key that was there before stays the same object: tokens that it has verified are remembered with it.
+            known = self._keys
+            self._keys = {kid: known[kid] if known.get(kid) == key else key for kid, key in published.items()}
+            self._had_at = self._clock()
+            self._failed = False
+        finally:
+            self._asked_at = self._clock()
 
 
-class Authenticator:
+def _usable(jwks: object) -> Mapping[str, RSAPublicKey]:
+    """Return the keys of a JWK Set (RFC 7517) that can verify our tokens. What else is in it is left out."""
+    listed = jwks.get("keys") if isinstance(jwks, dict) else None
+    keys = {}
+    for jwk in listed if isinstance(listed, list) else []:
+        if not isinstance(jwk, dict) or jwk.get("alg", ALGORITHM) != ALGORITHM or jwk.get("use", "sig") != "sig":
+            continue
+        try:
+            key = jwt.PyJWK(jwk, ALGORITHM).key
+        except (jwt.PyJWTError, TypeError, ValueError):
+            continue
+        if isinstance(key, RSAPublicKey) and isinstance(jwk.get("kid"), str):
+            keys[jwk["kid"]] = key
+    return keys
+
+
+class _Verifier(Generic[_T]):
     """Verifies tokens: signature, algorithm, `exp`, `iss`, `aud`.
 
     Args:
         keys: Where verification keys come from.
-        settings: What `iss` and `aud` have to be.
+        issuer: What `iss` has to be.
+        audience: What `aud` has to be.
+        read: Makes of the claims whose token it is; a ValueError says that it is nobody's.
     """
 
-    def __init__(self, keys: KeySource, settings: TokenSettings) -> None:
+    def __init__(self, keys: KeySource, issuer: str, audience: str, read: Callable[[Mapping[str, Any]], _T]) -> None:
         self._keys = keys
-        self._settings = settings
-        self._verified: dict[str, _Verified] = {}
+        self._issuer = issuer
+        self._audience = audience
+        self._read = read
+        self._verified: dict[str, _Verified[_T]] = {}
 
-    def verify(self, token: str) -> tuple[Principal, int]:
+    def verify(self, token: str) -> tuple[_T, int]:
         """Verify a token.
 
         Args:
             token: A compact JWS.
 
         Returns:
-            Its user, and its expiry in seconds since the epoch.
+            Its owner, and its expiry in seconds since the epoch.
 
         Raises:
             Unauthenticated: It is not valid.
@@ -171,7 +239,7 @@ class Authenticator:
         """
         known = self._verified.get(token)
         if known is not None and known.expires_at > time.time() and self._keys.key(known.kid) is known.key:
-            return known.principal, known.expires_at
+            return known.owner, known.expires_at
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = self._keys.key(kid) if isinstance(kid, str) else None
@@ -181,18 +249,30 @@ class Authenticator:
                 token,
                 key,
                 algorithms=[ALGORITHM],
-                issuer=self._settings.token_issuer,
-                audience=self._settings.token_audience,
+                issuer=self._issuer,
+                audience=self._audience,
                 options={"require": ["exp", "iat", "iss", "aud", "sub"]},
             )
-            principal = Principal(int(claims["sub"]), str(claims.get("role", "customer")))
+            owner = self._read(claims)
             expires_at = int(claims["exp"])
         except (jwt.PyJWTError, ValueError):
             raise Unauthenticated from None
         if len(self._verified) >= _MOST_VERIFIED:
             self._verified.clear()
-        self._verified[token] = _Verified(kid, key, principal, expires_at)
-        return principal, expires_at
+        self._verified[token] = _Verified(kid, key, owner, expires_at)
+        return owner, expires_at
+
+
+class Authenticator(_Verifier[Principal]):
+    """Verifies users' tokens.
+
+    Args:
+        keys: Where verification keys come from.
+        settings: What `iss` and `aud` have to be.
+    """
+
+    def __init__(self, keys: KeySource, settings: TokenSettings) -> None:
+        super().__init__(keys, settings.token_issuer, settings.token_audience, _principal)
 
     def required(self, view: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a view: it is called only with a valid token, and `principal()` says whose.
@@ -208,16 +288,54 @@ class Authenticator:
         return checked
 
 
-def authenticator(settings: VerifierSettings, metrics: Metrics, tracer: Tracer) -> Authenticator:
-    """Make the authenticator of a service that asks auth-service for the keys."""
+class Callers(_Verifier[str]):
+    """Verifies the tokens of other services that call this one's internal routes.
+
+    They are auth-service's, as users' are, with the called service as their audience and the caller as `sub`. So a
+    user's token opens no internal route, and a service's token no public one, nor another service's.
+
+    Args:
+        keys: Where verification keys come from.
+        settings: What `iss` has to be.
+        service: This service's name.
+    """
+
+    def __init__(self, keys: KeySource, settings: TokenSettings, service: str) -> None:
+        super().__init__(keys, settings.token_issuer, service, lambda claims: str(claims["sub"]))
+
+    def only(self, *callers: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+        """Decorate an internal view: it is for these services. Goes above `api.validate`, as `required` does."""
+
+        def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
+            @functools.wraps(view)
+            def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+                try:
+                    caller, _ = self.verify(_bearer_token())
+                except Unauthenticated:
+                    raise Unauthenticated("This route is for other services, which have tokens of their own.") from None
+                if caller not in callers:
+                    raise Forbidden("This route is for other services than yours.")
+                return view(*args, **kwargs)
+
+            return checked
+
+        return decorate
+
+
+def jwks_client(settings: VerifierSettings, metrics: Metrics, tracer: Tracer) -> JwksClient:
+    """Make the key source of a service that asks auth-service for the keys."""
     client = ServiceClient("auth-service", settings.auth_url, metrics, tracer, timeout_seconds=2.0, connections=4)
-    return Authenticator(JwksClient(client), settings)
+    return JwksClient(client, kept_seconds=settings.keys_kept_seconds)
 
 
 def principal() -> Principal:
     """Return whose token the current request carries; only in views under `required`."""
     found: Principal = g.principal
     return found
+
+
+def _principal(claims: Mapping[str, Any]) -> Principal:
+    return Principal(int(claims["sub"]), str(claims.get("role", "customer")))
 
 
 def _bearer_token() -> str:

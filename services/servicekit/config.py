@@ -61,6 +61,12 @@ class ServiceSettings(TelemetrySettings):
     queue_wait_seconds: float = Field(
         2.0, ge=0, le=10, description="How long a request waits for its turn before it gets 503."
     )
+    trusted_hosts: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._, -]*$",
+        description="Further names that a request's `Host` may have, separated by commas; `.example.org` is all below"
+        " it. The service's own name, `localhost` and addresses always may.",
+    )
 
 
 class ServerSettings(ServiceSettings):
@@ -104,6 +110,20 @@ class VerifierSettings(TokenSettings):
     """What a service needs to verify tokens that auth-service signed."""
 
     auth_url: Url = Field("http://127.0.0.1:5001", description="auth-service, where the JWKS is.")
+    keys_kept_seconds: int = Field(
+        3600,
+        ge=60,
+        le=86400,
+        description="How long the keys last had from auth-service count while it does not answer; then tokens get 503.",
+    )
+
+
+class ClientSettings(Settings):
+    """What a service needs to get tokens of its own, for calls to internal routes of others."""
+
+    client_secret_file: Path = Field(
+        description="File with the secret that proves to auth-service who this service is."
+    )
 
 
 _S = TypeVar("_S", bound=Settings)

@@ -77,10 +77,18 @@ class Problem:
 
 ErrorTable = Mapping[type[Exception], Problem]
 
+UNAUTHENTICATED = "unauthenticated"
+"""The kind of problem that a request without a valid token is."""
+
 RETRY_AFTER = {"Retry-After": "1"}
 
 TYPE = "servicekit.error_type"
 """Where a request's environment says what went wrong unexpectedly."""
+
+
+def problem_type(kind: str) -> str:
+    """Return the URI that names a kind of problem."""
+    return f"urn:shop:problem:{kind}"
 
 
 def problem_response(  # noqa: PLR0913  # the members of RFC 9457
@@ -107,7 +115,7 @@ def problem_response(  # noqa: PLR0913  # the members of RFC 9457
     """
     ids = tracing.current_ids()
     body = {
-        "type": f"urn:shop:problem:{kind}",
+        "type": problem_type(kind),
         "title": title,
         "status": status,
         "detail": detail,

@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Protocol
 
 import httptools
 import orjson
 
 from servicekit import tracing
-from servicekit.errors import DependencyUnavailable
+from servicekit.errors import UNAUTHENTICATED, DependencyUnavailable, problem_type
 from servicekit.metrics import Metrics
 from servicekit.tracing import Span, Tracer
 from servicekit.wire import Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
@@ -33,6 +34,20 @@ class Reply:
 
     status: int
     body: Any
+
+
+class Credential(Protocol):
+    """What says to another service who calls."""
+
+    def token(self) -> str:
+        """Return a bearer token.
+
+        Raises:
+            DependencyUnavailable: There is none to be had.
+        """
+
+    def refused(self, token: str) -> None:
+        """Forget a token that the other service did not take, though it has not expired."""
 
 
 class _Breaker:
@@ -77,6 +92,7 @@ class ServiceClient:
         timeout_seconds: How long one try may wait for the answer.
         connections: Connections kept and used at most; a caller beyond waits a moment for one. Fewer than the
             service's threads, a peer that hangs cannot hold them all.
+        credential: What each call is sent with, for a peer that wants to know who calls.
     """
 
     def __init__(  # noqa: PLR0913
@@ -88,8 +104,10 @@ class ServiceClient:
         *,
         timeout_seconds: float,
         connections: int = 32,
+        credential: Credential | None = None,
     ) -> None:
         self._peer = peer
+        self._credential = credential
         self._base_url = base_url
         self._metrics = metrics
         self._tracer = tracer
@@ -124,7 +142,13 @@ class ServiceClient:
         return self._call("GET", route, path, None, {}, retry=True)
 
     def post(
-        self, route: str, body: Mapping[str, Any], *, idempotency_key: str | None = None, retry: bool = False
+        self,
+        route: str,
+        body: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        authorization: str | None = None,
+        retry: bool = False,
     ) -> Reply:
         """POST a JSON body.
 
@@ -132,6 +156,7 @@ class ServiceClient:
             route: Route template.
             body: What to send.
             idempotency_key: Sent as `Idempotency-Key`: the other side does the work once for a key.
+            authorization: Sent as `Authorization`, where the client has no credential.
             retry: One more try after a failure. Only for what is safe to do twice.
 
         Returns:
@@ -143,9 +168,32 @@ class ServiceClient:
         headers = {"Content-Type": "application/json"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
+        if authorization is not None:
+            headers["Authorization"] = authorization
         return self._call("POST", route, {}, orjson.dumps(body), headers, retry=retry)
 
     def _call(  # noqa: PLR0913
+        self,
+        method: str,
+        route: str,
+        path: Mapping[str, int],
+        body: bytes | None,
+        headers: dict[str, str],
+        *,
+        retry: bool,
+    ) -> Reply:
+        if self._credential is None:
+            return self._exchange(method, route, path, body, headers, retry=retry)
+        for _ in range(2):
+            token = self._credential.token()
+            headers["Authorization"] = f"Bearer {token}"
+            reply = self._exchange(method, route, path, body, headers, retry=retry)
+            if not _refuses_the_token(reply):
+                return reply
+            self._credential.refused(token)  # the key that signed it was withdrawn, say; a new one may do
+        raise DependencyUnavailable(self._peer)
+
+    def _exchange(  # noqa: PLR0913
         self,
         method: str,
         route: str,
@@ -205,3 +253,9 @@ class ServiceClient:
         self._metrics.call_retried(self._peer)
         retried_in.set("http.request.resend_count", 1)
         return self._connections.request(method, target, headers, body)
+
+
+def _refuses_the_token(reply: Reply) -> bool:
+    """Tell whether it is the caller's token that is wrong: a 401 of a view may be about what the body says."""
+    body = reply.body if isinstance(reply.body, dict) else {}
+    return reply.status == HTTPStatus.UNAUTHORIZED and body.get("type") == problem_type(UNAUTHENTICATED)

@@ -119,7 +119,7 @@ def test_all_of_three_replicas_get_orders_and_then_it_is_one_again(shop, token):
 def test_up_again_changes_nothing_and_makes_no_secret_again(shop):
     containers = {service: shop.containers(service) for service in LONG_RUNNING}
     secrets = shop.secrets()
-    assert {"orders_user", "orders_app", "users_app", "payments_app"} < set(secrets)
+    assert {"orders_user", "orders_app", "users_app", "payments_app", "order-service"} < set(secrets)
     shop.typed("docker compose up -d", seconds=120)
     assert {service: shop.containers(service) for service in LONG_RUNNING} == containers
     assert shop.secrets() == secrets

@@ -98,7 +98,7 @@ def test_errors_of_gateway_and_services_carry_the_trace_id(stack, customer):
 
 @pytest.mark.parametrize("prefix", ["auth", "users", "products", "orders", "payments"])
 def test_what_is_internal_is_not_reachable(stack, prefix):
-    for path in ("/internal/charges", "/internal/credentials", "/metrics", "/readyz"):
+    for path in ("/internal/charges", "/internal/credentials", "/internal/token", "/metrics", "/readyz"):
         assert stack.gateway.get(path).status_code == 404
         assert stack.gateway.get(f"/{prefix}{path}").status_code == 404
         assert stack.gateway.post(f"/{prefix}{path}", {}).status_code in {404, 405}

@@ -136,6 +136,17 @@ def test_the_welcome_says_where_to_look():
         assert place in welcome
 
 
+@pytest.mark.parametrize(
+    ("value", "closed"), [("false", True), ("False", True), ("0", True), ("true", False), ("", False)]
+)
+def test_the_welcome_shows_a_login_that_works(monkeypatch, value, closed):
+    monkeypatch.setenv("SEED_DEMO_ADMIN", value)
+    welcome = build(Settings.read({})).welcome
+    assert ('"username":"admin","password":"password"' in welcome) is not closed
+    assert ("The demo login is closed" in welcome) is closed
+    assert ("/users/ " in welcome) is closed
+
+
 def test_a_folder_with_a_pattern_in_its_name_is_followed_as_it_is_called(tmp_path):
     folder = tmp_path / "[a-c]*"
     parts = {part.name: part for part in build(Settings.read({"RUN_DIR": str(folder)})).parts}
@@ -164,6 +175,14 @@ def test_a_service_gets_the_role_and_password_of_its_own_schema_only(parts, sett
         assert environment["DATABASE_PASSWORD_FILE"] == str(settings.run_dir / "secrets" / role)
     for name in ("auth", "product"):
         assert "DATABASE_USER" not in parts[f"{name}-service"].environment
+
+
+def test_a_client_of_auth_service_gets_its_own_secret_and_auth_service_all_of_them(parts, settings):
+    secrets = settings.run_dir / "secrets"
+    assert parts["order-service"].environment["CLIENT_SECRET_FILE"] == str(secrets / "order-service")
+    assert parts["auth-service"].environment["CLIENT_SECRETS_DIR"] == str(secrets)
+    for name in ("user", "product", "payment"):
+        assert not any("SECRET" in variable for variable in parts[f"{name}-service"].environment)
 
 
 def test_a_start_script_hands_any_value_on_unchanged(settings):

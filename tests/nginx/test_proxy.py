@@ -23,7 +23,7 @@ def test_forwarding_headers_are_the_gateways_own(gateway):
     (received,) = gateway.reached()
     assert received.values("X-Forwarded-For") == ["127.0.0.1"]
     assert received.values("X-Forwarded-Proto") == ["http"]
-    assert received.values("Host") == [f"localhost:{gateway.port}"]
+    assert received.values("Host") == ["order-service"]
     assert received.values("Authorization") == ["Bearer t"]
     assert received.values("Idempotency-Key") == ["k"]
     assert "evil" not in str(received.headers)
@@ -31,9 +31,14 @@ def test_forwarding_headers_are_the_gateways_own(gateway):
     assert not received.values("X_Forwarded_For")
 
 
-def test_a_client_without_host_gives_the_service_one(gateway):
-    assert gateway.raw(b"GET /orders/ HTTP/1.0\r\n\r\n").status == 200
-    assert gateway.reached()[0].values("Host") == ["localhost"]
+@pytest.mark.parametrize(
+    "head",
+    [b" HTTP/1.0", b" HTTP/1.0\r\nHost: a", b" HTTP/1.1\r\nHost: shop.example:8443", b" HTTP/1.1\r\nHost: [::1]"],
+)
+def test_by_whichever_name_a_client_comes_the_service_is_asked_by_its_own(gateway, head):
+    """Services refuse names that they do not know; the gateway may be published under any."""
+    assert gateway.raw(b"GET /orders/" + head + b"\r\nConnection: close\r\n\r\n").status == 200
+    assert gateway.reached()[0].values("Host") == ["order-service"]
 
 
 def test_a_chunked_body_arrives_whole(gateway):

@@ -3,6 +3,7 @@ import sys
 import threading
 import time
 
+import psycopg2.errors
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -112,6 +113,23 @@ def test_the_reconciler_may_take_new_orders_but_none_from_before_there_were_paym
     due = baseline.run("SELECT id FROM orders.orders WHERE charge_after <= now()")
 
     assert due == [(new,)]
+
+
+def test_a_login_that_was_closed_stays_so_in_the_code_before(baseline):
+    """It knows no closed logins, and would compare the password."""
+    succeed(baseline.migrate())
+    baseline.run("INSERT INTO users.users (username, password_hash) VALUES ('shut', 'hash'), ('open', 'hash')")
+    baseline.run("UPDATE users.users SET closed_at = now() WHERE username = 'shut'", role="users_app")
+    for column in ("role = 'admin'", "password_hash = 'x'", "username = 'x'"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            baseline.run(f"UPDATE users.users SET {column}", role="users_app")
+
+    succeed(baseline.migrate("downgrade", "0005"))
+    hashes = "SELECT username, password_hash FROM users.users ORDER BY id"
+    assert baseline.run(hashes) == [("shut", "-"), ("open", "hash")]
+
+    succeed(baseline.migrate())
+    assert baseline.run("SELECT DISTINCT closed_at FROM users.users") == [(None,)]
 
 
 def test_a_second_run_is_a_no_op(baseline):

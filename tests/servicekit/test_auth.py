@@ -201,6 +201,157 @@ def test_a_jwks_without_a_usable_key_is_503_and_no_fault_of_the_token(client_of,
     assert client_of(server.root).get("/whoami", signer.token()).status_code == 503
 
 
+PATH = "/auth/.well-known/jwks.json"
+UNUSABLE = {
+    "no object": "[]", "null": "null", "text": '"keys"', "no JSON": "{", "nothing": "", "no keys": "{}",
+    "none": '{"keys": []}', "keys is an object": '{"keys": {"kid": "test-key"}}', "keys is null": '{"keys": null}',
+    "keys that are none": '{"keys": [7, null, [], "test-key", {}, {"kty": "RSA"}]}',
+    "a key without n": '{"keys": [{"kty": "RSA", "kid": "test-key", "e": "AQAB"}]}',
+    "n is a number": '{"keys": [{"kty": "RSA", "kid": "test-key", "n": 7, "e": "AQAB"}]}',
+    "n is no base64": '{"keys": [{"kty": "RSA", "kid": "test-key", "n": "\u00e4!", "e": "AQAB"}]}',
+    "n is 0": '{"keys": [{"kty": "RSA", "kid": "test-key", "n": "AA", "e": "AQAB"}]}',
+    "e is null": '{"keys": [{"kty": "RSA", "kid": "test-key", "n": "AQAB", "e": null}]}',
+    "kty is a list": '{"keys": [{"kty": ["RSA"], "kid": "test-key", "n": "AQAB", "e": "AQAB"}]}',
+    "a secret": '{"keys": [{"kty": "oct", "kid": "test-key", "k": "AAAA"}]}',
+}  # fmt: skip
+
+
+@pytest.fixture
+def ageing(auth_peer, clock, serve):
+    """A service whose keys age as the test says; `refresh()` is a look of the background task."""
+    client = ServiceClient("auth-service", auth_peer.root, Metrics(), Tracer(), timeout_seconds=0.3)
+    keys = JwksClient(client, clock, kept_seconds=600)
+    app = sample_app(auth=Authenticator(keys, TokenSettings()), error_table=auth.ERRORS)
+    task = keys.task()
+
+    def publish(body, status=200):
+        auth_peer.clear()
+        text = body if isinstance(body, str) else json.dumps(body)
+        auth_peer.expect_request(PATH).respond_with_data(text, status=status, content_type="application/json")
+
+    def refresh(seconds=0):
+        clock.now += seconds
+        task.run_once()
+
+    return SimpleNamespace(client=serve(app), refresh=refresh, publish=publish, keys=keys)
+
+
+def _statuses(ageing, *tokens):
+    return [ageing.client.get("/whoami", token).status_code for token in tokens]
+
+
+@pytest.fixture(scope="module")
+def new():
+    made = Signer()
+    made.kid = "new-key"
+    return made
+
+
+def test_a_withdrawn_key_is_refused_after_the_next_look_though_its_token_is_known(ageing, signer, new):
+    token = signer.token()
+    assert _statuses(ageing, token, token) == [200, 200]
+    ageing.publish(new.jwks)
+    ageing.refresh(18.9)
+    assert _statuses(ageing, token) == [200]
+    ageing.refresh(0.2)
+    assert _statuses(ageing, token, signer.token(), new.token()) == [401, 401, 200]
+
+
+def test_keys_are_fetched_beside_the_requests_and_not_by_them(ageing, signer, auth_peer):
+    token = signer.token()
+    ageing.refresh()
+    for _ in range(9):
+        ageing.refresh(10)
+        _statuses(ageing, token)
+    assert len(auth_peer.log) == 5
+    assert {request.headers["traceparent"][-2:] for request, _ in auth_peer.log} <= {"00"}
+
+
+def test_where_the_background_did_not_get_to_it_a_request_does(ageing, signer, new, clock):
+    """A process may have been frozen."""
+    token = signer.token()
+    assert _statuses(ageing, token) == [200]
+    ageing.publish(new.jwks)
+    clock.now += 61
+    assert _statuses(ageing, token) == [401]
+
+
+def test_while_auth_is_dead_keys_count_for_the_time_that_was_stated_and_then_it_is_503(ageing, signer, auth_peer):
+    token = signer.token()
+    assert _statuses(ageing, token) == [200]
+    port = auth_peer.port
+    auth_peer.stop()
+    for _ in range(29):
+        ageing.refresh(20)
+    assert _statuses(ageing, token, signer.token(2)) == [200, 200]
+    ageing.refresh(20)
+    answer = ageing.client.get("/whoami", token)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    auth_peer.port = port
+    auth_peer.start()
+    ageing.refresh(20)
+    assert _statuses(ageing, token) == [200]
+
+
+def test_a_key_that_was_withdrawn_while_auth_was_dead_is_refused_when_it_is_back(ageing, signer, new):
+    token = signer.token()
+    assert _statuses(ageing, token) == [200]
+    ageing.publish("", 503)
+    ageing.refresh(20)
+    assert _statuses(ageing, token) == [200]
+    ageing.publish(new.jwks)
+    ageing.refresh(20)
+    assert _statuses(ageing, token) == [401]
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_an_answer_without_a_usable_key_drops_no_key_and_keeps_none_for_ever(ageing, signer, kind):
+    token = signer.token()
+    assert _statuses(ageing, token) == [200]
+    ageing.publish(UNUSABLE[kind])
+    for _ in range(29):
+        ageing.refresh(20)
+    assert _statuses(ageing, token) == [200]
+    ageing.refresh(20)
+    assert _statuses(ageing, token) == [503]
+    ageing.publish(signer.jwks)
+    ageing.refresh(20)
+    assert _statuses(ageing, token) == [200]
+
+
+@pytest.mark.parametrize("status", [201, 301, 401, 404, 500])
+def test_neither_does_another_status(ageing, signer, new, status):
+    token = signer.token()
+    assert _statuses(ageing, token) == [200]
+    ageing.publish(new.jwks, status)
+    ageing.refresh(20)
+    assert _statuses(ageing, token, new.token()) == [200, 503]
+
+
+def test_one_key_that_is_malformed_costs_the_others_nothing(ageing, signer, new):
+    for other in json.loads(UNUSABLE["keys that are none"])["keys"]:
+        ageing.publish({"keys": [other, *new.jwks["keys"]]})
+        ageing.refresh(20)
+        assert _statuses(ageing, new.token(), signer.token()) == [200, 401]
+
+
+def test_a_key_for_another_use_verifies_nothing(ageing, new, signer):
+    (jwk,) = new.jwks["keys"]
+    for members in ({"use": "enc"}, {"alg": "RS512"}, {"kid": 7}, {"kid": None}):
+        ageing.publish({"keys": [{**jwk, **members}, *signer.jwks["keys"]]})
+        ageing.refresh(20)
+        assert _statuses(ageing, signer.token(), new.token()) == [200, 401]
+
+
+def test_a_key_of_the_same_name_with_other_content_does_not_take_the_old_tokens(ageing, signer):
+    token = signer.token()
+    assert _statuses(ageing, token) == [200]
+    other = Signer()
+    ageing.publish(other.jwks)
+    ageing.refresh(20)
+    assert _statuses(ageing, token, other.token()) == [401, 200]
+
+
 @pytest.fixture
 def authenticator(signer):
     """One whose published keys the test decides on."""

@@ -218,7 +218,7 @@ def test_a_key_that_is_not_one_key_is_refused_by_name(client, head):
     address = ("127.0.0.1", int(client.root.rpartition(":")[2]))
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(
-            b"POST /notes/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"POST /notes/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
             b"Content-Length: 14\r\n" + head + b'\r\n\r\n{"title": "a"}'
         )
         answer = b""
@@ -274,7 +274,7 @@ def _raw(client, head, body):
     host, port = client.root.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         try:
-            connection.sendall(f"{head}\r\nHost: x\r\nContent-Type: application/json\r\n".encode())
+            connection.sendall(f"{head}\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode())
             for part in body:
                 connection.sendall(part)
         except OSError:

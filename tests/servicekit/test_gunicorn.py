@@ -38,14 +38,14 @@ def test_every_line_of_its_log_is_an_object_of_this_service(start):
     "request_bytes",
     [
         b"GET /canary HTTP/9.9\r\n\r\n",
-        b"GET /canary\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /canary\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"canary\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\ncanary header: 1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Token: can\x00ary\r\n\r\n",
-        b"GET /?canary=" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Token: canary" + b"x" * 10_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: canary\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\ncanary",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\ncanary header: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Token: can\x00ary\r\n\r\n",
+        b"GET /?canary=" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Token: canary" + b"x" * 10_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: canary\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\ncanary",
     ],
 )
 def test_what_is_no_http_is_refused_and_not_quoted_in_the_log(sample, request_bytes):
@@ -61,7 +61,7 @@ def test_what_is_no_http_is_refused_and_not_quoted_in_the_log(sample, request_by
 def test_who_leaves_within_the_headers_is_not_quoted_in_the_log(sample):
     host, port = sample.client.root.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"GET /?q=canary HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer canary")
+        connection.sendall(b"GET /?q=canary HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary")
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(4096) == b""
     eventually(lambda: "premature client disconnection" in sample.output)
@@ -361,7 +361,7 @@ def test_a_request_on_a_kept_connection_is_served_while_it_ends(start):
 
 def _asked(connection):
     """The answer to a request on this connection."""
-    connection.sendall(b"GET /notes/7 HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.sendall(b"GET /notes/7 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     answer = b""
     while not answer.endswith(b'{"id":7}\n'):
         got = connection.recv(65536)

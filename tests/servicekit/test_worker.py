@@ -16,8 +16,8 @@ from tests.servicekit.conftest import SAMPLE, Server
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
-GET = b"GET /notes/7 HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /notes/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET = b"GET /notes/7 HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /notes/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 NOTE = b'{"title": "a"}'
 
@@ -130,14 +130,14 @@ REFUSED = {
 NO_TRACE = {
     "no request line": (400, b"canary\r\n\r\n"),
     "TLS": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03canary\r\n\r\n"),
-    "a line feed alone": (400, b"GET /canary HTTP/1.1\nHost: x\n\n"),
-    "a control character in the target": (400, b"GET /can\x01ary HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "bytes that no target has": (400, b"GET /canary\xff HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "a line feed alone": (400, b"GET /canary HTTP/1.1\nHost: localhost\n\n"),
+    "a control character in the target": (400, b"GET /can\x01ary HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "bytes that no target has": (400, b"GET /canary\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "an unknown version": (400, b"GET /canary HTTP/9.9\r\n\r\n"),
-    "a method in lower case": (400, b"canary / HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "a long method": (400, b"CANARY" * 6 + b" / HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "an asterisk for GET": (400, b"GET * HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "a request line too long": (414, b"GET /canary" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "a method in lower case": (400, b"canary / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a long method": (400, b"CANARY" * 6 + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "an asterisk for GET": (400, b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a request line too long": (414, b"GET /canary" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "two trace contexts": (400, GET + PARENT + PARENT + b"A: \x01\r\n\r\n"),
     "a broken trace context": (400, GET + b"traceparent: 00-canary-01\r\nA: \x01\r\n\r\n"),
     "a trace context in the body": (400, POST + b"Transfer-Encoding: chunked\r\n\r\ncanary\r\n" + PARENT + b"\r\n"),
@@ -242,7 +242,7 @@ def _ended(connection):
 
 def test_answers_that_nobody_reads_hold_nobody_up(server, connect):
     cut = server.client.metric("http_server_connections_cut_total", reason="unread")
-    connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 3, 100, receive_buffer=4096)
+    connect(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, 100, receive_buffer=4096)
     eventually(lambda: server.client.metric("http_server_connections_cut_total", reason="unread") >= cut + 60)
     _well(server, 2)
     eventually(lambda: server.client.metric("http_server_connections_cut_total", reason="unread") >= cut + 100, 20)
@@ -250,7 +250,8 @@ def test_answers_that_nobody_reads_hold_nobody_up(server, connect):
 
 
 def test_an_answer_that_is_read_slowly_comes_whole(connect):
-    (connection,) = connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", receive_buffer=65536)
+    request = b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    (connection,) = connect(request, receive_buffer=65536)
     assert len(Got(connection).body) > 4_000_000
 
 
@@ -279,7 +280,7 @@ def test_a_request_that_comes_byte_by_byte_is_served(connect, sent):
 
 def test_chunks_pieces_and_pipelined_requests_are_told_apart(connect):
     (connection,) = connect()
-    last = b"GET /notes/9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    last = b"GET /notes/9 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     chunks = CHUNKED + b'3\r\n{"t\r\nb\r\nitle": "a"}\r\n0\r\nX-Trailer: b\r\n\r\n'
     sent = GET + b"\r\n" + chunks + GET + b"\r\n" + last
     for start in range(0, len(sent), 37):
@@ -348,7 +349,8 @@ def test_half_a_request_holds_up_no_end(start, connect):
 
 PIECES = [
     b"GET ", b"POST ", b"/notes/", b"/notes/7", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/2.0", b"\r\n", b"\r\n\r\n", b"\n",
-    b"Host: x", b"Content-Length: ", b"Content-Type: application/json", b"Transfer-Encoding: chunked", b"5", b"0",
+    b"Host: localhost", b"Host: x", b"Content-Length: ", b"Content-Type: application/json", b"5", b"0",
+    b"Transfer-Encoding: chunked",
     b"Expect: 100-continue", b"Connection: ", b"close", b"keep-alive", b"Upgrade: h2c", b"HTTP2-Settings: AAA",
     b"\x00", b"\xff", b" ", b"\t", b":", b";", b'"', b"%00", b"?limit=", PARENT, b"Idempotency-Key: ", b"[" * 500,
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", NOTE, b'{"title": 1, "title": "b"}',

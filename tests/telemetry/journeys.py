@@ -276,30 +276,36 @@ def malformed(shop, marks):
             shop.raw(template % {key.encode(): value for key, value in values.items()}, door)
 
         raw(b"GET /orders/?q=%(q)s HTTP/1.1\r\nHost: %(h)s\r\nHost: y\r\n\r\n", q="query", h="one of two Hosts")
+        raw(b"GET /orders/ HTTP/1.1\r\nHost: %(h)s.example\r\nConnection: close\r\n\r\n", h="Host of another")
+        for route in (b"charges", b"credentials", b"token"):
+            internal = b"POST /internal/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % route
+            raw(internal + b"Authorization: Bearer %(v)s\r\n\r\n", v="service's token")
+            raw(internal + b"Authorization: Basic %(v)s\r\n\r\n", v="client's secret")
         raw(b"%(a)s %(b)s %(c)s\r\n\r\n", a="method", b="target", c="version")
-        raw(b"GET /%(p)s%%zz HTTP/1.1\r\nHost: x\r\n\r\n", p="path with a broken escape")
-        raw(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Length: %(l)s\r\n\r\n", l="Content-Length")
+        raw(b"GET /%(p)s%%zz HTTP/1.1\r\nHost: localhost\r\n\r\n", p="path with a broken escape")
+        raw(b"POST /orders/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: %(l)s\r\n\r\n", l="Content-Length")
         raw(b"GET /%(p)s\r\n", p="path of HTTP/0.9")
-        raw(b"GET http://%(h)s/orders/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", h="absolute target")
-        raw(b"CONNECT %(h)s:443 HTTP/1.1\r\nHost: x\r\n\r\n", h="CONNECT")
-        raw(b"GET / HTTP/1.1\r\nHost: x\r\n%(n)s : y\r\n\r\n", n="header name with a space")
-        raw(b"GET / HTTP/1.1\r\nHost: x\r\nX: \x00%(v)s\r\n\r\n", v="header with NUL")
-        raw(b"GET /?\xff%(v)s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", v="byte that is no ASCII")
-        raw(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: %(v)s\r\n\r\n0\r\n\r\n", v="Transfer-Encoding")
-        chunked = b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        raw(b"GET http://%(h)s/orders/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", h="absolute target")
+        raw(b"CONNECT %(h)s:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", h="CONNECT")
+        raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n%(n)s : y\r\n\r\n", n="header name with a space")
+        raw(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \x00%(v)s\r\n\r\n", v="header with NUL")
+        raw(b"GET /?\xff%(v)s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", v="byte that is no ASCII")
+        coded = b"POST /orders/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: %(v)s\r\n\r\n0\r\n\r\n"
+        raw(coded, v="Transfer-Encoding")
+        chunked = b"POST /auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         chunked += b"Transfer-Encoding: chunked\r\n\r\n"
         raw(chunked + b"%(v)s\r\n", v="chunk size")
         raw(chunked + b"5;%(v)s\r\n", v="chunk extension")
-        raw(b"GET / HTTP/9.%(v)s\r\nHost: x\r\n\r\n", v="version")
+        raw(b"GET / HTTP/9.%(v)s\r\nHost: localhost\r\n\r\n", v="version")
         raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n%(v)s", v="HTTP/2 preface")
         raw(b"\x16\x03\x01\x00\xa5%(v)s", v="TLS")
-        raw(b"GET /" + b"a" * 9000 + b"%(v)s HTTP/1.1\r\nHost: x\r\n\r\n", v="long target")
-        raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-%(v)s: y\r\n" * 200 + b"\r\n", v="many headers")
+        raw(b"GET /" + b"a" * 9000 + b"%(v)s HTTP/1.1\r\nHost: localhost\r\n\r\n", v="long target")
+        raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-%(v)s: y\r\n" * 200 + b"\r\n", v="many headers")
         method = marks("method").upper().encode()
         for path in (b"/orders/", b"/" + marks("path of a made-up method").encode()):
-            shop.raw(b"%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % (method, path), door)
+            shop.raw(b"%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % (method, path), door)
         body = marks("body that never ends").encode()
-        shop.raw(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n" + body, door, patience=0.1)
+        shop.raw(b"POST /orders/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\n" + body, door, patience=0.1)
 
 
 def refused_rows(shop, ask, people):

@@ -7,6 +7,7 @@ from auth_service.app import create_app
 from auth_service.keys import KeyRing
 from auth_service.settings import AuthSettings
 
+SECRET = "order's own: & secret"
 ADA = {"username": "ada", "password": "correct horse"}
 
 
@@ -40,12 +41,17 @@ def users(peer):
 
 
 @pytest.fixture
-def start(serve, users, folder, signer, endpoint):
+def start(serve, users, folder, signer, endpoint, tmp_path):
     """`start()`: a client of an auth-service on the test's folder of keys; a second one is a replica."""
     folder.mkdir(mode=0o700)
     pem = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "1700000000000.pem").write_bytes(pem)
-    settings = AuthSettings(auth_keys_dir=folder, user_url=users.root, otel_exporter_otlp_endpoint=endpoint)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "order-service").write_text(f"{SECRET}\n")
+    settings = AuthSettings(
+        auth_keys_dir=folder, client_secrets_dir=secrets, user_url=users.root, otel_exporter_otlp_endpoint=endpoint
+    )
     return lambda: serve(create_app(settings))
 
 

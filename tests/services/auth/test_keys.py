@@ -1,4 +1,5 @@
 import concurrent.futures
+import importlib
 import itertools
 import os
 import stat
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from auth_service.keys import PREPUBLISH_SECONDS, KeyRing
+from servicekit.auth import REFETCH_SECONDS
 from servicekit.errors import DependencyUnavailable
 from tests.fixtures.database import PROJECT
 
@@ -64,9 +66,7 @@ def test_a_new_key_is_published_at_once_and_signs_when_services_know_it(ring, cl
 
 
 def test_a_new_key_waits_longer_than_services_wait_to_ask_again():
-    from servicekit.auth import _REFETCH_SECONDS  # noqa: PLC0415
-
-    assert PREPUBLISH_SECONDS > _REFETCH_SECONDS
+    assert PREPUBLISH_SECONDS > REFETCH_SECONDS
 
 
 def test_an_old_key_is_published_until_its_last_token_has_expired(ring, clock):
@@ -191,6 +191,65 @@ def test_a_rotation_logs_nobody_out(start, folder):
     assert len(client.get("/auth/.well-known/jwks.json").json()["keys"]) == 2
 
 
+def test_to_revoke_is_to_sign_with_a_new_key_at_once_and_to_publish_no_other(ring, folder, clock):
+    clock.now += 100
+    ring.rotate()
+    before = _kids(ring)
+    new, withdrawn = ring.revoke()
+    assert (withdrawn, _kids(ring), ring.signing_key().kid) == (2, [new], new)
+    assert new not in before
+    assert [ring.key(kid) for kid in before] == [None, None]
+    assert len(_files(folder)) == 1
+    assert KeyRing(folder, TTL, clock).signing_key().kid == new
+
+
+def test_to_revoke_in_an_empty_folder_makes_the_first_key(folder, quick_keys):
+    ring = KeyRing(folder, TTL)
+    new, withdrawn = ring.revoke()
+    assert (withdrawn, _kids(ring)) == (0, [new])
+
+
+def test_a_revoked_key_does_not_count_when_its_file_comes_back(ring, folder, clock):
+    (name,) = _files(folder)
+    pem = (folder / name).read_bytes()
+    new, _ = ring.revoke()
+    for back in (name, "1900000000000.pem"):  # as it was called, and as the newest
+        (folder / back).write_bytes(pem)
+        assert _kids(KeyRing(folder, TTL, clock)) == _kids(ring) == [new]
+    clock.now += 1000
+    assert ring.rotate() in _kids(ring)
+    assert new in _kids(ring)
+
+
+def test_revoking_again_and_rotating_after_it_work_as_ever(ring, clock):
+    ring.revoke()
+    second, withdrawn = ring.revoke()
+    assert (withdrawn, _kids(ring)) == (1, [second])
+    clock.now += 100
+    third = ring.rotate()
+    assert _kids(ring) == [second, third]
+    assert ring.signing_key().kid == second
+
+
+def test_a_key_that_somebody_deletes_is_withdrawn_too(ring, folder, clock):
+    clock.now += 100
+    new = ring.rotate()
+    (folder / _files(folder)[0]).unlink()
+    assert _kids(ring) == [new]
+    assert ring.signing_key().kid == new
+
+
+def test_a_revocation_logs_everybody_out_at_once(start, folder):
+    client, replica = start(), start()
+    login = {"username": "ada", "password": "correct horse"}
+    before = client.post("/auth/login", login).json()["token"]
+    assert [one.get("/auth/validate", before).status_code for one in (client, replica)] == [200, 200]
+    KeyRing(folder, TTL).revoke()
+    assert [one.get("/auth/validate", before).status_code for one in (client, replica)] == [401, 401]
+    after = client.post("/auth/login", login).json()["token"]
+    assert [one.get("/auth/validate", after).status_code for one in (client, replica)] == [200, 200]
+
+
 @pytest.fixture
 def command(folder):
     def run(*arguments, **env):
@@ -215,6 +274,33 @@ def test_the_command_makes_the_first_key_once_and_rotates(command, folder):
     assert f"signs in {PREPUBLISH_SECONDS} s" in done.stdout
     assert any(kid in done.stdout for kid in _kids(KeyRing(folder, TTL)))
     assert len(_files(folder)) == 2
+
+
+def test_the_command_revokes_and_says_what_that_means(command, folder):
+    command("ensure")
+    (old,) = _kids(KeyRing(folder, TTL))
+    done = command("revoke")
+    assert done.returncode == 0, done.stderr
+    (new,) = _kids(KeyRing(folder, TTL))
+    assert old != new
+    assert new in done.stdout
+    assert "withdrawn: 1" in done.stdout
+    assert "log in again" in done.stdout
+    assert stat.S_IMODE((folder / f"{old}.revoked").stat().st_mode) == 0o600
+
+
+def test_compose_does_not_put_a_revoked_key_back(command, folder, monkeypatch, capsys, tmp_path):
+    """The step that fills the volumes knows keys by their content only."""
+    given = tmp_path / "signing_key.pem"
+    command("ensure")
+    given.write_bytes((folder / _files(folder)[0]).read_bytes())
+    command("revoke")
+    left = _files(folder)
+    monkeypatch.syspath_prepend(PROJECT / "order-db-services")
+    make_secrets = importlib.import_module("make_secrets")
+    make_secrets.add_signing_key(folder, given)
+    assert _files(folder) == left
+    assert "was revoked" in capsys.readouterr().out
 
 
 def test_rotating_an_empty_folder_makes_the_first_key(command, folder):

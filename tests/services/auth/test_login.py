@@ -74,6 +74,30 @@ def test_an_answer_that_decides_nothing_is_503(client, users, status):
     assert client.metric("logins_total", outcome="unavailable") == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["", "{}", "[]", "7", "null", '{"role": "admin"}', '{"user_id": 7}', '{"user_id": "7", "role": "customer"}',
+     '{"user_id": true, "role": "customer"}', '{"user_id": 0, "role": "customer"}', '{"user_id": 7, "role": "root"}',
+     '{"user_id": 7, "role": ["admin"]}', '{"user_id": 1e30, "role": "admin"}'],
+)  # fmt: skip
+def test_an_answer_that_names_no_account_is_503_and_no_token(client, users, body):
+    users.clear()
+    users.expect_request("/internal/credentials").respond_with_data(body, content_type="application/json")
+    answer = client.post("/auth/login", ADA)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "user-service" in answer.json()["detail"]
+    assert "token" not in answer.json()
+
+
+def test_it_says_who_it_is_when_it_asks_for_a_password(client, users, signer):
+    client.post("/auth/login", ADA)
+    ((request, _),) = users.log
+    sent = request.headers["Authorization"].removeprefix("Bearer ")
+    claims = jwt.decode(sent, signer.key.public_key(), ["RS256"], audience="user-service", issuer="auth-service")
+    assert claims["sub"] == "auth-service"
+    assert claims["exp"] - claims["iat"] == 60
+
+
 def test_without_user_service_logging_in_is_503_and_tokens_stay_valid(client, users):
     token = _token(client)
     users.stop()

@@ -82,7 +82,14 @@ def payment_peer(peer, payments):
 
 
 @pytest.fixture
-def settings(database, products, payment_peer, auth_peer, endpoint):
+def client_secret(tmp_path):
+    file = tmp_path / "order-service"
+    file.write_text("order's secret\n")
+    return file
+
+
+@pytest.fixture
+def settings(database, products, payment_peer, auth_peer, endpoint, client_secret):
     return OrderSettings(
         database_host=database.host,
         database_port=database.port,
@@ -90,6 +97,7 @@ def settings(database, products, payment_peer, auth_peer, endpoint):
         database_user="orders_app",
         database_password_file=database.password_file("orders_app"),
         auth_url=auth_peer.root,
+        client_secret_file=client_secret,
         product_url=products.root,
         payment_url=payment_peer.root,
         payment_timeout_seconds=1,
@@ -115,7 +123,7 @@ def orders(app, serve):
 @pytest.fixture
 def reconcile(app, database):
     """Run one round of the reconciler, as if the leases had run out."""
-    (task,) = app.extensions["tasks"]
+    task, *_ = app.extensions["tasks"]
 
     def run():
         database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s'")

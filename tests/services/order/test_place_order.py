@@ -4,6 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from structlog.testing import capture_logs
+from werkzeug import Response
 
 from tests.fixtures.services import eventually
 from tests.services.order.conftest import PRODUCT
@@ -120,6 +122,62 @@ def test_an_order_stays_pending_when_payment_is_not_there(orders, token, payment
     answer = orders.post("/orders/", {"product_id": 1}, token)
     assert answer.status_code == 202
     assert [status for _, status, *_ in rows()] == ["PENDING"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_an_order_stays_pending_when_no_token_for_payment_can_be_had(
+    orders, token, auth_peer, signer, payments, reconcile, rows, status
+):
+    """The keys that verify the shopper's token are there: it is the service's own token that is missing."""
+    auth_peer.clear()
+    auth_peer.expect_request("/auth/.well-known/jwks.json").respond_with_json(signer.jwks)
+    auth_peer.expect_request("/internal/token").respond_with_data("", status=status)
+    with capture_logs() as events:
+        answer = orders.post("/orders/", {"product_id": 1}, token)
+    assert answer.status_code == 202
+    assert [status for _, status, *_ in rows()] == ["PENDING"]
+    assert payments.tries == 0
+    (left,) = [event for event in events if event["event"] == "order.left_pending"]
+    assert left["dependency"] == "auth-service"
+    auth_peer.clear()
+    auth_peer.expect_request("/internal/token").respond_with_json(
+        {"access_token": signer.service_token(), "expires_in": 600}
+    )
+
+    def paid():
+        reconcile()
+        return [status for _, status, *_ in rows()] == ["PAID"]
+
+    eventually(paid)
+
+
+def test_a_token_that_payment_does_not_take_is_replaced_once(orders, token, auth_peer, payment_peer, payments, rows):
+    """The key that signed it may have been withdrawn."""
+    shown = []
+
+    def charge(request):
+        shown.append(request.headers["Authorization"])
+        if len(shown) == 1:
+            return Response('{"type": "urn:shop:problem:unauthenticated"}', 401, mimetype="application/problem+json")
+        return payments(request)
+
+    payment_peer.clear()
+    payment_peer.expect_request("/internal/charges").respond_with_handler(charge)
+    assert orders.post("/orders/", {"product_id": 1}, token).status_code == 201
+    assert len(shown) == 2
+    assert [request.path for request, _ in auth_peer.log].count("/internal/token") == 2
+    assert [status for _, status, *_ in rows()] == ["PAID"]
+
+
+def test_an_order_stays_pending_when_payment_takes_no_token(orders, token, payment_peer, rows):
+    payment_peer.clear()
+    payment_peer.expect_request("/internal/charges").respond_with_json(
+        {"type": "urn:shop:problem:unauthenticated"}, status=401
+    )
+    assert orders.post("/orders/", {"product_id": 1}, token).status_code == 202
+    assert len(payment_peer.log) == 2
+    assert [status for _, status, *_ in rows()] == ["PENDING"]
+    assert orders.metric("charges_refused_total") == 0
 
 
 def test_an_order_stays_pending_when_payment_is_too_slow_and_is_asked_once_only(orders, token, payments):

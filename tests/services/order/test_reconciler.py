@@ -32,7 +32,7 @@ def test_pending_orders_are_settled_when_payment_is_back(orders, token, pending,
 
 def test_it_runs_by_itself_in_the_background(app, orders, token, pending, database):
     (order_id,) = pending(1)
-    (task,) = app.extensions["tasks"]
+    task, *_ = app.extensions["tasks"]
     task.start()
     database.run("UPDATE orders.orders SET charge_after = now()")
     eventually(lambda: orders.get(f"/orders/{order_id}", token).json()["status"] == "PAID")
@@ -40,7 +40,7 @@ def test_it_runs_by_itself_in_the_background(app, orders, token, pending, databa
 
 def test_an_order_that_a_request_is_working_on_is_left_alone(app, pending, payments, rows):
     pending(1)
-    (task,) = app.extensions["tasks"]
+    task, *_ = app.extensions["tasks"]
     task.run_once()
     assert payments.tries == 0
     assert [status for _, status, *_ in rows()] == ["PENDING"]
@@ -84,7 +84,7 @@ def test_orders_that_payment_chokes_on_do_not_keep_the_others_waiting(app, datab
     ids = pending(8)
     payments.broken = {f"order-{order_id}" for order_id in ids[:4]}
     database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s' + id * interval '1 ms'")
-    (task,) = app.extensions["tasks"]
+    task, *_ = app.extensions["tasks"]
     for _ in range(2):  # the first round gives up after three misses in a row
         task.run_once()
     assert [status for _, status, *_ in rows()] == ["PENDING"] * 4 + ["PAID"] * 4
@@ -100,7 +100,7 @@ def test_hundreds_that_payment_refuses_do_not_keep_one_that_it_takes_waiting(app
     payments.refused = {f"order-{order_id}" for order_id, *_ in rows()}
     (genuine,) = pending(1)
     database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s' WHERE id = %s", genuine)
-    (task,) = app.extensions["tasks"]
+    task, *_ = app.extensions["tasks"]
     task.run_once()
     assert {status for order_id, status, *_ in rows() if order_id != genuine} == {"PENDING"}
     assert (genuine, "PAID", 1, 7) in rows()

@@ -26,11 +26,12 @@ def client(start):
 
 
 @pytest.fixture
-def charge():
-    """Ask for a charge: `charge(client, "order-7", amount_minor=5)`."""
+def charge(signer):
+    """Ask for a charge as order-service does: `charge(client, "order-7", amount_minor=5)`."""
+    token = signer.service_token()
 
     def ask(client, key="order-7", **members):
         body = {"order_id": 7, "user_id": 1, "amount_minor": 1450, "currency": "EUR", **members}
-        return client.post("/internal/charges", body, headers={} if key is None else {"Idempotency-Key": key})
+        return client.post("/internal/charges", body, token, headers={} if key is None else {"Idempotency-Key": key})
 
     return ask

@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 
 from payment_service.settings import ProcessorSettings
 from servicekit.config import ConfigError, load
+from tests.fixtures.services import Signer
 
 ROWS = "SELECT order_id, user_id, amount_minor, currency, outcome FROM payments.payments"
 
@@ -206,3 +207,30 @@ def test_a_fault_that_is_set_shows_in_the_metrics(start, settings, fault):
     client = start(**settings)
     for name in ("payment_latency", "payment_declines", "payment_outage"):
         assert client.metric("simulated_faults", fault=name) == (name == fault)
+
+
+REFUSED = {
+    "nothing": (401, lambda _: None),
+    "garbage": (401, lambda _: "garbage"),
+    "a customer's token": (401, lambda s: s.token()),
+    "an admin's token": (401, lambda s: s.token(role="admin")),
+    "a token for another service": (401, lambda s: s.service_token("order-service", "user-service")),
+    "one that has expired": (401, lambda s: s.service_token(exp=1_700_000_000)),
+    "one of another key": (401, lambda s: s.service_token(key=Signer().key)),
+    "one of another service": (403, lambda s: s.service_token("auth-service")),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_nobody_but_order_service_charges(client, signer, database, kind):
+    status, token = REFUSED[kind]
+    body = {"order_id": 7, "user_id": 1, "amount_minor": 1450, "currency": "EUR"}
+    answer = client.post("/internal/charges", body, token(signer), headers={"Idempotency-Key": "order-7"})
+    assert answer.status_code == status
+    assert database.run(ROWS) == []
+    again = client.post("/internal/charges", {}, token(signer))  # nor learns how to ask
+    assert again.status_code == status
+
+
+def test_a_services_token_is_no_users(client, signer):
+    assert client.get("/payments/1", signer.service_token()).status_code == 401

@@ -30,7 +30,8 @@ def _tree(spans):
 
 
 @pytest.mark.parametrize(("amount", "outcome"), [(1450, "PAID"), (10**12, "DECLINED")])
-def test_a_charge_is_looked_up_decided_and_recorded(client, traced, collector, amount, outcome):
+def test_a_charge_is_looked_up_decided_and_recorded(client, traced, collector, signer, amount, outcome):
+    client.get("/payments/1", signer.token())  # auth-service's keys are known from now on
     traced(client, amount_minor=amount)
     spans = collector.trace(TRACE, 4)
     assert _tree(spans) == [

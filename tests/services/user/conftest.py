@@ -16,6 +16,18 @@ def client(serve, database, auth_peer, endpoint):
 
 
 @pytest.fixture
+def check(client, signer):
+    """Have a password checked as auth-service does: `check("ada")`."""
+    token = signer.service_token("auth-service", "user-service")
+
+    def ask(username="ada", password="correct horse", *, headers=None, **members):
+        body = {"username": username, "password": password, **members}
+        return client.post("/internal/credentials", body, token, headers=headers)
+
+    return ask
+
+
+@pytest.fixture
 def register(client):
     """Register somebody: `register("ada")`."""
 

@@ -15,10 +15,12 @@ def endpoint(collector):
 
 
 @pytest.mark.parametrize("password", ["canary horse", "wrong canary"])
-def test_a_check_of_a_password_is_a_span_that_says_no_more_than_that(client, register, collector, password):
+def test_a_check_of_a_password_is_a_span_that_says_no_more_than_that(
+    client, check, register, collector, signer, password
+):
     register("canary-ada", "canary horse")
-    body = {"username": "canary-ada", "password": password}
-    client.post("/internal/credentials", body, headers=GATEWAY)
+    client.get("/users/me", signer.token())  # auth-service's keys are known from now on
+    check("canary-ada", password, headers=GATEWAY)
     spans = collector.trace(TRACE, 3)
     names = {span.span_id: span.name for span in spans}
     assert [(s.name, s.kind, names.get(s.parent_id)) for s in sorted(spans, key=lambda s: s.start_ns)] == [
@@ -31,13 +33,13 @@ def test_a_check_of_a_password_is_a_span_that_says_no_more_than_that(client, reg
     assert b"canary" not in b"".join(collector.bodies)
 
 
-def test_a_check_that_waited_in_vain_for_its_turn_failed(client, register, collector, monkeypatch):
+def test_a_check_that_waited_in_vain_for_its_turn_failed(check, register, collector, monkeypatch):
     def refuse(*_):
         raise DependencyUnavailable("user-service")
 
     register("ada", "correct horse")
     monkeypatch.setattr(Passwords, "matches", refuse)
-    answer = client.post("/internal/credentials", {"username": "ada", "password": "correct horse"}, headers=GATEWAY)
+    answer = check(headers=GATEWAY)
     assert answer.status_code == 503
     span = collector.one("verify password")
     assert (span.failed, span.attributes) == (True, {"error.type": "DependencyUnavailable"})

@@ -4,7 +4,8 @@ from flask import Flask
 
 from auth_service import routes
 from auth_service.clients import Users
-from auth_service.domain import BadCredentials
+from auth_service.domain import NAME, BadCredentials, ClientRefused
+from auth_service.issuing import Issuer, OwnTokens
 from auth_service.keys import KeyRing
 from auth_service.settings import AuthSettings
 from auth_service.signals import Signals
@@ -17,7 +18,7 @@ from servicekit.http import ServiceClient
 from servicekit.metrics import Metrics
 from servicekit.telemetry import Telemetry
 
-SERVICE = "auth-service"
+SERVICE = NAME
 
 ERRORS: ErrorTable = {
     **auth.ERRORS,
@@ -26,6 +27,12 @@ ERRORS: ErrorTable = {
         "bad-credentials",
         "Wrong credentials",
         headers={"WWW-Authenticate": 'Bearer realm="shop"'},
+    ),
+    ClientRefused: Problem(
+        401,
+        "unknown-client",
+        "Unknown client",
+        headers={"WWW-Authenticate": 'Basic realm="shop"'},
     ),
 }
 
@@ -41,9 +48,25 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     telemetry = Telemetry(SERVICE, settings, metrics)
     ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
     ring.ensure()
-    users = Users(ServiceClient("user-service", settings.user_url, metrics, telemetry.tracer, timeout_seconds=5.0))
+    issuer = Issuer(settings, ring)
+    users = ServiceClient(
+        "user-service",
+        settings.user_url,
+        metrics,
+        telemetry.tracer,
+        timeout_seconds=5.0,
+        credential=OwnTokens(issuer, "user-service"),
+    )
     api = create_api("auth-service", "Log in, and verify what logging in gave.")
-    blueprint = routes.blueprint(api, settings, users, ring, auth.Authenticator(ring, settings), Signals(metrics))
+    blueprint = routes.blueprint(
+        api,
+        issuer,
+        Users(users),
+        ring,
+        auth.Authenticator(ring, settings),
+        Signals(metrics),
+        settings.token_ttl_seconds,
+    )
     return create_service(
         SERVICE,
         settings,

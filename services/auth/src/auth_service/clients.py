@@ -1,10 +1,23 @@
 """user-service, as auth-service sees it."""
 
 from http import HTTPStatus
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from auth_service.domain import Account, BadCredentials
+from servicekit.api import MAX_ID
 from servicekit.errors import DependencyUnavailable
 from servicekit.http import ServiceClient
+
+
+class _Account(BaseModel):
+    """What an answer has to hold; whatever else it holds is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    user_id: int = Field(ge=1, le=MAX_ID)
+    role: Literal["customer", "admin"]
 
 
 class Users:
@@ -22,7 +35,7 @@ class Users:
 
         Raises:
             BadCredentials: To none.
-            DependencyUnavailable: user-service did not answer.
+            DependencyUnavailable: user-service did not answer, or its answer names no account.
         """
         # Not tried again: a password check is made to be slow, and a client who gets 503 will ask again anyway.
         reply = self._client.post("/internal/credentials", {"username": username, "password": password})
@@ -30,4 +43,8 @@ class Users:
             raise BadCredentials
         if reply.status != HTTPStatus.OK:
             raise DependencyUnavailable("user-service")
-        return Account(reply.body["user_id"], reply.body["role"])
+        try:
+            account = _Account.model_validate(reply.body)
+        except ValidationError as error:
+            raise DependencyUnavailable("user-service") from error
+        return Account(account.user_id, account.role)

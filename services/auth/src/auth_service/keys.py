@@ -3,7 +3,10 @@
 A rotation adds a key. It is published at once and signs a little later, when every service could have fetched it; the
 key before it stays published until the last token that it signed has expired. So nobody is logged out.
 
-`python -m auth_service.keys rotate` rotates, `... ensure` makes the first key where there is none.
+When a key may be in wrong hands, that is too long. To revoke is to rotate without any of this: a new key signs at once,
+all others are withdrawn, and do not count again, even if somebody puts their files back.
+
+`python -m auth_service.keys rotate` rotates, `... revoke` revokes, `... ensure` makes the first key if there is none.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from auth_service.settings import KeySettings
+from servicekit.auth import REFETCH_SECONDS, REFRESH_SECONDS
 from servicekit.config import ConfigError, load
 from servicekit.errors import DependencyUnavailable
 
@@ -33,6 +37,7 @@ PREPUBLISH_SECONDS = 15
 
 _EXPIRY_MARGIN_SECONDS = 60  # replicas' clocks differ a little
 _KEY_BITS = 2048
+_REVOKED = ".revoked"  # a file of this suffix for each key that was revoked, named by its kid
 _FILE_NAME = re.compile(r"^(\d{13})\.pem$")  # milliseconds since the epoch, when it was made
 
 
@@ -90,10 +95,10 @@ class KeyRing:
 
     def ensure(self) -> None:
         """Make the first key, if there is none. Replicas that start together make one between them."""
-        if self._folder.is_dir() and self._names():
+        if self._folder.is_dir() and self._load():
             return  # nothing to write: the folder may be mounted read-only
         with self._lock():
-            if not self._names():
+            if not self._load():
                 self._add()
 
     def rotate(self) -> str:
@@ -103,11 +108,30 @@ class KeyRing:
             The new key's id.
         """
         with self._lock():
-            kept = {key.name for key in self._published()} if self._names() else set()
+            kept = {key.name for key in self._published()} if self._load() else set()
             for name in self._names():
                 if name not in kept:
                     (self._folder / name).unlink()
-            return self._add()
+            return self._add().kid
+
+    def revoke(self) -> tuple[str, int]:
+        """Add a key that signs at once, and withdraw all others, whatever they signed.
+
+        Returns:
+            The new key's id, and how many were withdrawn.
+        """
+        with self._lock():
+            withdrawn = self._load()
+            new = self._add()
+            for key in withdrawn:
+                # Before its file goes: a key that was given to Compose is put back at the next start. The digest is
+                # for order-db-services/make_secrets.py, which knows no kid.
+                digest = hashlib.sha256((self._folder / key.name).read_bytes()).hexdigest()
+                _write(self._folder / f"{key.kid}{_REVOKED}", digest.encode())
+            for name in self._names():
+                if name != new.name:
+                    (self._folder / name).unlink()
+        return new.kid, len(withdrawn)
 
     def _published(self) -> list[SigningKey]:
         keys = self._keys()
@@ -121,18 +145,26 @@ class KeyRing:
 
     def _keys(self) -> list[SigningKey]:
         try:
-            loaded = {name: self._loaded.get(name) or _read(self._folder / name) for name in self._names()}
-        except OSError as error:
+            keys = self._load()
+        except (OSError, ValueError, TypeError) as error:  # a file is no key: somebody has to look
             raise DependencyUnavailable("signing-keys") from error
-        if not loaded:
+        if not keys:
             raise DependencyUnavailable("signing-keys")
+        return keys
+
+    def _load(self) -> list[SigningKey]:
+        loaded = {}
+        for name in self._names():
+            with suppress(FileNotFoundError):  # withdrawn in this moment
+                loaded[name] = self._loaded.get(name) or _read(self._folder / name)
         self._loaded = loaded
-        return list(loaded.values())
+        revoked = {path.stem for path in self._folder.glob(f"*{_REVOKED}")}
+        return [key for key in loaded.values() if key.kid not in revoked]
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir() if _FILE_NAME.match(path.name))
 
-    def _add(self) -> str:
+    def _add(self) -> SigningKey:
         private = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
         pem = private.private_bytes(
             serialization.Encoding.PEM,
@@ -142,13 +174,8 @@ class KeyRing:
         newest = max((int(name.removesuffix(".pem")) for name in self._names()), default=0)
         stamp = max(int(self._clock() * 1000), newest + 1)  # the clock may have gone back; the newest key has to sign
         path = self._folder / f"{stamp:013d}.pem"
-        temporary = path.with_suffix(".new")  # a reader sees a whole key or none
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        return _read(path).kid
+        _write(path, pem)
+        return _read(path)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -156,6 +183,15 @@ class KeyRing:
         with (self._folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".new")  # a reader sees a whole file or none
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
 
 
 def _read(path: Path) -> SigningKey:
@@ -180,9 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m auth_service.keys", description="Manage the signing keys.")
     parser.add_argument(
         "action",
-        choices=["ensure", "rotate"],
+        choices=["ensure", "rotate", "revoke"],
         help="ensure: make the first key if there is none; rotate: add a key that signs from "
-        f"{PREPUBLISH_SECONDS} s on",
+        f"{PREPUBLISH_SECONDS} s on; revoke: add a key that signs at once, and withdraw all others",
     )
     action = parser.parse_args(arguments).action
     try:
@@ -192,8 +228,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
     if action == "ensure":
         ring.ensure()
-    else:
+    elif action == "rotate":
         print(f"new key {ring.rotate()}, signs in {PREPUBLISH_SECONDS} s")  # noqa: T201
+    else:
+        kid, withdrawn = ring.revoke()
+        print(  # noqa: T201
+            f"new key {kid} signs from now on; withdrawn: {withdrawn}.\n"
+            "Everybody has to log in again. auth-service refuses the old tokens at once, the other services within"
+            f" {REFRESH_SECONDS:.0f} s; one that cannot reach auth-service meanwhile, as soon as it can.\n"
+            f"Until they know the new key, for {REFETCH_SECONDS:.0f} s at most, they may refuse new logins too."
+        )
 
 
 if __name__ == "__main__":

@@ -1,28 +1,32 @@
 """auth-service's routes."""
 
-import time
-from typing import Annotated
+import functools
+from collections.abc import Callable
+from typing import Annotated, Literal, ParamSpec, TypeVar
 
-import jwt
-from flask import Blueprint, g
+from flask import Blueprint, g, request
 from pydantic import Field
 from spectree import SpecTree
 
 from auth_service import domain
 from auth_service.clients import Users
+from auth_service.issuing import Issuer
 from auth_service.keys import KeyRing
-from auth_service.settings import AuthSettings
 from auth_service.signals import Signals
 from servicekit.api import BEARER, Answer, Body, Text, answers
-from servicekit.auth import ALGORITHM, Authenticator, principal
+from servicekit.auth import Authenticator, principal
 from servicekit.errors import DependencyUnavailable
+from servicekit.passwords import Password
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Credentials(Body):
     """What a user knows."""
 
     username: Annotated[Text, Field(min_length=1, max_length=64, examples=["admin"])]
-    password: Annotated[Text, Field(min_length=1, max_length=128, examples=["password"])]
+    password: Annotated[Password, Field(examples=["password"])]
 
 
 class TokenAnswer(Answer):
@@ -40,6 +44,21 @@ class ValidToken(Answer):
     user_id: int
     role: str
     expires_at: int = Field(description="Seconds since the epoch.")
+
+
+class ServiceTokenRequest(Body):
+    """What a service asks for (RFC 6749, section 4.4); who it is stands in `Authorization: Basic`."""
+
+    grant_type: Literal["client_credentials"]
+    audience: Annotated[Text, Field(max_length=64, description="The service that it wants to call.")]
+
+
+class ServiceTokenAnswer(Answer):
+    """A token for internal routes of the audience."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105
+    expires_in: int = Field(description="Lifetime in seconds.")
 
 
 class Jwk(Answer):
@@ -60,10 +79,28 @@ class Jwks(Answer):
 
 
 def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
-    api: SpecTree, settings: AuthSettings, users: Users, ring: KeyRing, auth: Authenticator, signals: Signals
+    api: SpecTree,
+    issuer: Issuer,
+    users: Users,
+    ring: KeyRing,
+    auth: Authenticator,
+    signals: Signals,
+    ttl_seconds: int,
 ) -> Blueprint:
     """Return the routes."""
     routes = Blueprint("auth", __name__)
+
+    def for_clients(view: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(view)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            given = request.authorization
+            if given is None or given.type != "basic":
+                raise domain.ClientRefused
+            issuer.identify(given.username or "", given.password or "")
+            g.client = given.username
+            return view(*args, **kwargs)
+
+        return checked
 
     @routes.post("/auth/login")
     @api.validate(resp=answers({200: TokenAnswer}, 401, 415, 422), tags=["auth"])
@@ -77,17 +114,8 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
         except DependencyUnavailable:
             signals.login_unavailable()
             raise
-        claims = domain.claims(
-            account,
-            issuer=settings.token_issuer,
-            audience=settings.token_audience,
-            now=int(time.time()),
-            ttl_seconds=settings.token_ttl_seconds,
-        )
-        key = ring.signing_key()
-        token = jwt.encode(claims, key.private, ALGORITHM, headers={"kid": key.kid})
+        answer = TokenAnswer(token=issuer.for_user(account), expires_in=ttl_seconds)
         signals.login_succeeded(account.user_id)
-        answer = TokenAnswer(token=token, expires_in=settings.token_ttl_seconds)
         return answer, 200, {"Cache-Control": "no-store"}
 
     @routes.get("/auth/validate")
@@ -102,5 +130,13 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     def jwks() -> tuple[Jwks, int, dict[str, str]]:
         """Publish the keys that verify tokens."""
         return Jwks.model_validate(ring.jwks()), 200, {"Cache-Control": "public, max-age=10"}
+
+    @routes.post("/internal/token")
+    @for_clients
+    @api.validate(resp=answers({200: ServiceTokenAnswer}, 401, 403, 415, 422))
+    def service_token(json: ServiceTokenRequest) -> tuple[ServiceTokenAnswer, int, dict[str, str]]:
+        """Give a service a token for its calls to another; not reachable through the gateway."""
+        token = issuer.for_service(g.client, json.audience)
+        return ServiceTokenAnswer(access_token=token, expires_in=ttl_seconds), 200, {"Cache-Control": "no-store"}
 
     return routes

@@ -17,4 +17,7 @@ class KeySettings(Settings):
 class AuthSettings(KeySettings, TokenSettings, ServiceSettings):
     """All of them."""
 
+    client_secrets_dir: Path = Field(
+        description="Folder with the secret of each service that may ask for tokens, in a file of the service's name."
+    )
     user_url: Url = Field("http://127.0.0.1:5002", description="user-service, which checks credentials.")

@@ -14,6 +14,7 @@ from servicekit.api import create_api, document_blueprint
 from servicekit.app import create_app as create_service
 from servicekit.background import Periodic
 from servicekit.config import load
+from servicekit.credentials import ServiceTokens
 from servicekit.database import Database
 from servicekit.errors import ErrorTable, Problem
 from servicekit.http import ServiceClient
@@ -52,6 +53,9 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         timeout_seconds=settings.product_timeout_seconds,
         connections=connections,
     )
+    keys = auth.jwks_client(settings, metrics, tracer)
+    issuer = ServiceClient("auth-service", settings.auth_url, metrics, tracer, timeout_seconds=2.0, connections=2)
+    tokens = ServiceTokens(issuer, SERVICE, settings.client_secret_file, "payment-service")
     payments = ServiceClient(
         "payment-service",
         settings.payment_url,
@@ -59,11 +63,12 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         tracer,
         timeout_seconds=settings.payment_timeout_seconds,
         connections=connections,
+        credential=tokens,
     )
     ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
     reconciler = Reconciler(orders, ordering, signals)
     api = create_api("order-service", "Place orders, and look them up.")
-    blueprint = routes.blueprint(api, ordering, auth.authenticator(settings, metrics, tracer))
+    blueprint = routes.blueprint(api, ordering, auth.Authenticator(keys, settings))
     return create_service(
         SERVICE,
         settings,
@@ -72,5 +77,5 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         blueprints=[blueprint, document_blueprint(api, "orders")],
         error_table=ERRORS,
         ready_checks=[database.ping],
-        tasks=[Periodic("reconciler", INTERVAL_SECONDS, reconciler.run)],
+        tasks=[Periodic("reconciler", INTERVAL_SECONDS, reconciler.run), keys.task(), tokens.task()],
     )

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, ServiceSettings, Url, VerifierSettings
+from servicekit.config import ClientSettings, DatabaseSettings, ServiceSettings, Url, VerifierSettings
 
 
-class OrderSettings(DatabaseSettings, VerifierSettings, ServiceSettings):
+class OrderSettings(DatabaseSettings, ClientSettings, VerifierSettings, ServiceSettings):
     """All of them."""
 
     product_url: Url = Field("http://127.0.0.1:5003", description="product-service.")

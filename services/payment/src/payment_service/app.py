@@ -40,12 +40,14 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
     processor = Processor(settings)
     signals = Signals(metrics, tracer)
     signals.faults_set(processor.faults)
+    keys = auth.jwks_client(settings, metrics, tracer)
     api = create_api("payment-service", "Look up payments. Charging is internal.")
     blueprint = routes.blueprint(
         api,
         Payments(database),
         processor,
-        auth.authenticator(settings, metrics, tracer),
+        auth.Authenticator(keys, settings),
+        auth.Callers(keys, settings, SERVICE),
         signals,
     )
     return create_service(
@@ -56,4 +58,5 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
         blueprints=[blueprint, document_blueprint(api, "payments")],
         error_table=ERRORS,
         ready_checks=[database.ping],
+        tasks=[keys.task()],
     )

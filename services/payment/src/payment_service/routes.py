@@ -9,7 +9,7 @@ from payment_service.processor import Processor
 from payment_service.signals import Signals
 from payment_service.store import Payments
 from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
-from servicekit.auth import Authenticator, principal
+from servicekit.auth import Authenticator, Callers, principal
 from servicekit.errors import DependencyUnavailable
 
 
@@ -40,8 +40,8 @@ class PaymentAnswer(Answer):
     created_at: Moment
 
 
-def blueprint(
-    api: SpecTree, payments: Payments, processor: Processor, auth: Authenticator, signals: Signals
+def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
+    api: SpecTree, payments: Payments, processor: Processor, auth: Authenticator, callers: Callers, signals: Signals
 ) -> Blueprint:
     """Return the routes."""
     routes = Blueprint("payments", __name__)
@@ -57,7 +57,8 @@ def blueprint(
         return _answer(payment)
 
     @routes.post("/internal/charges")
-    @api.validate(resp=answers({200: PaymentAnswer, 201: PaymentAnswer}, 415, 422))
+    @callers.only("order-service")
+    @api.validate(resp=answers({200: PaymentAnswer, 201: PaymentAnswer}, 401, 403, 415, 422))
     def charge(json: ChargeRequest, headers: ChargeHeaders) -> tuple[PaymentAnswer, int]:
         """Charge, once for a key; for order-service, and not reachable through the gateway."""
         wanted = Charge(json.order_id, json.user_id, json.amount_minor, json.currency)

@@ -38,9 +38,15 @@ def create_app(settings: UserSettings | None = None) -> Flask:
     telemetry = Telemetry(SERVICE, settings, metrics)
     tracer = telemetry.tracer
     database = Database(settings, SERVICE, metrics, tracer)
+    keys = auth.jwks_client(settings, metrics, tracer)
     api = create_api("user-service", "Register, and look up users.")
     blueprint = routes.blueprint(
-        api, Users(database), Passwords(), auth.authenticator(settings, metrics, tracer), Signals(metrics, tracer)
+        api,
+        Users(database),
+        Passwords(),
+        auth.Authenticator(keys, settings),
+        auth.Callers(keys, settings, SERVICE),
+        Signals(metrics, tracer),
     )
     return create_service(
         SERVICE,
@@ -50,4 +56,5 @@ def create_app(settings: UserSettings | None = None) -> Flask:
         blueprints=[blueprint, document_blueprint(api, "users")],
         error_table=ERRORS,
         ready_checks=[database.ping],
+        tasks=[keys.task()],
     )

@@ -33,3 +33,18 @@ class User:
     username: str
     role: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a user logs in.
+
+    Attributes:
+        user: Who.
+        password_hash: What the password is compared with.
+        closed: Whether it is closed: no password lets anybody in.
+    """
+
+    user: User
+    password_hash: str
+    closed: bool

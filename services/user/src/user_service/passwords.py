@@ -6,6 +6,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from servicekit.errors import DependencyUnavailable
+from servicekit.passwords import prepared, spellings
 
 _AT_ONCE = 2  # each takes 19 MiB and a core for some 20 ms: more at once would only be slower
 _WAIT_SECONDS = 2.0
@@ -29,10 +30,10 @@ class Passwords:
             DependencyUnavailable: Too many at once.
         """
         with _Slot(self._hashing):
-            return self._hasher.hash(password)
+            return self._hasher.hash(prepared(password))
 
     def matches(self, password_hash: str | None, password: str) -> bool:
-        """Check a password.
+        """Check a password, in whichever spelling. One in ASCII has one only; others take up to three checks.
 
         Args:
             password_hash: The user's hash, None if there is no such user: that takes just as long, so that the
@@ -43,11 +44,14 @@ class Passwords:
             DependencyUnavailable: Too many at once.
         """
         with _Slot(self._checking):
-            try:
-                self._hasher.verify(password_hash or self._nobodys, password)
-            except (VerificationError, InvalidHashError):
-                return False
-        return password_hash is not None
+            found = any(self._verifies(password_hash or self._nobodys, spelling) for spelling in spellings(password))
+        return found and password_hash is not None
+
+    def _verifies(self, password_hash: str, spelling: str) -> bool:
+        try:
+            return self._hasher.verify(password_hash, spelling)
+        except (VerificationError, InvalidHashError):
+            return False
 
 
 class _Slot:

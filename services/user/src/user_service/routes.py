@@ -7,8 +7,9 @@ from pydantic import Field
 from spectree import SpecTree
 
 from servicekit.api import BEARER, MAX_ID, Answer, Body, Moment, Text, answers
-from servicekit.auth import Authenticator, Forbidden, principal
+from servicekit.auth import Authenticator, Callers, Forbidden, principal
 from servicekit.paging import PageQuery, cut_page
+from servicekit.passwords import NewPassword, Password
 from user_service.domain import BadCredentials, User, UserNotFound
 from user_service.passwords import Passwords
 from user_service.signals import Signals
@@ -23,14 +24,14 @@ class Registration(Body):
         description="Unique, whatever the case.",
         examples=["ada"],
     )
-    password: Annotated[Text, Field(min_length=8, max_length=128, examples=["correct horse"])]
+    password: Annotated[NewPassword, Field(examples=["correct horse"])]
 
 
 class Credentials(Body):
     """What auth-service was given."""
 
     username: Annotated[Text, Field(max_length=64)]
-    password: Annotated[Text, Field(max_length=128)]
+    password: Password
 
 
 class Account(Answer):
@@ -56,7 +57,9 @@ class UserPage(Answer):
     next_cursor: str | None
 
 
-def blueprint(api: SpecTree, users: Users, passwords: Passwords, auth: Authenticator, signals: Signals) -> Blueprint:
+def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
+    api: SpecTree, users: Users, passwords: Passwords, auth: Authenticator, callers: Callers, signals: Signals
+) -> Blueprint:
     """Return the routes."""
     routes = Blueprint("users", __name__)
 
@@ -96,7 +99,8 @@ def blueprint(api: SpecTree, users: Users, passwords: Passwords, auth: Authentic
         return _read(users, user_id)
 
     @routes.post("/internal/credentials")
-    @api.validate(resp=answers({200: Account}, 401, 415, 422))
+    @callers.only("auth-service")
+    @api.validate(resp=answers({200: Account}, 401, 403, 415, 422))
     def check_credentials(json: Credentials) -> Account:
         """Check a password; for auth-service, and not reachable through the gateway."""
         found = users.credentials(json.username)

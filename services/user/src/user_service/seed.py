@@ -1,4 +1,4 @@
-"""The seed step: makes the demo admin, once. `python -m user_service.seed`."""
+"""The seed step: makes the demo admin, or closes that login. `python -m user_service.seed`."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from servicekit.config import ConfigError, load
 from servicekit.database import Database
 from servicekit.metrics import Metrics
 from servicekit.tracing import Tracer
-from user_service.domain import UsernameTaken
+from user_service.domain import Login, UsernameTaken
 from user_service.passwords import Passwords
 from user_service.settings import SeedSettings, UserSettings
 from user_service.store import Users
@@ -16,29 +16,56 @@ _DEMO = ("admin", "password")  # the documented demo login: the one password tha
 
 
 def main() -> None:
-    """Make the demo admin unless it exists or `SEED_DEMO_ADMIN` is false."""
+    """Open the demo login, or close it if `SEED_DEMO_ADMIN` is false."""
     parser = argparse.ArgumentParser(
         prog="python -m user_service.seed",
-        description="Make the demo login admin / password, once. SEED_DEMO_ADMIN=false: make nothing.",
+        description="Make the demo login admin / password, or open it again. SEED_DEMO_ADMIN=false: close it.",
     )
     parser.parse_args()
     logs.configure("user-service")
-    log = logs.get_logger()
     try:
         seed, settings = load(SeedSettings), load(UserSettings)
     except ConfigError as error:
         parser.error(str(error))
-    if not seed.seed_demo_admin:
-        log.info("seed.skipped")
-        return
-    username, password = _DEMO
     users = Users(Database(settings, "user-service-seed", Metrics(), Tracer()))
-    try:
-        user = users.add(username, Passwords().hash(password), role="admin")
-    except UsernameTaken:
-        log.info("seed.unneeded")
+    if seed.seed_demo_admin:
+        _open(users, Passwords())
     else:
-        log.info("seed.completed", user_id=user.id)
+        _close(users, Passwords())
+
+
+def _open(users: Users, passwords: Passwords) -> None:
+    username, password = _DEMO
+    log = logs.get_logger()
+    login = users.login(username)
+    if login is not None and login.closed and _is_the_demo(login, passwords):
+        users.close_login(login.user.id, closed=False)
+        log.warning("seed.reopened", user_id=login.user.id)
+        return
+    if login is None:
+        try:
+            user = users.add(username, passwords.hash(password), role="admin")
+        except UsernameTaken:
+            pass  # another seed step was faster
+        else:
+            log.info("seed.completed", user_id=user.id)
+            return
+    log.info("seed.unneeded")
+
+
+def _close(users: Users, passwords: Passwords) -> None:
+    login = users.login(_DEMO[0])
+    if login is None or login.closed or not _is_the_demo(login, passwords):
+        logs.get_logger().info("seed.skipped")
+        return
+    users.close_login(login.user.id, closed=True)
+    # Tokens are not looked up anywhere: what it was given before counts until it expires.
+    logs.get_logger().warning("seed.closed", user_id=login.user.id)
+
+
+def _is_the_demo(login: Login, passwords: Passwords) -> bool:
+    """Tell whether it is an admin's login with the known password: others of that name are somebody's own."""
+    return login.user.role == "admin" and passwords.matches(login.password_hash, _DEMO[1])
 
 
 if __name__ == "__main__":

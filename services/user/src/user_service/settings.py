@@ -13,5 +13,7 @@ class SeedSettings(Settings):
     """Whether and what to seed."""
 
     seed_demo_admin: bool = Field(
-        default=True, description="Whether the seed step makes the demo login `admin` / `password`."
+        default=True,
+        description="Whether the seed step opens the demo login `admin` / `password`. `false` closes it, at the next"
+        " start, also where it was open before.",
     )

@@ -3,7 +3,7 @@
 import psycopg2.errors
 
 from servicekit.database import Database, Row
-from user_service.domain import User, UsernameTaken
+from user_service.domain import Login, User, UsernameTaken
 
 _COLUMNS = "id, username, role, created_at"
 
@@ -46,14 +46,27 @@ class Users:
         return None if row is None else _user(row)
 
     def credentials(self, username: str) -> tuple[User, str] | None:
-        """Return a user and the hash of the password, None if there is none of this name."""
+        """Return a user and the hash of the password, None if there is none of this name who may log in."""
+        found = self.login(username)
+        return None if found is None or found.closed else (found.user, found.password_hash)
+
+    def login(self, username: str) -> Login | None:
+        """Return the login of this name, closed or not."""
         row = self._database.fetch_one(
             "SELECT users",
-            f"SELECT {_COLUMNS}, password_hash FROM users.users"  # noqa: S608
+            f"SELECT {_COLUMNS}, password_hash, closed_at FROM users.users"  # noqa: S608
             " WHERE lower(username) = lower(%(username)s)",
             {"username": username},
         )
-        return None if row is None else (_user(row), row["password_hash"])
+        return None if row is None else Login(_user(row), row["password_hash"], closed=row["closed_at"] is not None)
+
+    def close_login(self, user_id: int, *, closed: bool) -> None:
+        """Let a user log in no more, or again."""
+        self._database.fetch_one(
+            "UPDATE users",
+            "UPDATE users.users SET closed_at = CASE WHEN %(closed)s THEN now() END WHERE id = %(id)s RETURNING id",
+            {"closed": closed, "id": user_id},
+        )
 
     def newest(self, before_id: int, count: int) -> list[User]:
         """Return up to `count` users with smaller ids than `before_id`, newest first."""
