@@ -87,8 +87,8 @@ def chosen(dashboard):
 def resolved(text, values):
     """The text with values for its variables; a variable without one stays, and is a fault; `$1` is PromQL's.
 
-    As Grafana's plugins for Loki and Prometheus do: what several may be chosen of, here a list, is escaped for a regular
-    expression in quotes, the custom value for all is not, and another text only if `${name:regex}` asks for it.
+    As Grafana's plugins for Loki and Prometheus do: what several may be chosen of, here a list, is escaped for a
+    regular expression in quotes; the custom value for all is not; another text is if `${name:regex}` asks for it.
     """
     known = {**GRAFANAS, **values}
 

@@ -136,7 +136,10 @@ def test_what_is_no_json_is_shown_as_it_is(loki):
         ({"search": "order.*PAID"}, set()),
         ({"route": ["/orders/{order_id}"], "search": "404"}, {"GET /orders/{order_id} 404 in 0.01 s"}),
         ({"level": ["warning", "error"], "search": "order."}, {"order.left_pending 8 payment-service"}),
-        ({"level": ["warning", "error"]}, {"request.failed KeyError TypeError", "order.left_pending 8 payment-service"}),
+        (
+            {"level": ["warning", "error"]},
+            {"request.failed KeyError TypeError", "order.left_pending 8 payment-service"},
+        ),
         (
             {"route": ["/orders/"], "level": ["info"]},
             {"POST /orders/ 201 in 0.01 s", "order.settled 7 PAID"},
