@@ -89,7 +89,10 @@ def choice_of_level() -> build.CustomVariable:
 
 
 def search() -> build.TextBoxVariable:
-    """Make the variable `search`: what a log line has to contain."""
+    """Make the variable `search`: what a log line has to contain, as it stands and in any case.
+
+    No backtick can be searched: LogQL has the text between two of them, where nothing else has to be escaped.
+    """
     return (
         build.TextBoxVariable("search")
         .label("search the log")

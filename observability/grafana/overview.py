@@ -20,7 +20,18 @@ from observability.grafana.panels import (
     table_of,
     to_its_service,
 )
-from observability.grafana.queries import NO_PROBES, RATE, REQUESTS, events_said, promql, promql_now, quantile, share
+from observability.grafana.queries import (
+    NO_PROBES,
+    RATE,
+    REQUESTS,
+    events_said,
+    others_said,
+    promql,
+    promql_now,
+    quantile,
+    requests_said,
+    share,
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.timeseries import Panel as Graph
@@ -38,6 +49,8 @@ _NONE = 'or on () label_replace(vector(0), "alertname", "none", "", "")'
 FIRING = f'sum by (alertname, severity) (ALERTS{{alertstate="firing"}}) {_NONE}'
 
 SLOS = '{sloth_service="shop"}'
+
+_ERRORS = '{service_namespace="shop"} | level=~"error|critical"'
 
 _FAILED = share(
     f'rate({REQUESTS}_count{{http_response_status_code=~"5..", {NO_PROBES}}}[{RATE}])',
@@ -97,7 +110,9 @@ def build() -> Dashboard:
                 lines(
                     "Errors in the logs",
                     "What went wrong, in words, at any service? A line leads to its trace.",
-                    events_said('{service_namespace="shop"} | level=~"error|critical"'),
+                    requests_said(_ERRORS),
+                    events_said(_ERRORS),
+                    others_said(_ERRORS),
                     none="No line of any service is an error, in the time shown",
                 ),
             ],

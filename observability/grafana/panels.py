@@ -176,9 +176,10 @@ def numbers(
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .thresholds(_thresholds(steps))
     )
+    panel.mappings([*([_words(words)] if words else []), _missing("not known", "transparent")])
     if words:
         # Many small ones: the name is what is read.
-        panel.mappings([_words(words)]).text(common.VizTextDisplayOptions().title_size(13).value_size(16))
+        panel.text(common.VizTextDisplayOptions().title_size(13).value_size(16))
     return _finished(panel, title, question, queries, (width, height))
 
 
@@ -194,6 +195,7 @@ def bars(
         .orientation(of.VizOrientation.HORIZONTAL)
         .display_mode(of.BarGaugeDisplayMode.BASIC)
         .value_mode(of.BarGaugeValueMode.COLOR)
+        .mappings([_missing("nothing counted", "text")])
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
     for name, color in colors.items():
@@ -292,6 +294,7 @@ def table_of(
                 "custom.cellOptions": {"type": "color-background", "mode": "basic"},
                 "color": {"mode": "thresholds"},
                 "thresholds": levels,
+                "mappings": [_missing(one.none, "transparent")],
             }
         changed = override(one.title, looks)
         panel.with_override(changed.matcher, changed.properties)
@@ -430,6 +433,12 @@ def _words(words: Mapping[str, tuple[str, str]]) -> model.ValueMap:
     return model.ValueMap(
         options={value: model.ValueMappingResult(text=said, color=color) for value, (said, color) in words.items()}
     )
+
+
+def _missing(said: str, color: str) -> model.SpecialValueMap:
+    """Say what it means that there is no value. Grafana would give it the colour of the lowest step: good, or bad."""
+    result = model.ValueMappingResult(text=said, color=color)
+    return model.SpecialValueMap(model.DashboardSpecialValueMapOptions(model.SpecialValueMatch.NULL, result))
 
 
 def to_its_service(panel: timeseries.Panel, label: str = "job") -> timeseries.Panel:

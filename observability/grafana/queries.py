@@ -64,28 +64,44 @@ class Calls(Traces):
         super().__init__("dependencyGraph")
 
 
-def requests_said(stream: str) -> str:
-    """Give the LogQL of the access lines of a selected stream, in words."""
-    return (
-        f'{stream} | json | __error__="" | event="request.completed"'
-        ' | line_format "{{.method}} {{.http_route}} {{.status}} in {{.duration_s}} s"'
-    )
+def requests_said(stream: str, found: str = "") -> str:
+    """Give the LogQL of the access lines of a selected stream, in words; `found` is a filter of what is searched."""
+    return f'{stream} | json | __error__="" | event="request.completed"{_shown(_REQUEST, found)}'
 
 
-def events_said(stream: str) -> str:
+def events_said(stream: str, found: str = "") -> str:
     """Give the LogQL of all other lines, in words: what happened, to what, and why. An event has few of the fields."""
-    to_what = "{{.order_id}}{{.task}}{{.thread}}{{.stream}}{{.error_type}}"
-    how = "{{.dependency}}{{.status}}{{.outcome}}{{.reason}}{{.message}}"
-    why = "{{.cause}}{{.decline_reason}}{{.exception_type}} {{.exception_cause}}"
-    return (
-        f'{stream} | json | __error__="" | event!="request.completed"'
-        f' | line_format "{{{{.event}}}} {to_what} {how} {why}"'
-    )
+    return f'{stream} | json | __error__="" | event!="request.completed"{_shown(_EVENT, found)}'
 
 
-def others_said(stream: str) -> str:
+def others_said(stream: str, found: str = "") -> str:
     """Give the LogQL of the lines that are no JSON, as they are: nginx about itself, an interpreter at its end."""
-    return f'{stream} | json | __error__!="" | line_format "{{{{__line__}}}}"'
+    return f'{stream} | json | __error__!=""{found} | line_format "{{{{__line__}}}}"'
+
+
+def counts_of_lines(stream: str, found: str) -> tuple[str, str]:
+    """Give the LogQL of how many lines of each level `found` finds, as above: of JSON, and of those that are none.
+
+    Two, since Loki refuses to count lines that `json` could not read.
+    """
+    json = f'{stream} | json | __error__="" | line_format "{_REQUEST} {_EVENT} {{{{__line__}}}}"{found}'
+    others = f"{stream} !~ `^[{{]`{found}"
+    by_level = "sum by (level) (count_over_time({} [$__auto]))"
+    return by_level.format(json), by_level.format(others)
+
+
+_REQUEST = "{{.method}} {{.http_route}} {{.status}} in {{.duration_s}} s"
+_EVENT = (
+    "{{.event}} {{.order_id}}{{.task}}{{.thread}}{{.stream}}{{.error_type}}"
+    " {{.dependency}}{{.status}}{{.outcome}}{{.reason}}{{.message}}"
+    " {{.cause}}{{.decline_reason}}{{.exception_type}} {{.exception_cause}}"
+)
+
+
+def _shown(words: str, found: str) -> str:
+    """Show a line in words. What is searched is the words, and the whole line, which has more fields."""
+    searched = f' | line_format "{words} {{{{__line__}}}}"{found}' if found else ""
+    return f'{searched} | line_format "{words}"'
 
 
 def share(part: str, whole: str, by: str) -> str:

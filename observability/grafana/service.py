@@ -18,6 +18,7 @@ from observability.grafana.queries import (
     RATE,
     REQUESTS,
     Search,
+    counts_of_lines,
     events_said,
     logql,
     others_said,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 _OF = 'job="$service"'
 _CHOSEN = f'{_OF}, http_route=~"$route", {NO_PROBES}'
-_FOUND = '{service_name="$service"} |~ `(?i)$search` | level=~"$level"'
+_SERVICE = '{service_name="$service"}'
+_LEVEL = f'{_SERVICE} | level=~"$level"'
+_FOUND = " |~ `(?i)${search:regex}`"
 
 
 def build() -> Dashboard:
@@ -150,10 +153,7 @@ def build() -> Dashboard:
                 counted(
                     "Log lines by level",
                     "Does it complain, and since when? Those with the searched text; a bar is half a minute or more.",
-                    logql(
-                        'sum by (level) (count_over_time({service_name="$service"} |~ `(?i)$search` [$__auto]))',
-                        "{{level}}",
-                    ),
+                    *(logql(expr, "{{level}}") for expr in counts_of_lines(_SERVICE, _FOUND)),
                     unit="short",
                     each="30s",
                     width=12,
@@ -165,10 +165,10 @@ def build() -> Dashboard:
                 ),
                 lines(
                     "Log",
-                    "What does it say? A line leads to its trace; its fields show when it is opened.",
-                    requests_said(_FOUND).replace(" | line_format", ' | http_route=~"$route" | line_format'),
-                    events_said(_FOUND),
-                    others_said(_FOUND),
+                    "What does it say? A line leads to its trace; its fields show when it is opened, and are searched too.",
+                    requests_said(_LEVEL, ' | http_route=~"$route"' + _FOUND),
+                    events_said(_LEVEL, _FOUND),
+                    others_said(_LEVEL, _FOUND),
                     none="No such line in the time shown",
                     width=24,
                 ),

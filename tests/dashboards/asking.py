@@ -8,6 +8,9 @@ EMPTY_WHEN_HEALTHY = {
     "overview: Alerts that fire, A": "a healthy shop has no alert; test_expressions.py has some",
     "overview: Alerts, over time, A": "the same",
     "overview: Errors in the logs, A": "a healthy shop has none; test_logs.py has some",
+    "overview: Errors in the logs, B": "the same",
+    "overview: Errors in the logs, C": "the same",
+    "service: Log lines by level, B": "only nginx writes lines that are no JSON; test_logs.py",
     "service: Log, B": "nginx has no events but requests, and a quiet service few; test_logs.py",
     "service: Log, C": "only nginx writes lines that are no JSON; test_logs.py",
 }

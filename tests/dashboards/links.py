@@ -162,6 +162,45 @@ def of_jaegers_page(trace, now):
     ]
 
 
+def rows_of_calls(calls, matcher):
+    """What `${__data.fields.x}` can be at each field that an override of a node graph is for: a row for each."""
+    found = []
+    for rows in frames_of_calls(calls):
+        for row in rows:
+            fits = [
+                name for name in row if any(_matches(matcher, one) for one in (name, DISPLAY_NAMES.get(name, name)))
+            ]
+            found += [row] * len(fits)
+    return found
+
+
+def frames_of_calls(calls):
+    """`transformDependenciesResponse` of Grafana's `pkg/tsdb/jaeger/querydata.go`: a frame of nodes, one of edges."""
+    names = {call[end] for call in calls for end in ("parent", "child")}
+    nodes = [{"id": name, "title": name} for name in sorted(names)]
+    edges = [
+        {
+            "id": f"{call['parent']}--{call['child']}",
+            "source": call["parent"],
+            "target": call["child"],
+            "mainstat": call["callCount"],
+        }
+        for call in calls
+    ]
+    return nodes, edges
+
+
+DISPLAY_NAMES = {"mainstat": "Call count"}
+"""A matcher finds a field by either name."""
+
+
+def _matches(matcher, name):
+    if matcher["id"] == "byName":
+        return matcher["options"] == name
+    assert matcher["id"] == "byRegexp"
+    return re.search(matcher["options"].strip("/"), name) is not None
+
+
 # What the backends say
 
 

@@ -85,9 +85,20 @@ def chosen(dashboard):
 
 
 def resolved(text, values):
-    """The text with values for its variables; a variable without one stays, and is a fault; `$1` is PromQL's."""
+    """The text with values for its variables; a variable without one stays, and is a fault; `$1` is PromQL's.
+
+    As Grafana's plugins for Loki and Prometheus do: what several may be chosen of, here a list, is escaped for a
+    regular expression in quotes; the custom value for all is not; another text is if `${name:regex}` asks for it.
+    """
     known = {**GRAFANAS, **values}
-    return re.sub(r"\$(?:\{(\w+)\}|([a-zA-Z_]\w*))", lambda found: known.get(found[1] or found[2], found[0]), text)
+
+    def value(found):
+        of_name = known.get(found[1] or found[3], found[0])
+        if isinstance(of_name, list):
+            return "|".join(re.sub(r"[$^*{}\[\]+?.()|]", r"\\\\\g<0>", one.replace("\\", "\\" * 4)) for one in of_name)
+        return re.sub(r"[\\^$*+?.()|\[\]{}/]", r"\\\g<0>", of_name) if found[2] else of_name
+
+    return re.sub(r"\$(?:\{(\w+)(:regex)?\}|([a-zA-Z_]\w*))", value, text)
 
 
 def of_panels(boards):

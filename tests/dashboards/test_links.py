@@ -19,6 +19,7 @@ from tests.dashboards.links import (
     from_line,
     interpolated,
     of_jaegers_page,
+    rows_of_calls,
     sources,
     to_logs,
     to_metrics,
@@ -193,6 +194,30 @@ def test_each_line_and_each_row_leads_to_a_dashboard_that_can_show_it(shop, uid,
             assert "$" not in interpolated(words, known), (words, row)
 
 
+CALLS = [
+    {"parent": "nginx", "child": "order-service", "callCount": 2},
+    {"parent": "nginx", "child": "auth-service", "callCount": 1},
+]
+
+
+def test_each_service_of_the_map_leads_to_its_dashboard():
+    [panel] = [one for board in BOARDS.values() for one in panels(board) if one["type"] == "nodeGraph"]
+    [override] = panel["fieldConfig"]["overrides"]
+    [(url, words)] = links_of(panel)
+    rows = [{"__data": {"fields": row}} for row in rows_of_calls(CALLS, override["matcher"])]
+    assert [interpolated(words, row) for row in rows] == ["Open auth-service", "Open nginx", "Open order-service"]
+    assert [re.search(r"var-service=([^&]+)", interpolated(url, row))[1] for row in rows] == [
+        "auth-service",
+        "nginx",
+        "order-service",
+    ]
+
+
+@pytest.mark.parametrize("name", ["Title", "name", "service"])
+def test_a_link_of_a_field_that_the_map_does_not_have_is_seen(name):
+    assert rows_of_calls(CALLS, {"id": "byName", "options": name}) == []
+
+
 def has_rows(panel):
     """Whether a healthy shop has some: it has no alert."""
     return "ALERTS" not in json.dumps(panel["targets"])
@@ -214,8 +239,9 @@ def rows_of(shop, board, panel):
         renamed |= transformation["options"].get("renameByName", {})
     for target in panel["targets"]:
         if target["datasource"]["type"] == "jaeger":
-            for call in shop.jaeger.get("/api/dependencies").json()["data"]:
-                yield from ({"title": call["parent"]}, {"title": call["child"]})
+            calls = shop.jaeger.get("/api/dependencies").json()["data"]
+            for override in panel["fieldConfig"]["overrides"]:
+                yield from rows_of_calls(calls, override["matcher"])
             continue
         expr = resolved(target["expr"], chosen(board))
         answer = shop.prometheus.get("/api/v1/query", params={"query": expr})

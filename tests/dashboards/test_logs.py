@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections import Counter
 
 import pytest
 
@@ -30,8 +31,15 @@ SAID = {
         ),
         ("error", {"event": "process.crashed", "exception_type": "MemoryError"}),
     ],
-    "nginx": [("info", {"event": "request.completed", "method": "GET", "http_route": "unmatched", "status": 404})],
+    "nginx": [
+        ("info", {"event": "request.completed", "method": "GET", "http_route": "unmatched", "status": 404}),
+        ("error", {"event": "request.completed", "method": "POST", "http_route": "/orders/", "status": 502}),
+    ],
 }
+NGINX_OF_ITSELF = [
+    ("info", "2026/11/28 19:21:42 [notice] 1#1: start worker process 7"),
+    ("error", "2026/11/28 19:21:43 [error] 7#7: can't send (111: Connection refused)"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +57,7 @@ def with_lines(embedded):
             line = json.dumps({"level": level, "service": service, "duration_s": 0.01, **fields})
             records.append((at, level, line, TRACE, SPAN))
         if service == "nginx":
-            records.append((at + 1, "info", "2026/11/28 19:21:42 [notice] 1#1: start worker process 7", b"", b""))
+            records += [(at + 1, level, line, b"", b"") for level, line in NGINX_OF_ITSELF]
         assert embedded.otlp.send("logs", log_request(service, records)).status_code == 200
     asked = {"query": '{service_name="nginx"} |= "worker"'}
     eventually(lambda: embedded.loki.get("/loki/api/v1/query_range", params=asked).json()["data"]["result"])
@@ -71,8 +79,14 @@ def shown(loki, uid, title, **variables):
 
 def test_the_overview_shows_the_errors_of_all_services_and_each_leads_to_its_trace(loki):
     found = shown(loki, "overview", "Errors in the logs")
-    assert set(found) == {"request.failed KeyError TypeError", "process.crashed MemoryError"}
-    assert {labels["trace_id"] for labels in found.values()} == {TRACE.hex()}
+    of_nginx = NGINX_OF_ITSELF[1][1]
+    assert set(found) == {
+        "request.failed KeyError TypeError",
+        "process.crashed MemoryError",
+        "POST /orders/ 502 in 0.01 s",
+        of_nginx,
+    }
+    assert {labels["trace_id"] for line, labels in found.items() if line != of_nginx} == {TRACE.hex()}
 
 
 def test_the_order_path_says_what_happened_to_which_order(loki):
@@ -87,7 +101,8 @@ def test_the_order_path_says_what_happened_to_which_order(loki):
 
 def test_nothing_that_a_service_says_is_left_out(loki):
     for service, said in SAID.items():
-        assert len(shown(loki, "service", "Log", service=service)) == len(said) + (service == "nginx")
+        others = NGINX_OF_ITSELF if service == "nginx" else []
+        assert len(shown(loki, "service", "Log", service=service)) == len(said) + len(others)
 
 
 def test_no_two_fields_of_an_event_stand_together_without_a_space():
@@ -104,7 +119,8 @@ def test_what_is_no_json_is_shown_as_it_is(loki):
     found = shown(loki, "service", "Log", service="nginx")
     assert set(found) == {
         "GET unmatched 404 in 0.01 s",
-        "2026/11/28 19:21:42 [notice] 1#1: start worker process 7",
+        "POST /orders/ 502 in 0.01 s",
+        *(line for _, line in NGINX_OF_ITSELF),
     }
 
 
@@ -114,9 +130,18 @@ def test_what_is_no_json_is_shown_as_it_is(loki):
         ({"search": "KeyERROR"}, {"request.failed KeyError TypeError"}),
         ({"search": "{order_id}"}, {"GET /orders/{order_id} 404 in 0.01 s"}),
         ({"search": "nothing says that"}, set()),
-        ({"level": "warning|error"}, {"request.failed KeyError TypeError", "order.left_pending 8 payment-service"}),
+        ({"search": "post /orders/ "}, {"POST /orders/ 201 in 0.01 s"}),  # as it is shown
+        ({"search": '"dependency": "'}, {"order.left_pending 8 payment-service"}),  # as it was written
+        ({"search": "("}, set()),
+        ({"search": "order.*PAID"}, set()),
+        ({"route": ["/orders/{order_id}"], "search": "404"}, {"GET /orders/{order_id} 404 in 0.01 s"}),
+        ({"level": ["warning", "error"], "search": "order."}, {"order.left_pending 8 payment-service"}),
         (
-            {"route": "/orders/", "level": "info"},
+            {"level": ["warning", "error"]},
+            {"request.failed KeyError TypeError", "order.left_pending 8 payment-service"},
+        ),
+        (
+            {"route": ["/orders/"], "level": ["info"]},
             {"POST /orders/ 201 in 0.01 s", "order.settled 7 PAID"},
         ),
     ],
@@ -125,10 +150,30 @@ def test_a_log_can_be_searched_and_narrowed_by_level_and_route(loki, variables, 
     assert set(shown(loki, "service", "Log", service="order-service", **variables)) == lines
 
 
-def test_bars_count_the_lines_that_are_found(loki):
+@pytest.mark.parametrize("text", ["(", "'", "can't send (111", "[ERROR]"])
+def test_a_search_takes_every_character_as_it_is(loki, text):
+    assert set(shown(loki, "service", "Log", service="nginx", search=text)) == {NGINX_OF_ITSELF[1][1]}
+
+
+@pytest.mark.parametrize(
+    ("service", "text", "counted"),
+    [
+        ("order-service", "order_id", {"info": 2, "warning": 1}),
+        ("order-service", "POST /orders/", {"info": 1}),
+        ("order-service", "order.settled 7 PAID", {"info": 1}),
+        ("order-service", "", {"info": 3, "warning": 1, "error": 1}),
+        ("nginx", "", {"info": 2, "error": 2}),
+        ("nginx", "(", {"error": 1}),
+    ],
+)
+def test_bars_count_the_lines_that_are_found(loki, service, text, counted):
     [panel] = [one for one in panels(BOARDS["service"]) if one["title"] == "Log lines by level"]
-    values = {**chosen(BOARDS["service"]), "service": "order-service", "search": "order_id"}
-    expr = resolved(panel["targets"][0]["expr"], values)
-    answer = loki.get("/loki/api/v1/query", params={"query": expr, "time": time.time() + 1})
-    found = {one["metric"]["level"]: int(one["value"][1]) for one in answer.json()["data"]["result"]}
-    assert found == {"info": 2, "warning": 1}
+    values = {**chosen(BOARDS["service"]), "service": service, "search": text}
+    found = Counter()
+    for target in panel["targets"]:
+        expr = resolved(target["expr"], values)
+        answer = loki.get("/loki/api/v1/query", params={"query": expr, "time": time.time() + 1})
+        assert answer.status_code == 200, answer.text
+        for one in answer.json()["data"]["result"]:
+            found[one["metric"]["level"]] += int(one["value"][1])
+    assert found == counted

@@ -17,7 +17,14 @@ PANEL_BORDERS = 50
 
 
 def of_type(*types):
-    return pytest.mark.parametrize("panel", [one for one in PANELS if one.values[0]["type"] in types])
+    return those(lambda panel: panel["type"] in types)
+
+
+def those(wanted):
+    """Run a test for each panel that is wanted; a test for none would say nothing, and nobody would see it."""
+    found = [one for one in PANELS if wanted(one.values[0])]
+    assert found
+    return pytest.mark.parametrize("panel", found)
 
 
 each_panel = pytest.mark.parametrize("panel", PANELS)
@@ -87,11 +94,10 @@ def test_a_unit_needs_no_space_of_its_own_since_grafana_puts_one(panel):
         assert not re.search(r"^\w+: |  ", unit), unit
 
 
-@of_type("timeseries")
+@those(lambda panel: panel["type"] == "timeseries" and any("$__auto" in expr for expr in exprs(panel)))
 def test_bars_made_of_log_lines_are_no_seconds(panel):
-    if any("$__auto" in expr for expr in exprs(panel)):
-        assert int(panel["interval"].removesuffix("s")) >= 15
-        assert defaults(panel)["custom"]["drawStyle"] == "bars"
+    assert int(panel["interval"].removesuffix("s")) >= 15
+    assert defaults(panel)["custom"]["drawStyle"] == "bars"
 
 
 # Colours
@@ -154,6 +160,23 @@ def test_every_service_has_a_colour_and_no_two_the_same():
     assert len(set(COLOURS["job"].values())) == len(SERVICES)
 
 
+def coloured(panel):
+    """What is painted by its value: the settings of all of a panel, or of each of its columns."""
+    all_columns = [changes for _, changes in overrides(panel) if "thresholds" in changes]
+    return all_columns if panel["type"] == "table" else [defaults(panel)]
+
+
+@those(lambda panel: panel["type"] in {"stat", "bargauge", "table"} and coloured(panel))
+def test_what_is_missing_is_not_coloured_as_good_or_bad(panel):
+    """Grafana gives null the colour of the lowest step, whatever `noValue` says, unless it is mapped."""
+    for settings in coloured(panel):
+        [missing] = [one for one in settings.get("mappings", []) if one["type"] == "special"]
+        assert missing["options"]["match"] == "null"
+        assert missing["options"]["result"]["color"] == ("text" if panel["type"] == "bargauge" else "transparent")
+        assert missing["options"]["result"]["text"] == settings.get("noValue", missing["options"]["result"]["text"])
+        assert missing["options"]["result"]["text"]
+
+
 # What is shown
 
 
@@ -162,33 +185,29 @@ def test_an_empty_panel_says_whether_that_is_good(panel):
     assert defaults(panel)["noValue"]
 
 
-@of_type("timeseries")
+@those(lambda panel: "stacking" in defaults(panel).get("custom", {}) and "orders_total" in json.dumps(exprs(panel)))
 def test_no_order_is_counted_twice(panel):
     """Each is PENDING first, and then something else."""
-    if "stacking" not in defaults(panel).get("custom", {}) or "orders_total" not in json.dumps(exprs(panel)):
-        return
     stacked = [
         target["expr"]
         for target in panel["targets"]
         if looks(panel, target["legendFormat"]).get("custom.stacking", {}).get("mode") != "none"
     ]
+    assert stacked
     assert all('status!="PENDING"' in expr for expr in stacked)
 
 
-@of_type("bargauge", "stat")
+@those(lambda panel: panel["type"] in {"bargauge", "stat"} and any("increase(" in expr for expr in exprs(panel)))
 def test_what_is_counted_over_time_is_a_whole_number(panel):
-    for expr in exprs(panel):
-        if "increase(" in expr:
-            assert expr.startswith("round(")
-            assert defaults(panel)["decimals"] == 0
+    assert all(expr.startswith("round(") for expr in exprs(panel) if "increase(" in expr)
+    assert defaults(panel)["decimals"] == 0
 
 
-@each_panel
+@those(lambda panel: any("amount_minor" in expr for expr in exprs(panel)))
 def test_money_has_its_currency(panel):
-    for target in panel.get("targets", []):
-        if "amount_minor [" in target.get("expr", ""):
-            assert target["legendFormat"] == "{{currency}}"
-            assert looks(panel, "EUR")["unit"] == "currencyEUR"
+    for target in panel["targets"]:
+        assert target["legendFormat"] == "{{currency}}"
+        assert looks(panel, "EUR")["unit"] == "currencyEUR"
 
 
 @of_type("logs")
@@ -197,20 +216,16 @@ def test_a_log_line_is_shown_in_words(panel):
         assert re.search(r"\| line_format \"[^\"]+\"$", expr), expr
 
 
-@of_type("table")
+@those(lambda panel: panel["type"] == "table" and panel["targets"][0].get("queryType") == "search")
 def test_a_table_of_traces_shows_how_long_each_took_on_a_narrow_screen(panel):
-    if panel["targets"][0].get("queryType") != "search":
-        return
     widths = [looks(panel, name)["custom.width"] for name in ("Trace ID", "Start time", "Duration")]
     room = NARROW_SCREEN * panel["gridPos"]["w"] / 24 - PANEL_BORDERS
     assert room - sum(widths) > 100  # for the trace's name, which has the rest
 
 
-@of_type("table")
+@those(lambda panel: panel["type"] == "table" and len(panel["targets"]) > 1)
 def test_a_table_of_several_queries_joins_them_and_names_each(panel):
     letters = [target["refId"] for target in panel["targets"]]
-    if len(letters) < 2:
-        return
     join, organize = panel["transformations"]
     label = join["options"]["byField"]
     assert (join["id"], organize["id"]) == ("joinByField", "organize")
@@ -223,8 +238,7 @@ def test_a_table_of_several_queries_joins_them_and_names_each(panel):
         assert looks(panel, titles[f"Value #{letter}"])["unit"]
 
 
-@of_type("stat")
+@those(lambda panel: panel["type"] == "stat" and panel["title"] == "Parts")
 def test_names_of_many_parts_can_be_read(panel):
-    if panel["title"] == "Parts":
-        assert panel["gridPos"]["w"] == 24
-        assert panel["options"]["text"]["titleSize"] <= panel["options"]["text"]["valueSize"] <= 20
+    assert panel["gridPos"]["w"] == 24
+    assert panel["options"]["text"]["titleSize"] <= panel["options"]["text"]["valueSize"] <= 20
