@@ -165,7 +165,7 @@ def build() -> Dashboard:
                 ),
                 lines(
                     "Log",
-                    "What does it say? A line leads to its trace; its fields show when it is opened, and are searched too.",
+                    "What does it say? A line leads to its trace; it shows its fields, searched too, when opened.",
                     requests_said(_LEVEL, ' | http_route=~"$route"' + _FOUND),
                     events_said(_LEVEL, _FOUND),
                     others_said(_LEVEL, _FOUND),
