@@ -90,7 +90,8 @@ def blueprint(spans: SpanStore) -> Blueprint:
         end = _integer("endTs", time.time_ns() // _MS) * _MS
         start = end - _integer("lookback", _DAY // _MS) * _MS
         service = request.args.get("service", "")
-        calls = spans.dependencies(_clamped(start), _clamped(end))
+        with _turn(turns):
+            calls = spans.dependencies(_clamped(start), _clamped(end))
         return _answer(
             [
                 {"parent": parent, "child": child, "callCount": count}

@@ -16,6 +16,7 @@ from observability.embedded.tail import Tail
 SIGNALS = ("traces", "logs")
 REQUEST_REASONS = ("encoding", "malformed", "media_type", "overloaded", "too_large")
 SPAN_REASONS = ("bad_id", "bad_time", "malformed")
+LOG_REASONS = ("labels", "malformed", "metadata", "too_long", "too_new", "too_old")
 
 
 class Metrics:
@@ -44,7 +45,6 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self.log_records_rejected.labels("malformed")
         self.refused = Counter(
             "embedded_refused_total",
             "Requests with telemetry, refused whole.",
@@ -53,6 +53,8 @@ class Metrics:
         )
         for reason in SPAN_REASONS:
             self.spans_rejected.labels(reason)
+        for reason in LOG_REASONS:
+            self.log_records_rejected.labels(reason)
         for signal in SIGNALS:
             for reason in REQUEST_REASONS:
                 self.refused.labels(signal, reason)

@@ -6,8 +6,9 @@ not right is refused whole; of one with a line that cannot be kept, the other li
 
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -41,7 +42,25 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class _Unkept(Exception):  # noqa: N818  # it is said of the line
-    """A stream or a line that is not kept; the message says why."""
+    """A stream or a line that is not kept: why in a word for the metric, and a function that says it in words."""
+
+    def __init__(self, reason: str, tell: Callable[[], str]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tell = tell
+
+
+@dataclass
+class _Unkepts:
+    """How many lines are not kept by reason, and the first few messages: a message has all labels of its stream."""
+
+    lines: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, None] = field(default_factory=dict)
+
+    def add(self, problem: _Unkept, lines: int) -> None:
+        self.lines[problem.reason] += lines
+        if len(self.messages) < _TOLD:
+            self.messages[problem.tell()] = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +118,14 @@ def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
 
 
 def _take_push(store: LogStore, metrics: Metrics, limits: Limits) -> Response:
-    entries, problems = _entries(_streams(limits.max_bytes), limits)
+    entries, unkept = _entries(_streams(limits.max_bytes), limits)
     if entries:
         otlp.queue(lambda: store.append(entries))
     metrics.log_records_received.inc(len(entries))
-    if problems:
-        return _text(HTTPStatus.BAD_REQUEST, "; ".join(problems[:_TOLD]))
+    for reason, lines in unkept.lines.items():
+        metrics.log_records_rejected.labels(reason).inc(lines)
+    if unkept.messages:
+        return _text(HTTPStatus.BAD_REQUEST, "; ".join(unkept.messages))
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -131,8 +152,10 @@ def _streams(max_bytes: int) -> list[dict[str, Any]]:
         body = load_json(otlp.unpacked_body(max_bytes))
     except (ValueError, RecursionError):
         raise _malformed("the body is no valid JSON") from None
-    streams = body.get("streams") if isinstance(body, dict) else body
-    if streams in (None, []):
+    if body is not None and not isinstance(body, dict):
+        raise _malformed("the body must be an object with `streams`")
+    streams = body and body.get("streams")
+    if not body or streams in (None, []):
         message = "error at least one valid stream is required for ingestion"
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "malformed", message)
     if not isinstance(streams, list) or not all(isinstance(stream, dict) for stream in streams):
@@ -144,12 +167,12 @@ def _malformed(message: str) -> Refused:
     return Refused(HTTPStatus.BAD_REQUEST, "malformed", message)
 
 
-def _entries(streams: list[dict[str, Any]], limits: Limits) -> tuple[list[LogEntry], list[str]]:
-    """Make entries of the streams; say also why some cannot be kept, each reason once."""
+def _entries(streams: list[dict[str, Any]], limits: Limits) -> tuple[list[LogEntry], _Unkepts]:
+    """Make entries of the streams; say also why some cannot be kept."""
     now = time.time_ns()
     bounds = _Bounds(now - int(limits.max_age_seconds * 1e9), now + _AHEAD_NS)
     entries: list[LogEntry] = []
-    problems: dict[str, None] = {}
+    unkept = _Unkepts()
     for stream in streams:
         labels = _labels(stream.get("stream"))
         name = _shown(labels)
@@ -157,17 +180,17 @@ def _entries(streams: list[dict[str, Any]], limits: Limits) -> tuple[list[LogEnt
         try:
             _check_labels(labels, name)
         except _Unkept as problem:
-            problems[str(problem)] = None
+            unkept.add(problem, len(read))
             continue
         for entry in read:
             try:
                 _check(*entry, name, bounds)
             except _Unkept as problem:
-                problems[str(problem)] = None
+                unkept.add(problem, 1)
             else:
                 timestamp, line, metadata = entry
                 entries.append(LogEntry(timestamp, labels, metadata, line))
-    return entries, list(problems)
+    return entries, unkept
 
 
 def _labels(given: Any) -> dict[str, str]:
@@ -178,7 +201,10 @@ def _labels(given: Any) -> dict[str, str]:
     for name, value in sorted(given.items()):
         if not _NAME.fullmatch(name):
             raise _malformed(f"couldn't parse labels: {name!r} is no valid name of a label")
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        try:
+            text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        except TypeError:  # nested too deeply, or a number that is too large
+            raise _malformed(f"couldn't parse labels: the value of {name!r} is no text") from None
         if text:
             labels[name] = text
     if labels and "service_name" not in labels:
@@ -213,37 +239,48 @@ def _metadata(given: Any) -> dict[str, str]:
 
 def _check_labels(labels: dict[str, str], stream: str) -> None:
     if not labels:
-        raise _Unkept("error at least one label pair is required per stream")
+        raise _Unkept("labels", lambda: "error at least one label pair is required per stream")
     if (count := len(labels.keys() - {"service_name"})) > _MAX_LABELS:
-        raise _Unkept(f"entry for stream '{stream}' has {count} label names; limit {_MAX_LABELS}")
-    for name, value in labels.items():
-        if _bytes(name) > _MAX_NAME:
-            raise _Unkept(f"stream '{stream}' has label name too long: '{name}'")
-        if _bytes(value) > _MAX_VALUE:
-            raise _Unkept(f"stream '{stream}' has label value too long: '{value}'")
+        raise _Unkept("labels", lambda: f"entry for stream '{stream}' has {count} label names; limit {_MAX_LABELS}")
+    long_name = next((name for name in labels if _bytes(name) > _MAX_NAME), None)
+    if long_name is not None:
+        raise _Unkept("labels", lambda: f"stream '{stream}' has label name too long: '{long_name}'")
+    long_value = next((value for value in labels.values() if _bytes(value) > _MAX_VALUE), None)
+    if long_value is not None:
+        raise _Unkept("labels", lambda: f"stream '{stream}' has label value too long: '{long_value}'")
 
 
 def _check(timestamp: int, line: str, metadata: dict[str, str], stream: str, bounds: _Bounds) -> None:
     if timestamp < bounds.oldest:
-        oldest = _rfc3339(bounds.oldest)
         raise _Unkept(
-            f"entry for stream '{stream}' has timestamp too old: {_rfc3339(timestamp)}, "
-            f"oldest acceptable timestamp is: {oldest}"
+            "too_old",
+            lambda: (
+                f"entry for stream '{stream}' has timestamp too old: {_rfc3339(timestamp)}, "
+                f"oldest acceptable timestamp is: {_rfc3339(bounds.oldest)}"
+            ),
         )
     if timestamp > bounds.newest:
-        raise _Unkept(f"entry for stream '{stream}' has timestamp too new: {_rfc3339(timestamp)}")
-    if (size := _bytes(line)) > MAX_LINE:
+        raise _Unkept("too_new", lambda: f"entry for stream '{stream}' has timestamp too new: {_rfc3339(timestamp)}")
+    if (length := _bytes(line)) > MAX_LINE:
         raise _Unkept(
-            f"Max entry size '{MAX_LINE}' bytes exceeded for stream '{stream}' while adding an entry with length "
-            f"'{size}' bytes"
+            "too_long",
+            lambda: (
+                f"Max entry size '{MAX_LINE}' bytes exceeded for stream '{stream}' while adding an entry with length "
+                f"'{length}' bytes"
+            ),
         )
-    if len(metadata) > _MAX_METADATA:
+    if (count := len(metadata)) > _MAX_METADATA:
         raise _Unkept(
-            f"stream '{stream}' has too many structured metadata labels: '{len(metadata)}', limit: '{_MAX_METADATA}'"
+            "metadata",
+            lambda: f"stream '{stream}' has too many structured metadata labels: '{count}', limit: '{_MAX_METADATA}'",
         )
     if (size := sum(_bytes(name) + _bytes(value) for name, value in metadata.items())) > _MAX_METADATA_BYTES:
         raise _Unkept(
-            f"stream '{stream}' has structured metadata too large: '{size}' bytes, limit: '{_MAX_METADATA_BYTES}' bytes"
+            "metadata",
+            lambda: (
+                f"stream '{stream}' has structured metadata too large: '{size}' bytes, "
+                f"limit: '{_MAX_METADATA_BYTES}' bytes"
+            ),
         )
 
 

@@ -36,6 +36,12 @@ _LEVELS: Mapping[type[Message], _Levels] = {
     ExportTraceServiceRequest: (("resourceSpans", ResourceSpans), ("scopeSpans", ScopeSpans), ("spans", Span)),
     ExportLogsServiceRequest: (("resourceLogs", ResourceLogs), ("scopeLogs", ScopeLogs), ("logRecords", LogRecord)),
 }
+_LEVELS_DEEP = 3
+_FIELDS = {
+    field.json_name: field.name
+    for message in (*(kind() for kind in _LEVELS), ResourceSpans(), ScopeSpans(), ResourceLogs(), ScopeLogs())
+    for field in message.DESCRIPTOR.fields
+}
 _BROKEN = (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError)
 
 
@@ -70,10 +76,9 @@ def read_json(body: bytes, message: Message) -> int:
             _parse(fields, message)
         except _BROKEN:
             message.Clear()
-            sifted, kept, lost = _sift(_repaired(fields), _LEVELS[type(message)])
+            kept, lost = _sift(fields, message, _LEVELS[type(message)])
             if not kept:
                 raise
-            _parse(sifted, message)
             return lost
     except _BROKEN:  # without the library's words: they quote what was sent
         raise Malformed from None
@@ -99,52 +104,64 @@ def load_json(body: bytes) -> Any:
 
 
 def _with_text(value: Any) -> Any:
-    """Put U+FFFD in place of each half of a surrogate pair."""
-    match value:
-        case str():
-            return _SURROGATE.sub(_NO_TEXT, value)
-        case list():
-            return [_with_text(one) for one in value]
-        case dict():
-            return {_with_text(name): _with_text(one) for name, one in value.items()}
-    return value
+    """Put U+FFFD in place of each half of a surrogate pair, however deep."""
+    whole = [value]
+    todo: list[Any] = [whole]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            items = [(_clean(name), _clean(inner)) for name, inner in one.items()]
+            one.clear()
+            one.update(items)
+        else:
+            one[:] = map(_clean, one)
+        todo += (inner for inner in (one.values() if isinstance(one, dict) else one) if isinstance(inner, dict | list))
+    return whole[0]
 
 
-def _parse(fields: Any, message: Message) -> None:
+def _clean(value: Any) -> Any:
+    return _SURROGATE.sub(_NO_TEXT, value) if isinstance(value, str) else value
+
+
+def _parse(fields: Any, message: Message, depth: int = _MAX_DEPTH) -> None:
     if not isinstance(fields, dict):
         raise Malformed
-    json_format.ParseDict(_with_binary_ids(fields), message, ignore_unknown_fields=True)
+    json_format.ParseDict(_with_binary_ids(fields), message, ignore_unknown_fields=True, max_recursion_depth=depth)
 
 
-def _sift(fields: Mapping[str, Any], levels: _Levels) -> tuple[dict[str, Any], int, int]:
-    """Leave out the records that cannot be read, and all of a resource or scope that cannot be; count both kinds."""
+def _sift(fields: Mapping[str, Any], message: Message, levels: _Levels) -> tuple[int, int]:
+    """Fill in the records that can be read, without those of a resource or scope that cannot be; count both kinds."""
     (name, kind), *deeper = levels
     found = fields.get(name) or []
     if not isinstance(found, list):
         raise Malformed
-    sifted, kept, lost = [], 0, 0
-    for one in found:
+    parts = getattr(message, _FIELDS[name])
+    kept = lost = 0
+    for one in (one for one in found if one is not None):
         if not deeper:
-            good, bad = (1, 0) if _is_readable(one, kind) else (0, 1)
-            inner = one
+            part = _readable(one, kind)
+            good, bad = (0, 1) if part is None else (1, 0)
         elif isinstance(one, dict):
-            inner, good, bad = _sift(one, tuple(deeper))
-            if not _is_readable({key: value for key, value in one.items() if key != deeper[0][0]}, kind):
+            part = _readable({key: value for key, value in one.items() if key != deeper[0][0]}, kind)
+            good, bad = _sift(one, part or kind(), tuple(deeper))
+            if part is None:
                 good, bad = 0, good + bad
         else:
             raise Malformed
         kept, lost = kept + good, lost + bad
-        if good:
-            sifted.append(inner)
-    return {**fields, name: sifted}, kept, lost
+        if part is not None and good:
+            parts.append(part)
+    return kept, lost
 
 
-def _is_readable(fields: Any, kind: type[Message]) -> bool:
+def _readable(fields: Any, kind: type[Message]) -> Message | None:
+    """Read a part of a request alone, None if it makes no sense: what is wrong with it, or too deep, costs no other."""
+    message = kind()
     try:
-        _parse(fields, kind())
+        _parse(_repaired(fields), message, _MAX_DEPTH - _LEVELS_DEEP)
     except _BROKEN:
-        return False
-    return True
+        return None
+    return message
 
 
 def _repaired(value: Any) -> Any:
@@ -181,11 +198,13 @@ def _converted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _with_valid_text(data: bytes, kind: Any, depth: int = 0) -> bytes:
     """Copy a message of a kind, which is a Descriptor, with U+FFFD in its texts in place of what is no UTF-8.
 
+    What is nested too deeply is left empty.
+
     Raises:
         DecodeError: It is no message.
     """
-    if depth > _MAX_DEPTH:
-        raise DecodeError
+    if depth >= _MAX_DEPTH:
+        return b""
     copied = bytearray()
     position = 0
     while position < len(data):

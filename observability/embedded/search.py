@@ -47,7 +47,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class _Condition:
+class Condition:
     """What one part of a query asks of a table: a row with one of the terms."""
 
     table: str
@@ -56,20 +56,24 @@ class _Condition:
 
     @property
     def terms_sql(self) -> str:
+        """What asks for its terms."""
         return f"term IN ({', '.join('?' * len(self.terms))})"
 
     @property
     def durations_sql(self) -> str:
+        """What asks for its durations, if it has some."""
         return " AND longest >= ? AND shortest <= ?" if self.durations else ""
 
     @property
     def exists_sql(self) -> str:
+        """What asks it of a trace that another condition has found."""
         return (
             f" AND EXISTS (SELECT 1 FROM {self.table} WHERE {self.terms_sql} AND trace = one.trace{self.durations_sql})"  # noqa: S608
         )
 
     @property
     def values(self) -> list[int]:
+        """What the question marks of its SQL stand for."""
         return [*self.terms, *self.durations]
 
     def count(self, connection: sqlite3.Connection, between: tuple[int, int]) -> int:
@@ -88,9 +92,14 @@ class Candidate:
     is_stretched: bool
 
 
-def candidates(connection: sqlite3.Connection, query: Query) -> Iterator[Candidate]:
-    """Give the traces that may fit, newest first; `_fits` has the last word."""
-    conditions = [_mark_condition(connection, query.service, *tag) for tag in query.tags.items()]
+def tag_conditions(connection: sqlite3.Connection, query: Query) -> list[Condition]:
+    """Make the conditions of a query's tags, which takes a look at all origins of the service."""
+    return [_mark_condition(connection, query.service, *tag) for tag in query.tags.items()]
+
+
+def candidates(connection: sqlite3.Connection, query: Query, of_tags: Sequence[Condition]) -> Iterator[Candidate]:
+    """Give the traces that may fit, newest first; `fits` has the last word."""
+    conditions = list(of_tags)
     if not conditions or query.operation or query.has_duration:
         conditions.append(_extent_condition(connection, query))
     near = ((key, key, False) for key in _near(connection, query, conditions))
@@ -99,7 +108,7 @@ def candidates(connection: sqlite3.Connection, query: Query) -> Iterator[Candida
         yield Candidate(key, is_stretched)
 
 
-def _near(connection: sqlite3.Connection, query: Query, conditions: Sequence[_Condition]) -> Iterator[int]:
+def _near(connection: sqlite3.Connection, query: Query, conditions: Sequence[Condition]) -> Iterator[int]:
     """Find the traces all of whose spans began at about their key: nearly all traces there are."""
     between = (query.start - SLACK, min(query.end + SLACK, FOREVER))
     # The search begins with the condition that the fewest traces meet: for an order's id, with one trace.
@@ -120,7 +129,7 @@ def _near(connection: sqlite3.Connection, query: Query, conditions: Sequence[_Co
 
 
 def _stretched(
-    connection: sqlite3.Connection, query: Query, conditions: Sequence[_Condition]
+    connection: sqlite3.Connection, query: Query, conditions: Sequence[Condition]
 ) -> Iterator[tuple[int, int]]:
     """Find the traces that have spans far from their key; of each, the start of its newest span in the time, and it."""
     sql = "SELECT min(latest, ?), trace FROM stretched AS one WHERE earliest <= ? AND latest >= ?"
@@ -131,7 +140,7 @@ def _stretched(
     yield from connection.execute(f"{sql} ORDER BY 1 DESC, 2 DESC", values)
 
 
-def _mark_condition(connection: sqlite3.Connection, service: str, key: str, value: str) -> _Condition:
+def _mark_condition(connection: sqlite3.Connection, service: str, key: str, value: str) -> Condition:
     """Ask for a tag: of a span, of an event, or of where the spans come from."""
     wanted = [terms.digest(terms.joined("tag", service, key, value))]
     rows = connection.execute("SELECT id, resource, scope FROM origin WHERE service = ?", (service,))
@@ -141,21 +150,21 @@ def _mark_condition(connection: sqlite3.Connection, service: str, key: str, valu
         )
         if any(tag[0] == key and tags.text(tag[1], tag[2]) == value for tag in of_origin):
             wanted.append(origin)
-    return _Condition("mark", wanted)
+    return Condition("mark", wanted)
 
 
-def _extent_condition(connection: sqlite3.Connection, query: Query) -> _Condition:
+def _extent_condition(connection: sqlite3.Connection, query: Query) -> Condition:
     durations = (query.min_duration, query.max_duration) if query.has_duration else ()
     if query.operation:
-        return _Condition("extent", [terms.term("operation", query.service, query.operation)], durations)
+        return Condition("extent", [terms.term("operation", query.service, query.operation)], durations)
     if query.is_between:
         # A service has short and long spans in each trace; one operation's are mostly alike.
         rows = connection.execute("SELECT DISTINCT term FROM operation WHERE service = ?", (query.service,))
-        return _Condition("extent", [term for (term,) in rows], durations)
-    return _Condition("extent", [terms.term("service", query.service)], durations)
+        return Condition("extent", [term for (term,) in rows], durations)
+    return Condition("extent", [terms.term("service", query.service)], durations)
 
 
-def fits(connection: sqlite3.Connection, candidate: Candidate, query: Query) -> bool:
+def fits(connection: sqlite3.Connection, candidate: Candidate, query: Query, of_tags: Sequence[Condition]) -> bool:
     """Look at the spans of a trace where the index cannot decide: at the edges of the time, and between durations.
 
     The operation and the tags have to be those of spans that began in the time; a duration may be any span's.
@@ -168,7 +177,7 @@ def fits(connection: sqlite3.Connection, candidate: Candidate, query: Query) -> 
     values = [key, query.service, query.start, query.end]
     if not connection.execute(f"SELECT 1{_OF_SERVICE} AND start NOT BETWEEN ? AND ? LIMIT 1", values).fetchone():
         return True
-    if query.tags and not _has_tags(connection, values, query):
+    if of_tags and not _has_tags(connection, values, query.service, of_tags):
         return False
     sql = f"SELECT 1{_OF_SERVICE} AND start BETWEEN ? AND ?"
     if query.operation:
@@ -186,12 +195,12 @@ def _lasts(connection: sqlite3.Connection, key: int, query: Query) -> bool:
     return connection.execute(f"{sql} LIMIT 1", values).fetchone() is not None
 
 
-def _has_tags(connection: sqlite3.Connection, values: Sequence[object], query: Query) -> bool:
+def _has_tags(
+    connection: sqlite3.Connection, values: Sequence[object], service: str, of_tags: Sequence[Condition]
+) -> bool:
     found: set[int] = set()
     sql = f"SELECT origin, kind, rest{_OF_SERVICE} AND start BETWEEN ? AND ?"
     for origin, kind, rest in connection.execute(sql, values):
         found.add(origin)
-        found.update(terms.of_span(query.service, Span.FromString(rest), kind))
-    return all(
-        not found.isdisjoint(_mark_condition(connection, query.service, *tag).terms) for tag in query.tags.items()
-    )
+        found.update(terms.of_span(service, Span.FromString(rest), kind))
+    return all(not found.isdisjoint(condition.terms) for condition in of_tags)

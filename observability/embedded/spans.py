@@ -11,9 +11,11 @@ The conditions of a search may be met by different spans of the service, as in J
 
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import count, groupby, islice, repeat
+from operator import itemgetter
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
@@ -22,13 +24,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from observability.embedded import tags, terms
 from observability.embedded.database import Database
-from observability.embedded.search import FOREVER, SLACK, Query, candidates, fits
+from observability.embedded.search import FOREVER, SLACK, Query, candidates, fits, tag_conditions
 
 MAX_SPANS = 10_000  # of one trace in an answer, as Jaeger's `max_trace_size`
 MAX_TRACE = 12 * 1024 * 1024  # bytes of it, which as JSON are about three times as many
 MAX_ITEMS = 256  # attributes, events and links of a span, each
 MAX_VALUE = 32 * 1024  # bytes of one value
 
+_MAX_LINKED = 10 * MAX_SPANS  # of one trace, in which callers are looked for at once
 _LARGE_SPAN = 4 * MAX_ITEMS  # bytes: what is smaller cannot break a limit
 _MOMENTS = 2**24  # nanoseconds, among which traces of one start find their keys
 _DELETE_SPANS = 300  # at once: about 20 ms of work
@@ -263,8 +266,9 @@ class SpanStore:
         """Give the newest traces that fit, one after the other: all at once may be more than fits into memory."""
         found = 0
         with self._database.read() as connection:
-            for candidate in candidates(connection, query):
-                if not fits(connection, candidate, query):
+            of_tags = tag_conditions(connection, query)
+            for candidate in candidates(connection, query, of_tags):
+                if not fits(connection, candidate, query, of_tags):
                     continue
                 row = connection.execute("SELECT id FROM trace WHERE key = ?", (candidate.key,)).fetchone()
                 if row is None:
@@ -275,19 +279,42 @@ class SpanStore:
                     break
 
     def dependencies(self, start: int, end: int) -> list[tuple[str, str, int]]:
-        """Say which service called which how often, in the traces of a time."""
+        """Say which service called which how often, in the traces of a time; of a huge one, in a part."""
+        calls: Counter[tuple[str, str]] = Counter()
         with self._database.read() as connection:
-            return connection.execute(
-                "WITH call AS (SELECT upper.operation AS caller, lower.operation AS callee, count(*) AS calls"
-                " FROM span AS lower JOIN span AS upper ON upper.trace = lower.trace AND upper.id = lower.parent"
-                " WHERE (lower.trace BETWEEN ?1 AND ?2"
-                " OR lower.trace IN (SELECT trace FROM stretched WHERE earliest <= ?2 AND latest >= ?1))"
-                " AND upper.origin <> lower.origin GROUP BY 1, 2)"
-                " SELECT one.service, other.service, sum(calls) FROM call"
-                " JOIN operation AS one ON one.id = caller JOIN operation AS other ON other.id = callee"
-                " WHERE one.service <> other.service GROUP BY 1, 2 ORDER BY 1, 2",
+            rows = connection.execute(
+                "SELECT trace, span.id, parent, service, kind FROM span JOIN operation ON operation.id = span.operation"
+                " WHERE trace IN (SELECT key FROM trace WHERE key BETWEEN ?1 AND ?2"
+                " UNION SELECT trace FROM stretched WHERE earliest <= ?2 AND latest >= ?1) ORDER BY trace",
                 (start, end),
-            ).fetchall()
+            )
+            for _, trace in groupby(rows, key=itemgetter(0)):
+                calls.update(_calls([row[1:] for row in islice(trace, _MAX_LINKED)]))
+        return [(caller, callee, count) for (caller, callee), count in sorted(calls.items())]
+
+
+def _calls(spans: Sequence[tuple[bytes, bytes, str, int]]) -> Iterator[tuple[str, str]]:
+    """Give caller and callee of each call in a trace, whose spans are an id, a parent, a service and a kind.
+
+    A span has one parent. Where a client and a server share an id, as Zipkin's senders do, the client is the parent of
+    the server, and the server of what is below the id.
+    """
+    first: dict[bytes, str] = {}
+    clients: dict[bytes, str] = {}
+    servers: dict[bytes, str] = {}
+    for span_id, _, service, kind in spans:
+        first.setdefault(span_id, service)
+        if kind == Span.SPAN_KIND_CLIENT:
+            clients.setdefault(span_id, service)
+        elif kind == Span.SPAN_KIND_SERVER:
+            servers.setdefault(span_id, service)
+    upper = {**first, **{span_id: servers[span_id] for span_id in servers.keys() & clients.keys()}}
+    for span_id, parent, service, kind in spans:
+        caller = clients.get(span_id) if kind == Span.SPAN_KIND_SERVER else None
+        if caller is None:
+            caller = upper.get(parent)
+        if caller is not None and caller != service:
+            yield caller, service
 
 
 class _Keys:

@@ -294,3 +294,23 @@ def test_no_parameter_makes_jaegers_api_fail(asked, params, path):
     answer = asked("jaeger", "GET", path, query_string={"service": "healthy", **params})
     assert answer.status_code in {200, 400}
     assert answer.status_code == 200 or json.loads(answer.text)["errors"][0]["code"] == 400
+
+
+@bounded
+@hypothesis.given(
+    labels=st.dictionaries(st.one_of(st.sampled_from("abc"), texts), junk, max_size=4),
+    line=st.one_of(st.lists(st.one_of(times, texts, junk), max_size=4), junk),
+    metadata=st.one_of(st.dictionaries(texts, texts, max_size=3), junk),
+)
+def test_a_hostile_push_is_refused_whole_or_costs_no_other_line(asked, labels, line, metadata):
+    now = str(time.time_ns())
+    for values in ([line], [[now, "odd", metadata]]):
+        service = f"push{next(asked.numbers)}"
+        streams = [{"stream": {"service_name": service}, "values": [[now, "healthy"]]}]
+        request = {"streams": [*streams, {"stream": labels, "values": values}]}
+        refused = asked.backend.metrics.refused.labels("logs", "malformed")._value.get()
+        answer = asked("loki", "POST", "/loki/api/v1/push", data=json.dumps(request), headers=JSON)
+        assert answer.status_code in {204, 400}
+        asked.settle()
+        malformed = asked.backend.metrics.refused.labels("logs", "malformed")._value.get()
+        assert ("healthy" in asked.lines(f'{{service_name="{service}"}}')) is (malformed == refused)

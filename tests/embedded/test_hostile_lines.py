@@ -224,3 +224,13 @@ def test_a_mistake_of_ours_is_an_error_in_lokis_form(kept, monkeypatch):
     assert (answer.status_code, answer.content_type) == (500, "text/plain; charset=utf-8")
     assert "division" not in answer.text
     assert kept.client.patch("/loki/api/v1/query").status_code == 405
+
+
+@pytest.mark.parametrize("line", ["[" + "1," * 120_000, '{"b":{"a":[' + "1," * 120_000], ids=["list", "in an object"])
+def test_many_paths_of_a_broken_line_are_found_in_one_walk(line):
+    paths = [(100_000 + number,) for number in range(120)]
+    began = time.monotonic()
+    found, _ = jsonline.at_paths(line, paths)
+    jsonline.at_paths(line, [("b", "a", *path) for path in paths])
+    assert time.monotonic() - began < 5  # 0.3 s; half a minute if each path walks
+    assert found == (["1"] * 120 if line[0] == "[" else [None] * 120)

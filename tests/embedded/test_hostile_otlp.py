@@ -10,8 +10,13 @@ import time
 
 import pytest
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from observability.embedded.reading import _as_varint, read_protobuf
 from tests.conformance.payloads import Trace, event, log_request
 from tests.embedded.hostile import attribute, body, logs, record, span, traces
 from tests.fixtures.services import eventually
@@ -201,10 +206,13 @@ def test_a_resource_that_makes_no_sense_costs_its_own_spans(embedded):
 
 
 def test_a_log_record_that_makes_no_sense_is_left_out_and_said_to_be(embedded):
-    service, before = f"logs-{os.urandom(4).hex()}", embedded.otlp.metric("embedded_log_records_rejected_total")
+    service, before = (
+        f"logs-{os.urandom(4).hex()}",
+        embedded.otlp.metric("embedded_log_records_rejected_total", reason="malformed"),
+    )
     answer = post(embedded, body(logs(record(), record(severityNumber={}), service=service)), path="/v1/logs")
     assert answer.json() == {"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "malformed: 1"}}
-    assert embedded.otlp.metric("embedded_log_records_rejected_total") == before + 1
+    assert embedded.otlp.metric("embedded_log_records_rejected_total", reason="malformed") == before + 1
     assert eventually(lambda: lines(embedded, f'{{service_name="{service}"}}')) == ["healthy"]
 
 
@@ -400,3 +408,41 @@ def test_a_mistake_of_ours_is_a_status(backend, monkeypatch):
     answer = client.post("/v1/logs", data=body(logs(record())), headers=JSON)
     assert (answer.status_code, answer.json["code"]) == (500, 13)
     assert "division" not in answer.text
+
+
+def nested(levels):
+    value = {"stringValue": "x"}
+    for _ in range(levels):
+        value = {"arrayValue": {"values": [value]}}
+    return value
+
+
+@pytest.mark.parametrize("levels", [48, 60, 200])
+def test_a_value_in_json_that_is_nested_too_deeply_costs_its_record_alone(embedded, levels):
+    healthy = span()
+    answer = post(embedded, body(traces(healthy, span(attributes=[{"key": "deep", "value": nested(levels)}]))))
+    assert answer.json() == {"partialSuccess": {"rejectedSpans": "1", "errorMessage": "malformed: 1"}}
+    the_span(embedded, healthy["traceId"])
+    service = f"logs-{os.urandom(4).hex()}"
+    answer = post(embedded, body(logs(record(), record(body=nested(levels)), service=service)), path="/v1/logs")
+    assert answer.json() == {"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "malformed: 1"}}
+    assert eventually(lambda: lines(embedded, f'{{service_name="{service}"}}')) == ["healthy"]
+
+
+def part(number, content):
+    """A field of protobuf's that has a length."""
+    return _as_varint(number << 3 | 2) + _as_varint(len(content)) + content
+
+
+@pytest.mark.parametrize("levels", [47, 48, 60, 200])
+def test_a_value_in_protobuf_that_is_nested_too_deeply_is_cut_there_and_costs_no_span(levels):
+    value = part(1, b"x")
+    for _ in range(levels):
+        value = part(5, part(1, value))
+    deep = part(5, b"deep") + part(9, part(1, b"key") + part(2, value))
+    message = ExportTraceServiceRequest()
+    read_protobuf(part(1, part(2, part(2, deep) + part(2, part(5, b"healthy")))), message)
+    spans = message.resource_spans[0].scope_spans[0].spans
+    assert [one.name for one in spans] == ["deep", "healthy"]
+    assert spans[0].attributes[0].key == "key"
+    assert Span.FromString(spans[0].SerializeToString()) == spans[0]

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+import tracemalloc
 
 import pytest
 from google.rpc.status_pb2 import Status
@@ -311,3 +312,51 @@ def test_further_names_may_be_trusted(start_embedded):
     backend = start_embedded(TRUSTED_HOSTS="logs.example.org, .shop.svc")
     for host, status in (("logs.example.org", 200), ("loki.shop.svc:3100", 200), ("evil.example", 400)):
         assert backend.loki.get("/ready", headers={"Host": host}).status_code == status
+
+
+def rejected(embedded):
+    text = embedded.otlp.get("/metrics").text
+    return {
+        reason: float(count)
+        for reason, count in re.findall(r'embedded_log_records_rejected_total{reason="(.*?)"} (\S+)', text)
+    }
+
+
+def test_each_line_that_a_push_loses_is_counted_by_its_reason(embedded, now):
+    before = rejected(embedded)
+    metadata = {f"m{n}": "x" for n in range(129)}
+    lines = [(OLD, "x"), (OLD, "y"), (FUTURE, "x"), (0, "x" * 262_145), (0, "x", metadata)]
+    body = stream({"a": str(now)}, *[[str(now + at), *line] for at, *line in lines])
+    body["streams"] += stream({"n": "x" * 2049}, *[[str(now), "x"]] * 4)["streams"]
+    assert push(embedded, body).status_code == 400
+    lost = {reason: count - before[reason] for reason, count in rejected(embedded).items()}
+    assert lost == {"labels": 4, "malformed": 0, "metadata": 1, "too_long": 1, "too_new": 1, "too_old": 2}
+
+
+def test_a_push_of_many_different_mistakes_is_told_of_the_first_ten_and_keeps_no_more(backend, now):
+    values = [[str(now + OLD - number * SECOND), ""] for number in range(5000)]
+    body = json.dumps(stream({f"l{n}": "x" * 2000 for n in range(10)}, *values))
+    client = backend.apps()["loki_port"].test_client()
+    tracemalloc.start()
+    answer = client.post(PATH, data=body, headers=JSON)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.status_code == 400
+    assert answer.text.count("too old") == 10
+    assert peak < 20e6  # a message has 20 KB
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 300 + "]" * 300, '{"a":' * 300 + "1" + "}" * 300, f'{2**70}, "b": "\\ud800"'],
+    ids=["list", "object", "number"],
+)
+def test_a_label_that_cannot_be_written_is_malformed(embedded, now, value):
+    body = f'{{"streams":[{{"stream":{{"a":{value}}},"values":[["{now}","x"]]}}]}}'
+    answer = push(embedded, body.encode())
+    assert (answer.status_code, answer.text) == (400, "couldn't parse labels: the value of 'a' is no text\n")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"false", b'[{"stream":{"a":"b"},"values":[]}]'])
+def test_a_push_that_is_no_object_is_malformed(embedded, body):
+    assert push(embedded, body).status_code == 400

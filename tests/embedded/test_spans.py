@@ -260,3 +260,34 @@ def test_ids_are_compared_as_bytes_whatever_they_hold(keep):
     kept.add(trace)
     assert kept.spans.trace(trace.id).id == trace.id
     assert kept.spans.trace(os.urandom(16)) is None
+
+
+def test_a_client_and_a_server_that_share_an_id_are_one_call(keep):
+    kept, trace = keep(), Trace()
+    client = trace.add("one", "call", "client")
+    trace.add("two", "serve", "server")
+    trace.spans[-1][2].span_id = client
+    trace.add("three", "serve", "server", parent=client)
+    kept.add(trace)
+    assert kept.spans.dependencies(0, module.FOREVER) == [("one", "two", 1), ("two", "three", 1)]
+
+
+def test_many_spans_of_one_id_and_many_children_are_counted_soon_and_each_child_once(keep):
+    kept, trace = keep(), Trace()
+    shared = trace.add("one", "call", "internal")
+    for number in range(3000):
+        trace.add("one", f"call {number}", "internal", at=number + 1)
+        trace.spans[-1][2].span_id = shared
+        trace.add("two", f"serve {number}", "server", parent=shared)
+    kept.add(trace)
+    assert kept.spans.dependencies(0, module.FOREVER) == [("one", "two", 3000)]
+
+
+def test_a_search_by_tags_looks_at_the_origins_once_and_not_for_each_candidate(keep, monkeypatch):
+    kept, looks = keep(), []
+    traces = kept.orders(20)
+    of_resource = tags.of_resource
+    monkeypatch.setattr(tags, "of_resource", lambda resource: looks.append(resource) or of_resource(resource))
+    start = min(trace.spans[0][2].start_time_unix_nano for trace in traces) + 5 * 10**6
+    assert kept.find(tags={"shop.order.status": "PAID"}, start=start, limit=20)
+    assert len(looks) <= 2  # origins of the service

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Path = tuple[str | int, ...]
 Fields = list[tuple[str, str]]
+_Walked = tuple[dict[str | int, tuple[int, int]], str | None, "Malformed | None"]
 
 _NO_TEXT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -159,6 +160,9 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._ends: dict[int, int] | None = None
+        self._walked: dict[int, _Walked] = {}
+        self._values: dict[int, str] = {}
+        self._last_key: str | None = None
 
     def collect(self, position: int, into: _Collected, prefix: str = "") -> None:
         """Find the fields of an object.
@@ -198,21 +202,34 @@ class _Scanner:
             if inside is None:
                 return None
             start, end = inside
-        return self._value(start, end)
+        if start not in self._values:
+            self._values[start] = self._value(start, end)
+        return self._values[start]
 
     def _inside(self, position: int, step: str | int) -> tuple[int, int] | None:
+        """Say where the value of one step begins and ends. What a step has walked through, no other walks again."""
         self._is_asked = False
-        if isinstance(step, str):
-            for key, start, end in self._members(position, step):
-                if key == step:
-                    return start, end
-            return None
-        if self._text[position : position + 1] != "[":
-            return None
-        for number, found in enumerate(self._elements(position)):
-            if number == step:
-                return found
-        return None
+        if position not in self._walked:
+            self._walked[position] = self._walk(position)
+        parts, failed_at, problem = self._walked[position]
+        if step in parts or problem is None or isinstance(step, int):
+            return parts.get(step)
+        self._is_asked = step == failed_at
+        raise problem
+
+    def _walk(self, position: int) -> _Walked:
+        """Find the parts of an object or list by name or number, and the name at which it ended and why, if it did."""
+        parts: dict[str | int, tuple[int, int]] = {}
+        try:
+            if self._text[position : position + 1] == "[":
+                parts.update(enumerate(self._elements(position)))
+                return parts, None, Malformed(_NO_OBJECT)
+            self._last_key = None
+            for key, start, end in self._members(position):
+                parts.setdefault(key, (start, end))
+        except Malformed as problem:
+            return parts, self._last_key, problem
+        return parts, None, None
 
     def _value(self, start: int, end: int) -> str:
         raw = self._text[start:end]
@@ -227,7 +244,7 @@ class _Scanner:
             raise Malformed(_UNKNOWN)
         return "" if raw == _NULL else raw
 
-    def _members(self, position: int, asked: str | None = None) -> Iterator[tuple[str, int, int]]:
+    def _members(self, position: int) -> Iterator[tuple[str, int, int]]:
         """Give an object's members: the key, and where the value begins and ends."""
         text = self._text
         if text[position : position + 1] != "{":
@@ -235,7 +252,7 @@ class _Scanner:
         position = _skip(text, position + 1)
         while text[position : position + 1] != "}":
             key, position = self._key(position)
-            self._is_asked = key == asked
+            self._last_key = key
             start = _skip(text, position + 1)
             end = self._end(start)
             yield key, start, end
