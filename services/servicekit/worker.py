@@ -42,6 +42,8 @@ _ANSWER_SECONDS = 5.0  # for a client to take what does not fit into the socket'
 _CLOSING_SECONDS = 2.0  # for a client to read its last answer and close
 _MAX_HEAD = 64 * 1024  # twice what the gateway lets through
 _MAX_FRAMING = 32 * 1024  # sizes and extensions of chunks
+_MAX_REQUEST = _MAX_HEAD + MAX_BODY + _MAX_FRAMING
+_MAX_DRAINED = 2 * _MAX_HEAD  # of what nobody reads, before the connection is closed
 _MAX_HELD = 16 * 1024 * 1024  # of requests that have come in part, together
 _SEND_BUFFER = 128 * 1024  # most answers fit; the kernel would let it grow to megabytes
 _PIECE = 64 * 1024
@@ -146,6 +148,45 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         return data
 
 
+class _Rest:
+    """Says whether the rest of a body has come, without parsing again what came before.
+
+    A head may have thousands of fields and a body thousands of chunks: a client that sends byte by byte must not have
+    them parsed for each byte. Whether they are right is for the parser to say, when all is there.
+
+    Args:
+        start: Where in the received bytes the body starts.
+        length: Its length; None if it comes in chunks.
+    """
+
+    def __init__(self, start: int, length: int | None) -> None:
+        self._next = start + (length or 0)  # the end of the body, or the next chunk
+        self._chunked = length is None
+        self._content = 0
+
+    def has_come(self, received: bytearray) -> bool:
+        """Whether all has come, or more than is allowed, or something that cannot be right."""
+        if not self._chunked:
+            return len(received) >= self._next
+        while (line_end := received.find(b"\r\n", self._next)) >= 0:
+            digits = received[self._next : line_end].partition(b";")[0].rstrip(b" \t")
+            if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+                return True
+            size = int(digits, 16)
+            if size == 0:
+                return received.find(b"\r\n\r\n", line_end) >= 0
+            start = line_end + 2
+            end = start + size + 2
+            too_large = self._content + min(size, len(received) - start) > MAX_BODY
+            if too_large or (end <= len(received) and received[end - 2 : end] != b"\r\n"):
+                return True
+            if end > len(received):
+                return False
+            self._content += size
+            self._next = end
+        return False
+
+
 class _Requests(RequestParser):  # type: ignore[misc]
     """The requests of a connection, each when all of it has come; until then `_Incomplete`.
 
@@ -158,20 +199,23 @@ class _Requests(RequestParser):  # type: ignore[misc]
         self.unreader: Any = _Unreader(sock)
         self.deadline: float | None = None
         self._socket = sock
+        self._rest: _Rest | None = None  # of the body, when its head has come
         self._continued = False  # whether the client knows that it may send the body
 
     def __next__(self) -> Any:
         unreader = self.unreader
         self._socket.received[:] = unreader.buf.getvalue()
         try:
+            self._receive_rest()
             unreader.most = _MAX_HEAD
             request = super().__next__()
-            unreader.most = _MAX_HEAD + MAX_BODY + _MAX_FRAMING
+            unreader.most = _MAX_REQUEST
             self._receive_body(request)
         except _Incomplete:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 raise _Late from None
-            # The parser begins anew when there is more. So does finding out where the next request begins.
+            # The parser begins anew when there is more of the head, or all of the body. So does finding out where the
+            # next request begins.
             unreader.buf = io.BytesIO()
             unreader.buf.write(self._socket.received)
             self.mesg = None
@@ -179,17 +223,32 @@ class _Requests(RequestParser):  # type: ignore[misc]
         finally:
             unreader.most = None
         self.deadline = None
+        self._rest = None
         self._continued = False
         return request
+
+    def _receive_rest(self) -> None:
+        received = self._socket.received
+        self.unreader.most = _MAX_REQUEST
+        while self._rest is not None and len(received) <= _MAX_REQUEST and not self._rest.has_come(received):
+            more = self.unreader.chunk(_PIECE)
+            if not more:
+                return  # the client has left, which the parser finds too
+            self.unreader.buf.write(more)
 
     def _receive_body(self, request: Any) -> None:
         expects, request._expected_100_continue = request._expected_100_continue, False  # noqa: SLF001  # see wsgi.create
         length = getattr(request.body.reader, "length", None)
-        if length == 0 or (length is not None and length > MAX_BODY):
+        if length == 0:
+            return
+        if length is not None and length > MAX_BODY:
+            request.force_close()  # or gunicorn's thread would wait for what is announced
             return  # too much: the app says so by its length
+        start = len(self._socket.received) - len(self.unreader.buf.getvalue())
         try:
             body = request.body.read(MAX_BODY + 1)
         except _Incomplete:
+            self._rest = _Rest(start, length)
             if expects and not self._continued:
                 self._continued = True
                 util.write(self._socket, b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -198,6 +257,8 @@ class _Requests(RequestParser):  # type: ignore[misc]
             raise _TooLarge from None
         if length is not None and len(body) < length:
             raise errors.NoMoreData  # the client has left: half a body is no request
+        if len(body) > MAX_BODY:
+            request.force_close()
         request.body.buf.write(body)
 
 
@@ -361,7 +422,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except OSError:
             more = b""
         conn.drained += len(more)
-        if not more or conn.drained > _MAX_HEAD:
+        if not more or conn.drained > _MAX_DRAINED:
             self._close(conn)
 
     def _wait(self, conn: Any, deadline: float, then: Callable[[Any, Any], None]) -> None:

@@ -9,6 +9,7 @@ import socket
 import time
 
 import pytest
+import requests
 
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
@@ -194,6 +195,8 @@ HALF = {
     "half a body": POST + b"Content-Length: 100\r\n\r\n{",
     "chunks without an end": CHUNKED + b"5\r\n{    \r\n",
     "nothing": b"",
+    "nothing of a body that is too large": POST + b"Content-Length: 70000\r\n\r\n",
+    "too large a body in chunks without an end": CHUNKED + b"11170\r\n" + b" " * 69_000,
     "no HTTP, and open": b"\x16\x03\x01\r\n\r\n",
 }
 
@@ -202,6 +205,29 @@ HALF = {
 def test_three_hundred_that_do_not_go_on_hold_nobody_up(server, connect, sent):
     connect(sent, 300)
     for _ in range(5):
+        _well(server)
+
+
+FIELDS = b"A:\r\n" * 5900
+DRIPPING = {
+    "a head": GET + FIELDS,
+    "a body": POST + FIELDS + b"Content-Length: 60000\r\n\r\n",
+    "a chunk": POST + FIELDS + b"Transfer-Encoding: chunked\r\n\r\nea60\r\n",
+    "a chunk after many": CHUNKED + b"1\r\n \r\n" * 9_000 + b"ea60\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", DRIPPING.values(), ids=DRIPPING)
+def test_two_hundred_that_send_byte_by_byte_hold_nobody_up(server, connect, sent):
+    dripping = connect(sent, 200)
+    for connection in dripping:
+        connection.send(b" ")
+    # What they sent at first is parsed once, and its chunks are searched once for the last.
+    eventually(lambda: requests.get(f"{server.client.root}/healthz", timeout=20).elapsed.total_seconds() < 0.2, 20)
+    for _ in range(5):
+        for connection in dripping:
+            with contextlib.suppress(OSError):  # its time may be over
+                connection.send(b" ")
         _well(server)
 
 
