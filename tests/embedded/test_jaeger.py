@@ -24,7 +24,7 @@ def test_an_answer_that_would_be_too_much_is_refused(backend, monkeypatch):
 
 
 def test_a_search_that_takes_too_long_ends_with_an_error(backend, monkeypatch):
-    def slow(connection, _query):
+    def slow(connection, _query, _of_tags):
         connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
         return iter(())
 
@@ -44,7 +44,7 @@ def test_too_many_searches_at_once_are_told_so(backend, monkeypatch):
     monkeypatch.setattr(jaeger, "_PARALLEL", 1)
     running, go = threading.Event(), threading.Event()
 
-    def slow(_connection, _query):
+    def slow(_connection, _query, _of_tags):
         running.set()
         assert go.wait(10)
         return iter(())

@@ -265,7 +265,7 @@ def test_ids_are_compared_as_bytes_whatever_they_hold(keep):
 def test_a_client_and_a_server_that_share_an_id_are_one_call(keep):
     kept, trace = keep(), Trace()
     client = trace.add("one", "call", "client")
-    trace.add("two", "serve", "server")
+    trace.add("two", "serve", "server", at=0.1)
     trace.spans[-1][2].span_id = client
     trace.add("three", "serve", "server", parent=client)
     kept.add(trace)
