@@ -6,6 +6,8 @@ import pytest
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
+RUN = ("run", "--rm", "--build", "--no-deps", "init")  # built anew: an image may be there of an earlier run
+
 
 class Init:
     """The one-shot `init` of a project of its own."""
@@ -19,11 +21,11 @@ class Init:
         return ("docker", "compose", "--project-name", self.project, *arguments)
 
     def run(self):
-        self._shop.run(*self.command("run", "--rm", "--build", "--no-deps", "init"), SECRETS_DIR=str(self.given), seconds=120)
+        self._shop.run(*self.command(*RUN), SECRETS_DIR=str(self.given), seconds=120)
         return self._shop.files(f"{self.project}_secrets"), self._shop.files(f"{self.project}_signing_keys")
 
     def refusal(self):
-        return self._shop.fail(*self.command("run", "--rm", "--build", "--no-deps", "init"), SECRETS_DIR=str(self.given))
+        return self._shop.fail(*self.command(*RUN), SECRETS_DIR=str(self.given))
 
 
 @pytest.fixture
