@@ -60,14 +60,19 @@ def test_a_revoked_key_opens_nothing_after_half_a_minute_and_orders_go_on(shop):
     assert statuses <= {201}
 
 
-def test_the_demo_login_is_closed_on_a_store_that_had_it(shop):
-    login = {"username": "admin", "password": "password"}
-    assert shop.gateway.post("/auth/login", login).status_code == 200
-    for switch, status, said in (("false", 401, "closed the demo login"), ("true", 200, "opened the demo login again")):
-        shop.down()
-        shop._environment["SEED_DEMO_ADMIN"] = switch
-        done = shop.command("up")
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
-        assert ("admin" in done.stdout.partition("http://localhost")[2]) == (switch == "true")
-        assert shop.gateway.post("/auth/login", login).status_code == status
+def test_the_demo_login_is_closed_and_opened_at_the_next_start(own_stack):
+    stack = own_stack()
+    credentials = {"username": "admin", "password": "password"}
+
+    def restarted(value):
+        assert stack.command("down").returncode == 0
+        stack._environment["SEED_DEMO_ADMIN"] = value
+        done = stack.command("up")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert stack.gateway.post("/auth/login", credentials).status_code == 200
+    assert "closed the demo login" in restarted("false")
+    assert stack.gateway.post("/auth/login", credentials).status_code == 401
+    assert "opened the demo login again" in restarted("true")
+    assert stack.gateway.post("/auth/login", credentials).status_code == 200
