@@ -68,6 +68,22 @@ def test_a_dead_database_is_told_and_what_follows_from_it_is_not_until_it_is_ove
     eventually(lambda: receiver.told() >= {"ErrorSpike", "DatabasePoolWaits", "OrderAvailabilityBurn"}, 10)
 
 
+def test_a_dead_database_silences_no_error_of_the_catalogue(start, receiver):
+    root = start(ALERT_WEBHOOK_URL=receiver.url)
+    post(root, alert("DatabaseDown"))
+    post(root, *(alert("ErrorSpike", job="nginx", http_route=route) for route in ("/orders/{order_id}", "/products/")))
+    eventually(lambda: "ErrorSpike" in receiver.told(), 10)
+    assert told_only(receiver, "DatabaseDown", "ErrorSpike")
+    told = [one["labels"] for message in receiver.messages for one in message["alerts"]]
+    assert [one["http_route"] for one in told if one["alertname"] == "ErrorSpike"] == ["/products/"]
+
+
+def test_a_service_that_logins_need_is_told_and_not_the_budget_that_it_burns(start, receiver):
+    root = start(ALERT_WEBHOOK_URL=receiver.url)
+    post(root, alert("ServiceDown", job="auth-service"), alert("LoginAvailabilityBurn", sloth_slo="login-availability"))
+    assert told_only(receiver, "ServiceDown")
+
+
 def test_services_that_are_down_are_one_message_and_a_page_needs_no_ticket(start, receiver):
     root = start(ALERT_WEBHOOK_URL=receiver.url)
     slo = {"sloth_slo": "order-latency"}
