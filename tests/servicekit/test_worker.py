@@ -84,8 +84,8 @@ def _assert_problem(got, status):
     return problem["trace_id"]
 
 
-def _well(server, seconds=1.0):
-    """It answers its probe on a new connection, and does its work, each within a second."""
+def _well(server, seconds=2.0):
+    """It answers its probe on a new connection, and does its work, before a health check would give up (3 s)."""
     for method, path, status in (("GET", "/healthz", 200), ("POST", "/notes/", 201)):
         client = Client(server.client.root)
         answer = client(method, path, json={"title": "a"} if method == "POST" else None)
