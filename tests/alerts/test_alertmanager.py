@@ -175,6 +175,19 @@ def test_the_example_for_mail_slack_and_pagerduty_is_well_formed_and_sends_each_
         assert subprocess.run(tree, capture_output=True, text=True, check=True).stdout.strip() == told
 
 
+def test_a_file_of_ones_own_may_begin_as_yaml_files_do_and_what_does_not_count_is_told(start, receiver, tmp_path):
+    root = start("---\n" + OWN.replace("URL", receiver.url), ALERT_WEBHOOK_URL="http://127.0.0.1:9/unused")
+    post(root, alert("ServiceDown", job="order-service"))
+    assert told_only(receiver, "ServiceDown")
+    assert "ALERT_WEBHOOK_URL does not" in (tmp_path / "log").read_text()
+
+
+def test_an_empty_file_of_ones_own_is_none(start, receiver):
+    root = start("", ALERT_WEBHOOK_URL=receiver.url)
+    post(root, alert("ServiceDown", job="order-service"))
+    assert told_only(receiver, "ServiceDown")
+
+
 def test_a_dead_collector_is_told_and_the_spans_that_it_costs_are_not(start, receiver):
     root = start(ALERT_WEBHOOK_URL=receiver.url)
     post(root, alert("TelemetryDown", "ticket", job="collector"), alert("SpansDropped", "ticket", job="order-service"))
