@@ -154,8 +154,14 @@ def test_docker_compose_logs_shows_the_same_lines(observed, keys):
 
 
 def test_all_that_is_scraped_is_up_and_each_job_is_named_by_its_service(observed):
-    ups = eventually(lambda: (found := observed.metric("up")) and all(n == 1 for _, n in found) and found, 30)
-    assert {labels["job"] for labels, _ in ups} == {*SERVICES, "nginx", *OTHERS}
+    wanted = {*SERVICES, "nginx", *OTHERS}
+
+    def settled():
+        """All is up, and a load test that ended before is forgotten."""
+        found = observed.metric("up")
+        return {labels["job"] for labels, _ in found} == wanted and all(number == 1 for _, number in found) and found
+
+    ups = eventually(settled, 90, pause=0.5)
     assert all(labels["job"] == labels["service_name"] for labels, _ in ups)
     rules = observed.ask(f"{observed.prometheus_url}/api/v1/rules")["data"]["groups"]
     assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok"}
