@@ -173,7 +173,7 @@ def _service(settings: Settings, service: str) -> Part:
         name=f"{service}-service",
         ports={f"{service.upper()}_PORT": port},
         command=lambda: ending_with_parent(
-            *("TERM", sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf"),
+            *("TERM", sys.executable, "-m", "gunicorn", "-c", "python:servicekit.process.gunicorn_conf"),
             f"{service}_service.app:create_app()",
         ),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from local import nginx, postgres
 from local.errors import LocalError
+from local.processes import child
 from local.settings import PROJECT, Settings
 from local.stack import OWNER, gateway_settings, password_file, service_environment
 from local.supervision import Supervisor
@@ -37,9 +37,10 @@ def logs(run_dir: Path, service: str | None, *, follow: bool) -> int:
     if service and service not in found:
         raise LocalError(f"There is no log of {service!r}: choose one of {', '.join(found)}.")
     files = [f"{name}.log" for name in ([service] if service else found)]
-    with contextlib.suppress(KeyboardInterrupt):
-        # -F goes on in the new file when the supervisor rotates a log.
-        subprocess.run(["tail", "-n", "20", *(["-F"] if follow else []), *files], cwd=folder, check=False)
+    # -F goes on in the new file when the supervisor rotates a log.
+    command = ["tail", "-n", "20", *(["-F"] if follow else []), *files]
+    with contextlib.suppress(KeyboardInterrupt), child(command, cwd=folder) as tail:
+        tail.wait()
     return 0
 
 

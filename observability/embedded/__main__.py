@@ -10,8 +10,8 @@ import sys
 from observability.embedded.app import Backend, PortInUse, quieten
 from observability.embedded.database import Unusable
 from observability.embedded.settings import BackendSettings
-from servicekit import logs
 from servicekit.config import ConfigError, load
+from servicekit.telemetry import logs
 
 SERVICE = "embedded-backend"
 

@@ -23,8 +23,8 @@ from observability.embedded.metrics import Metrics
 from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import SpanStore
 from observability.embedded.tail import Tail
-from servicekit import logs
-from servicekit.hosts import Hosts
+from servicekit.telemetry import logs
+from servicekit.web.hosts import Hosts
 
 _THREADS = 4  # of each port, so that a slow search keeps nobody from sending
 _LOOP_SECONDS = 0.2  # between two looks at whether to stop

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from servicekit import logs
+from servicekit.telemetry import logs
 
 APPLICATION_ID = 0x0B5E7AB1  # marks the file as ours, for us and for file(1)
 FORMAT = 2  # of all tables together: raise it when one changes

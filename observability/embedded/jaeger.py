@@ -22,7 +22,7 @@ from observability.embedded.jaegerjson import hex_id, trace_json
 from observability.embedded.reading import load_json
 from observability.embedded.search import FOREVER, Query
 from observability.embedded.spans import SpanStore, StoredTrace
-from servicekit.logs import get_logger
+from servicekit.telemetry.logs import get_logger
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1500  # as Jaeger's UI offers; more traces in one answer are more memory than this process should take

@@ -19,7 +19,7 @@ from observability.embedded.logql.ast import LogQLError, LogQuery, Metric
 from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, reach, select_lines
 from observability.embedded.logql.parse import parse, parse_selector
 from observability.embedded.logs import LogStore, Reader
-from servicekit.logs import get_logger
+from servicekit.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -28,7 +28,7 @@ from observability.embedded.logs import LogStore, entries_from_otlp
 from observability.embedded.metrics import Metrics
 from observability.embedded.reading import Malformed, read_json, read_protobuf
 from observability.embedded.spans import SpanStore
-from servicekit.logs import get_logger
+from servicekit.telemetry.logs import get_logger
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"

@@ -22,7 +22,7 @@ from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, Log
 from observability.embedded.metrics import Metrics
 from observability.embedded.otlp import Limits, Refused
 from observability.embedded.reading import load_json
-from servicekit.logs import get_logger
+from servicekit.telemetry.logs import get_logger
 
 PUSH = "/loki/api/v1/push"
 OTLP = "/otlp/v1/logs"

@@ -29,7 +29,7 @@ from observability.embedded.logs import (
     json_object,
     prepare,
 )
-from servicekit import logs
+from servicekit.telemetry import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,9 +14,10 @@ from observability.gateway.pipeline import Pipeline
 from observability.gateway.probe import Probe
 from observability.gateway.settings import ROUTES, GatewaySettings
 from observability.gateway.spans import SCOPE
-from servicekit import exporting, lean, logs, telemetry
-from servicekit.background import Periodic
 from servicekit.config import ConfigError, load
+from servicekit.process.background import Periodic
+from servicekit.telemetry import exporting, lean, logs
+from servicekit.telemetry import setup as telemetry
 
 NAME = "gateway-telemetry"
 _LOOK_SECONDS = 0.1  # how often to look at the file

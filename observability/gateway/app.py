@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from servicekit.hosts import Hosts
+from servicekit.web.hosts import Hosts
 
 MAX_BYTES = 8 * 1024 * 1024
 """The largest request, unpacked."""

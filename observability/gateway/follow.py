@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from servicekit import logs
+from servicekit.telemetry import logs
 
 _CHUNK = 256 * 1024  # some hundred lines
 _MAX_LINE = 64 * 1024  # what is longer is no line of ours

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from opentelemetry.trace import SpanContext, TraceFlags
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from servicekit.metrics import known_method
+from servicekit.telemetry.metrics import known_method
 
 UNMATCHED = "unmatched"
 """The route of what is no route, in the log and in metrics."""

@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from prometheus_client.process_collector import ProcessCollector
 
 from observability.gateway.line import UNMATCHED, Line, Vocabulary
-from servicekit.histogram import Histogram
-from servicekit.metrics import SECONDS
+from servicekit.telemetry.histogram import Histogram
+from servicekit.telemetry.metrics import SECONDS
 
 _PROMISED = {"/orders/": ("201", "202", "402"), "/auth/login": ("200", "401")}
 """What the SLOs count, with its good answers: there from the start, so that the first failure shows."""

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from observability.gateway.line import Line, Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.spans import span_of
-from servicekit import exporting
+from servicekit.telemetry import exporting
 
 _ROOM = exporting.QUEUE // 2
 _PAUSE_SECONDS = 0.02

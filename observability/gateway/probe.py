@@ -5,7 +5,7 @@ import http.client
 from collections.abc import Callable
 from http import HTTPStatus
 
-from servicekit.background import Periodic
+from servicekit.process.background import Periodic
 
 EVERY_SECONDS = 2.0
 _TIMEOUT_SECONDS = 2.0

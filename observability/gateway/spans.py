@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from observability.gateway.line import UNMATCHED, Line, Vocabulary
-from servicekit.lean import Span
-from servicekit.metrics import OTHER_METHOD
+from servicekit.telemetry.lean import Span
+from servicekit.telemetry.metrics import OTHER_METHOD
 
 SCOPE = "observability.gateway"
 RESOLUTION_NS = 1_000_000

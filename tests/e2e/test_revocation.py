@@ -6,7 +6,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from servicekit.auth import REFRESH_SECONDS
+from servicekit.identity.auth import REFRESH_SECONDS
 from tests.fixtures.services import eventually
 
 pytestmark = pytest.mark.slow

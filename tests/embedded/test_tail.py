@@ -20,7 +20,7 @@ BASE = datetime.now(UTC) - timedelta(minutes=5)
 
 
 def line(number, service="order-service", **more):
-    """A line as servicekit.logs writes it, a microsecond after the last one."""
+    """A line as servicekit.telemetry.logs writes it, a microsecond after the last one."""
     at = (BASE + timedelta(microseconds=number)).isoformat().replace("+00:00", "Z")
     fields = {"timestamp": at, "level": "info", "service": service, "event": "counted", "number": number, **more}
     return json.dumps(fields, separators=(",", ":"))

@@ -9,7 +9,7 @@ from observability.gateway.line import Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.pipeline import Pipeline
 from observability.gateway.settings import ROUTES
-from servicekit.exporting import QUEUE
+from servicekit.telemetry.exporting import QUEUE
 from tests.fixtures.gateway_telemetry import SPAN, TRACE, access_line
 
 COUNT = "http_server_request_duration_seconds_count"

@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from observability.gateway.line import Line, Vocabulary
 from observability.gateway.settings import ROUTES
 from observability.gateway.spans import span_of
-from servicekit.exporting import ATTRIBUTES
+from servicekit.telemetry.exporting import ATTRIBUTES
 from tests.fixtures.gateway_telemetry import LINE, SPAN, TRACE, access_line
 
 VOCABULARY = Vocabulary.of(ROUTES)

@@ -4,7 +4,7 @@ import requests
 
 from loadtest.metrics import BUCKETS, Metrics
 from observability.contract import load
-from servicekit.metrics import SECONDS
+from servicekit.telemetry.metrics import SECONDS
 from tests.fixtures.ports import free_port
 from tests.telemetry.contract import check_metrics, metrics_of
 

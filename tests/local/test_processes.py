@@ -37,3 +37,18 @@ def test_a_deaf_leader_is_killed_with_its_group():
     assert processes.end(process, 0.2) == -signal.SIGKILL
     eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
     process.stdout.close()
+
+
+def test_a_ctrl_c_that_comes_while_a_child_starts_leaves_none_running(monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt), processes.child(["sleep", "60"]):
+        pytest.fail("the block ran")
+    assert started[0].returncode == -signal.SIGTERM

@@ -22,7 +22,14 @@ class Server:
         paths = (PROJECT, PROJECT / "services", PROJECT / "services/product/src")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "python:servicekit.gunicorn_conf", *([app] if app else [])],
+                [
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "-c",
+                    "python:servicekit.process.gunicorn_conf",
+                    *([app] if app else []),
+                ],
                 cwd=PROJECT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **env},
                 stdout=output,

@@ -9,14 +9,14 @@ from typing import Annotated
 from flask import Blueprint, abort, g
 from pydantic import Field
 
-from servicekit.api import MAX_ID, Answer, Body, Headers, Text, answers, create_api, document_blueprint
-from servicekit.app import create_app as create_service
-from servicekit.auth import principal
 from servicekit.config import ServiceSettings, load
 from servicekit.config import Settings as BaseSettings
-from servicekit.metrics import Metrics
-from servicekit.paging import PageQuery
-from servicekit.telemetry import Telemetry
+from servicekit.identity.auth import principal
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
+from servicekit.web.app import create_app as create_service
+from servicekit.web.openapi import MAX_ID, Answer, Body, Headers, Text, answers, create_api, document_blueprint
+from servicekit.web.paging import PageQuery
 
 
 class Note(Body):

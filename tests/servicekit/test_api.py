@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import TypeAdapter
 
-from servicekit.api import Answer, Moment
+from servicekit.web.openapi import Answer, Moment
 
 
 class Dated(Answer):

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from werkzeug import Response
 
-from servicekit import auth
-from servicekit.auth import Authenticator, JwksClient
+from servicekit.calls.client import ServiceClient
 from servicekit.config import TokenSettings
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.identity import auth
+from servicekit.identity.auth import Authenticator, JwksClient
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
 from tests.fixtures.services import Signer, eventually
 from tests.servicekit.sample import sample_app
 

@@ -3,7 +3,7 @@ import time
 
 from structlog.testing import capture_logs
 
-from servicekit.background import Periodic
+from servicekit.process.background import Periodic
 from tests.fixtures.services import eventually
 
 

@@ -9,11 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 from werkzeug import Response
 
-from servicekit.credentials import ServiceTokens
-from servicekit.errors import DependencyUnavailable
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.calls.client import ServiceClient
+from servicekit.identity.credentials import ServiceTokens
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
+from servicekit.web.errors import DependencyUnavailable
 
 TTL = 3600
 

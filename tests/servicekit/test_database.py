@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from servicekit.config import DatabaseSettings
-from servicekit.database import Database
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.database.pool import Database
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
 

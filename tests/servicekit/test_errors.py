@@ -7,8 +7,8 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from servicekit import auth
-from servicekit.errors import DependencyUnavailable, Problem
+from servicekit.identity import auth
+from servicekit.web.errors import DependencyUnavailable, Problem
 from tests.fixtures.services import eventually
 from tests.servicekit import sample
 from tests.servicekit.sample import sample_app

@@ -8,10 +8,10 @@ import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk._shared_internal import BatchProcessor
 
-from servicekit import exporting
 from servicekit.config import ServiceSettings
-from servicekit.metrics import Metrics
-from servicekit.telemetry import Telemetry
+from servicekit.telemetry import exporting
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app

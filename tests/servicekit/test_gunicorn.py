@@ -228,7 +228,7 @@ def test_a_service_can_be_named_by_the_environment(start):
 def test_the_health_check_tells_a_service_from_none(start):
     server = start(PRODUCT)
     eventually(server.is_up, 20)
-    check = [sys.executable, "-S", "-m", "servicekit.healthcheck"]
+    check = [sys.executable, "-S", "-m", "servicekit.process.healthcheck"]
     for port, status in ((server.client.root.rpartition(":")[2], 0), (str(free_port()), 1)):
         environment = {**os.environ, "PYTHONPATH": str(PROJECT / "services"), "PORT": port}
         assert subprocess.run(check, env=environment, check=False).returncode == status

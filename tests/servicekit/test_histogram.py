@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from servicekit.histogram import Histogram
-from servicekit.metrics import SECONDS
+from servicekit.telemetry.histogram import Histogram
+from servicekit.telemetry.metrics import SECONDS
 
 NAME, HELP, LABELS = "work_duration_seconds", 'How "long"\nit took.', ["route", "status"]
 label = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

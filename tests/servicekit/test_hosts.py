@@ -1,7 +1,7 @@
 import pytest
 
 from servicekit.config import ConfigError, ServiceSettings, load
-from servicekit.hosts import Hosts
+from servicekit.web.hosts import Hosts
 from tests.servicekit.sample import sample_app
 
 HTTP = "HTTP/1.1"

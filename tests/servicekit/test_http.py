@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from servicekit.errors import DependencyUnavailable
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.calls.client import ServiceClient
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
+from servicekit.web.errors import DependencyUnavailable
 from tests.fixtures.ports import free_port
 
 RETRIES = "http_client_retries_total"
@@ -253,7 +253,7 @@ def test_one_connection_serves_many_calls(connect, raw_peer):
 
 
 def test_no_more_connections_are_opened_than_allowed(connect, raw_peer, monkeypatch):
-    monkeypatch.setattr("servicekit.http._POOL_WAIT_SECONDS", 10)
+    monkeypatch.setattr("servicekit.calls.client._POOL_WAIT_SECONDS", 10)
     peer = raw_peer()
     client = connect(peer.root, connections=3, timeout_seconds=5.0)
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
@@ -282,7 +282,7 @@ def test_what_is_sent_is_json(connect, peer):
 
 
 def test_a_peer_that_hangs_is_looked_at_once_a_second_and_taken_back_when_it_answers(connect, raw_peer, monkeypatch):
-    monkeypatch.setattr("servicekit.http._PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr("servicekit.calls.client._PAUSE_SECONDS", 0.5)
     peer = raw_peer(*[RawPeer.HANG] * 4)
     client = connect(peer.root, timeout_seconds=0.1)
 

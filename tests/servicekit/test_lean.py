@@ -15,8 +15,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from servicekit import lean
-from servicekit.exporting import leaves
+from servicekit.telemetry import lean
+from servicekit.telemetry.exporting import leaves
 
 RESOURCE = Resource({"service.name": "sample", "n": -1, "is": True, "ratio": 0.5, "list": ["a", "b"]})
 ENCODER = lean.Encoder(RESOURCE, ("servicekit", "1.0.0"), lambda _: True)  # one: it remembers what it has encoded
@@ -80,7 +80,7 @@ def _stateless(of):
 
 
 def as_the_sdk_sends(*made):
-    """The message that OpenTelemetry's encoder makes of the same spans, as `servicekit.sdk` cuts them."""
+    """The message that OpenTelemetry's encoder makes of the same spans, as `servicekit.telemetry.sdk` cuts them."""
     return encode_spans([
         ReadableSpan(
             _text(span.name),

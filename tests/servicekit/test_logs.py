@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from servicekit import logs
+from servicekit.telemetry import logs
 
 SCRIPT = """
 import logging, sys, warnings
 import psycopg2
-from servicekit import logs, tracing
+from servicekit.telemetry import logs, tracing
 
 logs.configure("sample-service", sys.argv[1])
 log = logs.get_logger()
@@ -158,7 +158,7 @@ def test_no_message_no_local_and_no_row_of_an_exception_is_logged(run, by_event)
 
 ODD = """
 import sys, traceback
-from servicekit import logs
+from servicekit.telemetry import logs
 logs.configure("sample-service")
 log = logs.get_logger()
 log.info("value.long", text="x" * 100_000, frames=["y" * 2000] * 20, order_id=7)
@@ -251,7 +251,7 @@ def test_the_level_decides_what_is_written():
 def test_an_error_of_the_database_keeps_its_sqlstate(database):
     script = """
 import sys, psycopg2
-from servicekit import logs
+from servicekit.telemetry import logs
 logs.configure("sample-service")
 connection = psycopg2.connect(sys.argv[1])
 try:

@@ -6,11 +6,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from servicekit.calls.client import ServiceClient
 from servicekit.config import DatabaseSettings, ServiceSettings
-from servicekit.database import Database
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.database.pool import Database
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
 from tests.fixtures.services import database_settings, eventually
 from tests.servicekit.sample import sample_app
 

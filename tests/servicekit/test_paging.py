@@ -1,7 +1,7 @@
 import pytest
 
-from servicekit.api import MAX_ID
-from servicekit.paging import cut_page
+from servicekit.web.openapi import MAX_ID
+from servicekit.web.paging import cut_page
 from tests.servicekit.sample import sample_app
 
 

@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from servicekit.passwords import NewPassword, Password, prepared, spellings
+from servicekit.identity.passwords import NewPassword, Password, prepared, spellings
 
 NEW, ANY = TypeAdapter(NewPassword), TypeAdapter(Password)
 

@@ -11,11 +11,11 @@ import pytest
 from flask import Blueprint
 from structlog.testing import capture_logs
 
+from servicekit.calls.client import ServiceClient
 from servicekit.config import DatabaseSettings, ServiceSettings
-from servicekit.database import Database
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.telemetry import VERSION, Telemetry
+from servicekit.database.pool import Database
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import VERSION, Telemetry
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app

@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from servicekit import tracing
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
+from servicekit.calls.client import ServiceClient
+from servicekit.telemetry import tracing
+from servicekit.telemetry.metrics import Metrics
 from tests.servicekit.sample import sample_app
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httptools
 import pytest
 
-from servicekit.wire import MAX_ANSWER, Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
+from servicekit.calls.wire import MAX_ANSWER, Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
 from tests.fixtures.services import eventually
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"

@@ -3,9 +3,10 @@
 import pytest
 from flask import Blueprint, request
 
-from servicekit import sdk, telemetry
-from servicekit import tracing as spans
 from servicekit.config import ServiceSettings
+from servicekit.telemetry import sdk
+from servicekit.telemetry import setup as telemetry
+from servicekit.telemetry import tracing as spans
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
 from tests.telemetry.canary_tests import *  # noqa: F403

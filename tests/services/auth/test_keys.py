@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from auth_service.keys import PREPUBLISH_SECONDS, KeyRing
-from servicekit.auth import REFETCH_SECONDS
-from servicekit.errors import DependencyUnavailable
+from servicekit.identity.auth import REFETCH_SECONDS
+from servicekit.web.errors import DependencyUnavailable
 from tests.fixtures.database import PROJECT
 
 TTL = 3600

@@ -9,7 +9,7 @@ import pytest
 from order_service.domain import KeyReused, Order, OrderNotFound, ProductNotFound, Settlement, Status
 from order_service.ordering import Ordering
 from order_service.signals import Signals
-from servicekit.errors import DependencyUnavailable
+from servicekit.web.errors import DependencyUnavailable
 
 PRODUCT = {"id": 1, "unit_price_minor": 1450, "currency": "EUR"}
 

@@ -5,7 +5,7 @@ import pytest
 from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 
-from servicekit.errors import DependencyUnavailable
+from servicekit.web.errors import DependencyUnavailable
 from tests.fixtures.services import Signer
 from user_service import passwords as passwords_module
 from user_service.passwords import Passwords

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servicekit.errors import DependencyUnavailable
+from servicekit.web.errors import DependencyUnavailable
 from user_service.passwords import Passwords
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

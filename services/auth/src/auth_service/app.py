@@ -9,14 +9,14 @@ from auth_service.issuing import Issuer, OwnTokens
 from auth_service.keys import KeyRing
 from auth_service.settings import AuthSettings
 from auth_service.signals import Signals
-from servicekit import auth
-from servicekit.api import create_api, document_blueprint
-from servicekit.app import create_app as create_service
+from servicekit.calls.client import ServiceClient
 from servicekit.config import load
-from servicekit.errors import ErrorTable, Problem
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.telemetry import Telemetry
+from servicekit.identity import auth
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
+from servicekit.web.app import create_app as create_service
+from servicekit.web.errors import ErrorTable, Problem
+from servicekit.web.openapi import create_api, document_blueprint
 
 SERVICE = NAME
 

@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from auth_service.domain import Account, BadCredentials
-from servicekit.api import MAX_ID
-from servicekit.errors import DependencyUnavailable
-from servicekit.http import ServiceClient
+from servicekit.calls.client import ServiceClient
+from servicekit.web.errors import DependencyUnavailable
+from servicekit.web.openapi import MAX_ID
 
 
 class _Account(BaseModel):

@@ -10,8 +10,8 @@ import jwt
 from auth_service import domain
 from auth_service.keys import KeyRing
 from auth_service.settings import AuthSettings
-from servicekit.auth import ALGORITHM, Forbidden
-from servicekit.errors import DependencyUnavailable
+from servicekit.identity.auth import ALGORITHM, Forbidden
+from servicekit.web.errors import DependencyUnavailable
 
 _OWN_SECONDS = 60  # of a token that is made for the call at hand
 
@@ -88,7 +88,7 @@ class Issuer:
 
 
 class OwnTokens:
-    """A token for each call of auth-service's own; see `servicekit.http.Credential`."""
+    """A token for each call of auth-service's own; see `servicekit.calls.client.Credential`."""
 
     def __init__(self, issuer: Issuer, audience: str) -> None:
         self._issuer = issuer

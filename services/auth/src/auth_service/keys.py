@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from auth_service.settings import KeySettings
-from servicekit.auth import REFETCH_SECONDS, REFRESH_SECONDS
 from servicekit.config import ConfigError, load
-from servicekit.errors import DependencyUnavailable
+from servicekit.identity.auth import REFETCH_SECONDS, REFRESH_SECONDS
+from servicekit.web.errors import DependencyUnavailable
 
 PREPUBLISH_SECONDS = 15
 """A new key signs after this time. Services ask again for an unknown key every 10 s at most."""

@@ -13,10 +13,10 @@ from auth_service.clients import Users
 from auth_service.issuing import Issuer
 from auth_service.keys import KeyRing
 from auth_service.signals import Signals
-from servicekit.api import BEARER, Answer, Body, Text, answers
-from servicekit.auth import Authenticator, principal
-from servicekit.errors import DependencyUnavailable
-from servicekit.passwords import Password
+from servicekit.identity.auth import Authenticator, principal
+from servicekit.identity.passwords import Password
+from servicekit.web.errors import DependencyUnavailable
+from servicekit.web.openapi import BEARER, Answer, Body, Text, answers
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

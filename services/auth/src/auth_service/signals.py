@@ -2,8 +2,8 @@
 
 from prometheus_client import Counter
 
-from servicekit import logs
-from servicekit.metrics import Metrics
+from servicekit.telemetry import logs
+from servicekit.telemetry.metrics import Metrics
 
 _OUTCOMES = ("succeeded", "rejected", "unavailable")
 

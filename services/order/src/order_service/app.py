@@ -9,17 +9,17 @@ from order_service.reconciler import INTERVAL_SECONDS, Reconciler
 from order_service.settings import OrderSettings
 from order_service.signals import Signals
 from order_service.store import Orders
-from servicekit import auth
-from servicekit.api import create_api, document_blueprint
-from servicekit.app import create_app as create_service
-from servicekit.background import Periodic
+from servicekit.calls.client import ServiceClient
 from servicekit.config import load
-from servicekit.credentials import ServiceTokens
-from servicekit.database import Database
-from servicekit.errors import ErrorTable, Problem
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.telemetry import Telemetry
+from servicekit.database.pool import Database
+from servicekit.identity import auth
+from servicekit.identity.credentials import ServiceTokens
+from servicekit.process.background import Periodic
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
+from servicekit.web.app import create_app as create_service
+from servicekit.web.errors import ErrorTable, Problem
+from servicekit.web.openapi import create_api, document_blueprint
 
 SERVICE = "order-service"
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from order_service.domain import MAX_PRICE, ChargeRefused, Order, ProductNotFound, Refusal, Settlement, Status
-from servicekit.api import MAX_ID, Text
-from servicekit.errors import DependencyUnavailable
-from servicekit.http import ServiceClient
+from servicekit.calls.client import ServiceClient
+from servicekit.web.errors import DependencyUnavailable
+from servicekit.web.openapi import MAX_ID, Text
 
 
 class _Agreed(BaseModel):

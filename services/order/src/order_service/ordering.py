@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from order_service.domain import ChargeRefused, KeyReused, Order, OrderNotFound, Settlement, Status
 from order_service.signals import Signals
-from servicekit.errors import DependencyUnavailable
+from servicekit.web.errors import DependencyUnavailable
 
 
 class Orders(Protocol):

@@ -9,10 +9,10 @@ from spectree import SpecTree
 
 from order_service.domain import Order, Status
 from order_service.ordering import Ordering
-from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
-from servicekit.auth import Authenticator, principal
-from servicekit.errors import problem_response
-from servicekit.paging import PageQuery, cut_page
+from servicekit.identity.auth import Authenticator, principal
+from servicekit.web.errors import problem_response
+from servicekit.web.openapi import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
+from servicekit.web.paging import PageQuery, cut_page
 
 MAX_QUANTITY = 100
 

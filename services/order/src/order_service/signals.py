@@ -4,9 +4,9 @@ from prometheus_client import Counter, Gauge
 
 from order_service.domain import ChargeRefused, Order, Status
 from order_service.store import Backlog
-from servicekit import logs, tracing
-from servicekit.metrics import Metrics
-from servicekit.tracing import Span, Tracer
+from servicekit.telemetry import logs, tracing
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Span, Tracer
 
 
 class Signals:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from order_service.domain import Order, Settlement
-from servicekit.database import Database, Row
+from servicekit.database.pool import Database, Row
 
 # The baseline column `created_at` has no time zone; it is written, and so read, in UTC.
 _COLUMNS = (

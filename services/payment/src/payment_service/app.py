@@ -8,14 +8,14 @@ from payment_service.processor import Processor
 from payment_service.settings import PaymentSettings
 from payment_service.signals import Signals
 from payment_service.store import Payments
-from servicekit import auth
-from servicekit.api import create_api, document_blueprint
-from servicekit.app import create_app as create_service
 from servicekit.config import load
-from servicekit.database import Database
-from servicekit.errors import ErrorTable, Problem
-from servicekit.metrics import Metrics
-from servicekit.telemetry import Telemetry
+from servicekit.database.pool import Database
+from servicekit.identity import auth
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
+from servicekit.web.app import create_app as create_service
+from servicekit.web.errors import ErrorTable, Problem
+from servicekit.web.openapi import create_api, document_blueprint
 
 SERVICE = "payment-service"
 

@@ -8,9 +8,9 @@ from payment_service.domain import Charge, Outcome, Payment, PaymentNotFound, Pr
 from payment_service.processor import Processor
 from payment_service.signals import Signals
 from payment_service.store import Payments
-from servicekit.api import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
-from servicekit.auth import Authenticator, Callers, principal
-from servicekit.errors import DependencyUnavailable
+from servicekit.identity.auth import Authenticator, Callers, principal
+from servicekit.web.errors import DependencyUnavailable
+from servicekit.web.openapi import BEARER, MAX_ID, Answer, Body, Headers, Moment, answers
 
 
 class ChargeRequest(Body):

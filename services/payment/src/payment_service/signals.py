@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from prometheus_client import Counter, Gauge
 
 from payment_service.domain import Outcome, Payment
-from servicekit import logs, tracing
-from servicekit.metrics import Metrics
-from servicekit.tracing import Span, Tracer
+from servicekit.telemetry import logs, tracing
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Span, Tracer
 
 _UNAVAILABLE = "UNAVAILABLE"
 

@@ -1,7 +1,7 @@
 """The schema `payments`."""
 
 from payment_service.domain import Charge, KeyReused, Outcome, Payment
-from servicekit.database import Database, Row
+from servicekit.database.pool import Database, Row
 
 _COLUMNS = "id, order_id, user_id, amount_minor, currency, outcome, decline_reason, created_at"
 

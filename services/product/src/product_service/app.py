@@ -6,12 +6,12 @@ from product_service import routes
 from product_service.domain import ProductNotFound
 from product_service.settings import ProductSettings
 from product_service.store import read_catalogue
-from servicekit.api import create_api, document_blueprint
-from servicekit.app import create_app as create_service
 from servicekit.config import load
-from servicekit.errors import ErrorTable, Problem
-from servicekit.metrics import Metrics
-from servicekit.telemetry import Telemetry
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
+from servicekit.web.app import create_app as create_service
+from servicekit.web.errors import ErrorTable, Problem
+from servicekit.web.openapi import create_api, document_blueprint
 
 SERVICE = "product-service"
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from spectree import SpecTree
 
 from product_service.domain import Catalogue, Product
-from servicekit.api import MAX_ID, Answer, Text, answers
-from servicekit.paging import PageQuery, cut_page
+from servicekit.web.openapi import MAX_ID, Answer, Text, answers
+from servicekit.web.paging import PageQuery, cut_page
 
 
 class ProductQuery(PageQuery):

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from product_service.domain import Catalogue, Product
-from servicekit.api import MAX_ID, Body, Text
+from servicekit.web.openapi import MAX_ID, Body, Text
 
 
 class _Entry(Body):

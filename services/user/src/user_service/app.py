@@ -2,14 +2,14 @@
 
 from flask import Flask
 
-from servicekit import auth
-from servicekit.api import create_api, document_blueprint
-from servicekit.app import create_app as create_service
 from servicekit.config import load
-from servicekit.database import Database
-from servicekit.errors import ErrorTable, Problem
-from servicekit.metrics import Metrics
-from servicekit.telemetry import Telemetry
+from servicekit.database.pool import Database
+from servicekit.identity import auth
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
+from servicekit.web.app import create_app as create_service
+from servicekit.web.errors import ErrorTable, Problem
+from servicekit.web.openapi import create_api, document_blueprint
 from user_service import routes
 from user_service.domain import BadCredentials, UsernameTaken, UserNotFound
 from user_service.passwords import Passwords

@@ -5,8 +5,8 @@ import threading
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from servicekit.errors import DependencyUnavailable
-from servicekit.passwords import prepared, spellings
+from servicekit.identity.passwords import prepared, spellings
+from servicekit.web.errors import DependencyUnavailable
 
 _AT_ONCE = 2  # each takes 19 MiB and a core for some 20 ms: more at once would only be slower
 _WAIT_SECONDS = 2.0

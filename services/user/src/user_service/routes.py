@@ -6,10 +6,10 @@ from flask import Blueprint
 from pydantic import Field
 from spectree import SpecTree
 
-from servicekit.api import BEARER, MAX_ID, Answer, Body, Moment, Text, answers
-from servicekit.auth import Authenticator, Callers, Forbidden, principal
-from servicekit.paging import PageQuery, cut_page
-from servicekit.passwords import NewPassword, Password
+from servicekit.identity.auth import Authenticator, Callers, Forbidden, principal
+from servicekit.identity.passwords import NewPassword, Password
+from servicekit.web.openapi import BEARER, MAX_ID, Answer, Body, Moment, Text, answers
+from servicekit.web.paging import PageQuery, cut_page
 from user_service.domain import BadCredentials, User, UserNotFound
 from user_service.passwords import Passwords
 from user_service.signals import Signals

@@ -2,11 +2,11 @@
 
 import argparse
 
-from servicekit import logs
 from servicekit.config import ConfigError, load
-from servicekit.database import Database
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.database.pool import Database
+from servicekit.telemetry import logs
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
 from user_service.domain import Login, UsernameTaken
 from user_service.passwords import Passwords
 from user_service.settings import SeedSettings, UserSettings

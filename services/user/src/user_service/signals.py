@@ -2,9 +2,9 @@
 
 from prometheus_client import Counter
 
-from servicekit import logs
-from servicekit.metrics import Metrics
-from servicekit.tracing import Span, Tracer
+from servicekit.telemetry import logs
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Span, Tracer
 
 
 class Signals:

@@ -2,7 +2,7 @@
 
 import psycopg2.errors
 
-from servicekit.database import Database, Row
+from servicekit.database.pool import Database, Row
 from user_service.domain import Login, User, UsernameTaken
 
 _COLUMNS = "id, username, role, created_at"

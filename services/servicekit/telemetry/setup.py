@@ -3,12 +3,12 @@
 from flask import Flask
 from opentelemetry.sdk.resources import Resource
 
-from servicekit import lean
 from servicekit.config import ServiceSettings, TelemetrySettings
-from servicekit.exporting import Pipeline, leaves
-from servicekit.metrics import Metrics
-from servicekit.sdk import Sdk
-from servicekit.tracing import Tracer
+from servicekit.telemetry import lean
+from servicekit.telemetry.exporting import Pipeline, leaves
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.sdk import Sdk
+from servicekit.telemetry.tracing import Tracer
 
 NAMESPACE = "shop"
 SCOPE = "servicekit"

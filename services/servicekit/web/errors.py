@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from servicekit import logs, tracing
+from servicekit.telemetry import logs, tracing
 
 _MAX_FIELDS = 10  # an answer names at most so many fields: the client can fix those and ask again
 _MAX_NAME = 64  # a field's name may be the client's own text

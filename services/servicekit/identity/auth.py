@@ -12,13 +12,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import g, request
 
-from servicekit import logs, tracing
-from servicekit.background import Periodic
+from servicekit.calls.client import ServiceClient
 from servicekit.config import TokenSettings, VerifierSettings
-from servicekit.errors import UNAUTHENTICATED, DependencyUnavailable, ErrorTable, Problem
-from servicekit.http import ServiceClient
-from servicekit.metrics import Metrics
-from servicekit.tracing import Tracer
+from servicekit.process.background import Periodic
+from servicekit.telemetry import logs, tracing
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Tracer
+from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, ErrorTable, Problem
 
 ALGORITHM = "RS256"
 """The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""

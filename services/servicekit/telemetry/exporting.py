@@ -21,8 +21,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from servicekit import logs
-from servicekit.wire import Connections
+from servicekit.calls.wire import Connections
+from servicekit.telemetry import logs
 
 DELAY_MS = 200  # somebody who has just placed an order wants to see it
 QUEUE = 2048

@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from servicekit.api import DIGITS, MAX_ID, Query
+from servicekit.web.openapi import DIGITS, MAX_ID, Query
 
 MAX_LIMIT = 100
 

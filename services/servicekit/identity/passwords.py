@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from servicekit.api import Text
+from servicekit.web.openapi import Text
 
 MAX_LENGTH = 128
 _MOST_SPELT = 4 * MAX_LENGTH  # no character is spelt with more than four; and long ones take long to normalise

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from servicekit import logs
+from servicekit.telemetry import logs
 
 
 class Periodic:

@@ -1,4 +1,4 @@
-"""How gunicorn runs a service: `gunicorn -c python:servicekit.gunicorn_conf "order_service.app:create_app()"`.
+"""How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "order_service.app:create_app()"`.
 
 One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
 comes from more replicas, which is what Compose and Kubernetes scale.
@@ -14,9 +14,9 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-from servicekit import logs
 from servicekit.config import ServerSettings, load
-from servicekit.worker import SPARE_THREADS, STALLED_THREADS, STAYING_THREADS, Worker
+from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, STAYING_THREADS, Worker
+from servicekit.telemetry import logs
 
 
 class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -29,7 +29,7 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         self.loglevel = self.LOG_LEVELS[cfg.loglevel]
         self.error_log.setLevel(self.loglevel)
         self.error_log.propagate = True
-        self._access_log_enabled = False  # servicekit.app writes the access line: it knows route and trace
+        self._access_log_enabled = False  # servicekit.web.app writes the access line: it knows route and trace
 
     def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log what happened and not to what: the arguments quote requests, headers and all."""
@@ -56,7 +56,7 @@ bind = f"{_settings.host}:{_settings.port}"
 backlog = 1024  # as many as may come at once: one that finds no room here is not refused but tries again after a second
 workers = 1
 worker_class = Worker
-# A thread for each request that works or waits for its turn (servicekit.app decides which), and those of the worker.
+# A thread for each request that works or waits for its turn (web.app decides which), and those of the worker.
 threads = _settings.threads + _settings.queue_length + SPARE_THREADS + STAYING_THREADS + STALLED_THREADS
 worker_connections = threads + 1000  # what is more than threads is how many idle ones gunicorn keeps
 # Each has a file descriptor, and many a shell allows 1024.

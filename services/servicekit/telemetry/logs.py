@@ -18,7 +18,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from servicekit import tracing
+from servicekit.telemetry import tracing
 
 MAX_FRAMES = 20
 """Frames kept of a traceback, the innermost ones: enough to find the cause, small enough for any log store."""

@@ -12,8 +12,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from servicekit import tracing
-from servicekit.histogram import Histogram
+from servicekit.telemetry import tracing
+from servicekit.telemetry.histogram import Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Buckets for latencies, chosen for what is measured here.

@@ -20,9 +20,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from servicekit.config import DatabaseSettings
-from servicekit.errors import DependencyUnavailable
-from servicekit.metrics import DatabaseMetrics, Metrics
-from servicekit.tracing import Tracer
+from servicekit.telemetry.metrics import DatabaseMetrics, Metrics
+from servicekit.telemetry.tracing import Tracer
+from servicekit.web.errors import DependencyUnavailable
 
 Row = Mapping[str, Any]
 

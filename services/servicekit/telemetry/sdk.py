@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry
 
-from servicekit.exporting import Pipeline, leaves
+from servicekit.telemetry.exporting import Pipeline, leaves
 
 # Searched for in the whole URL, so it is tied to the path: no client takes itself out with `?x=/healthz`.
 _UNTRACED = r"^[a-z]+://[^/?]*/(healthz|readyz|metrics)(\?|$)"
@@ -85,7 +85,7 @@ class Sdk:
         FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
             app,
             tracer_provider=self._provider,
-            meter_provider=NoOpMeterProvider(),  # servicekit.metrics measures
+            meter_provider=NoOpMeterProvider(),  # servicekit.telemetry.metrics measures
             excluded_urls=_UNTRACED,
             enable_commenter=False,
         )

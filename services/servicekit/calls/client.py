@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import httptools
 import orjson
 
-from servicekit import tracing
-from servicekit.errors import UNAUTHENTICATED, DependencyUnavailable, problem_type
-from servicekit.metrics import Metrics
-from servicekit.tracing import Span, Tracer
-from servicekit.wire import Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
+from servicekit.calls.wire import Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
+from servicekit.telemetry import tracing
+from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.tracing import Span, Tracer
+from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, problem_type
 
 _CONNECT_SECONDS = 0.5
 _POOL_WAIT_SECONDS = 0.1

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from servicekit import logs, tracing
-from servicekit.background import Periodic
-from servicekit.errors import DependencyUnavailable
-from servicekit.http import ServiceClient
+from servicekit.calls.client import ServiceClient
+from servicekit.process.background import Periodic
+from servicekit.telemetry import logs, tracing
+from servicekit.web.errors import DependencyUnavailable
 
 _LOOK_SECONDS = 1.0  # between two looks whether the token is due
 _AGAIN_SECONDS = 5.0  # after a failure, in the background
@@ -44,7 +44,7 @@ class _Held:
 
 
 class ServiceTokens:
-    """Tokens for calls to one other service; see `servicekit.http.Credential`.
+    """Tokens for calls to one other service; see `servicekit.calls.client.Credential`.
 
     Args:
         client: A client of auth-service.

@@ -15,14 +15,15 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import RequestRedirect, Rule
 
-from servicekit import errors, logs, tracing
-from servicekit.background import Periodic
 from servicekit.config import MAX_BODY, ServiceSettings
-from servicekit.errors import DependencyUnavailable, ErrorTable
-from servicekit.hosts import Hosts
-from servicekit.metrics import OTHER_METHOD, Metrics, known_method
-from servicekit.telemetry import Telemetry
-from servicekit.tracing import Span
+from servicekit.process.background import Periodic
+from servicekit.telemetry import logs, tracing
+from servicekit.telemetry.metrics import OTHER_METHOD, Metrics, known_method
+from servicekit.telemetry.setup import Telemetry
+from servicekit.telemetry.tracing import Span
+from servicekit.web import errors
+from servicekit.web.errors import DependencyUnavailable, ErrorTable
+from servicekit.web.hosts import Hosts
 
 UNMATCHED = "unmatched"
 """Stands for every path that has no route."""

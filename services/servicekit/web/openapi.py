@@ -17,7 +17,7 @@ from spectree.plugins.flask_plugin import FlaskPlugin
 from spectree.plugins.werkzeug_utils import flask_response_unpack
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from servicekit.errors import InvalidRequest, ProblemDetails
+from servicekit.web.errors import InvalidRequest, ProblemDetails
 
 
 def _digits(text: object) -> object:

@@ -1,0 +1,1 @@
+"""Who is asking, and as whom this service asks others."""

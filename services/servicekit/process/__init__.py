@@ -1,0 +1,1 @@
+"""How a service runs: the server, its worker, background tasks, the health check."""
