@@ -247,6 +247,11 @@ class Drama:
             self.lines[query] = answer.json()["data"]["result"]
         loki.session.close()
 
+    def value(self, query):
+        """What a query gives now; 0 if that is nothing."""
+        result = self.watcher.prometheus.get("/api/v1/query", params={"query": query}).json()["data"]["result"]
+        return float(result[0]["value"][1]) if result else 0
+
     def await_calm(self, seconds=100):
         eventually(lambda: not self.watcher.active(), seconds, pause=0.2)
 

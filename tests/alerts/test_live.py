@@ -10,13 +10,14 @@ from tests.alerts.conftest import Crowd, Drama, Saboteur
 from tests.alerts.runbooks import all_blocks, blocks
 from tests.fixtures.services import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RULES = Path(__file__).parents[2] / "observability" / "prometheus" / "rules" / "alerts.yml"
 ALERTS = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
 UNSEEN = ("SpansDropped", "TelemetryQueueNearlyFull", "TelemetryDown", "LogLinesLost", "RequestsLimited")
+ENOUGH_TRAFFIC = "count_over_time((shop:customers_answered:rate1m >= 0.2)[9m:15s])"
 CROWDED = ("DatabasePoolNearLimit", "DatabasePoolWaits", "ErrorSpike")
 
 
@@ -74,6 +75,8 @@ def drama(shop):
             ):
                 shop.gateway.post("/auth/login", {"username": "admin", "password": "password"})
             eventually(lambda: shop.command("status").returncode == 0, 60, pause=0.5)
+            with readers(shop):  # NoTraffic wants five minutes of answers before they cease
+                eventually(lambda: played.value(ENOUGH_TRAFFIC) >= 20, 330, pause=2)
             with broken.stopped("nginx"), played.act("NoTraffic", "GatewayDown", ask=ask):
                 pass
             played.await_calm()
