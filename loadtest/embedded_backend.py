@@ -14,7 +14,6 @@ import os
 import random
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -180,7 +179,7 @@ class Backend:
 
     def __enter__(self) -> Self:
         """Start it, and wait until it is ready."""
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             [sys.executable, "-m", "observability.embedded"], cwd=PROJECT, env=self._environment, stdout=self._log
         )
         deadline = time.monotonic() + 20

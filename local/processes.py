@@ -33,20 +33,22 @@ def hear_ctrl_c() -> None:
 @contextlib.contextmanager
 def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Run a child while a block runs, and end it then if it has not ended; `options` are Popen's."""
-    with _started(command, options) as process:
+    with start(command, **options) as process:
         try:
             yield process
         finally:
             end(process)
 
 
-def _started(command: Sequence[str], options: Any) -> subprocess.Popen[Any]:
-    """Start a child. A Ctrl-C that comes before it is known here would leave it running: it counts afterwards."""
-    hears = threading.current_thread() is threading.main_thread()
-    pressed: list[int] = []
+def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Start a child; `options` are Popen's.
+
+    A Ctrl-C that comes before the child is known here would leave it running: it counts afterwards.
+    """
     before = signal.getsignal(signal.SIGINT)
-    if not hears or before is not signal.default_int_handler:
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
         return subprocess.Popen(command, **options)
+    pressed: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
     try:
         process = subprocess.Popen(command, **options)

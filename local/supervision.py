@@ -22,7 +22,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from local.errors import LocalError
 from local.parts import Part
-from local.processes import PATIENCE_SECONDS, kill
+from local.processes import PATIENCE_SECONDS, kill, start
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Supervisor:
         _configure(run_dir, stack)
         log = run_dir / "logs" / "supervisor.log"
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            process = start(
                 [sys.executable, "-m", _MODULE, str(run_dir)],
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,
