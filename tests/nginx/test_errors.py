@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.fixtures.files import allow_open_files
 from tests.fixtures.gateway import answer, read_answer
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
@@ -237,6 +238,7 @@ def test_a_client_that_is_slow_with_its_headers_is_cut_off(start_gateway, sent):
 
 
 def test_thousands_of_clients_that_are_slow_with_their_headers_keep_nobody_out(start_gateway):
+    allow_open_files(4096)
     gateway = start_gateway(CLIENT_TIMEOUT="60s")
     with contextlib.ExitStack() as slow:
         for _ in range(2500):  # more than two workers had room for with nginx's usual 1024 each

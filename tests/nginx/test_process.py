@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -193,3 +194,13 @@ def test_the_start_is_quick(start_gateway):
     started = time.monotonic()
     start_gateway()
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("hard", "files", "connections"), [(resource.RLIM_INFINITY, 4096, 2048), (4096, 4096, 2048), (1024, 1024, 512)]
+)
+def test_it_asks_for_no_more_open_files_than_the_system_allows(tmp_path, monkeypatch, hard, files, connections):
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, hard))
+    conf = nginx.render(tmp_path / "nginx").read_text()
+    assert f"worker_rlimit_nofile {files};" in conf
+    assert f"worker_connections {connections};" in conf

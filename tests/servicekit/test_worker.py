@@ -4,13 +4,13 @@ import contextlib
 import json
 import random
 import re
-import resource
 import socket
 import time
 
 import pytest
 import requests
 
+from tests.fixtures.files import allow_open_files
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
 from tests.servicekit.conftest import SAMPLE, Server
@@ -285,8 +285,7 @@ def test_an_answer_that_is_read_slowly_comes_whole(connect):
 
 
 def test_when_there_are_too_many_those_that_wait_longest_go(start, connect):
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most[0], min(4096, most[1])), most[1]))
+    allow_open_files(4096)
     server = start(SAMPLE, THREADS="1", QUEUE_LENGTH="0")
     eventually(server.is_up, 20)
     first = connect(GET, 50, to=server)
