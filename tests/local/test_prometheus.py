@@ -111,7 +111,7 @@ def test_alerts_are_as_patient_as_alert_for_says(tmp_path, monkeypatch):
             if re.match(r" +(keep_firing_)?for: ", line)
         }
 
-    assert patience("") == {"30s", "1m", "7m"}
+    assert patience("") == {"30s", "1m", "5m", "7m"}
     assert patience("5s") == {"5s"}
     with pytest.raises(LocalError, match="ALERT_FOR must be a duration such as 5s, not 'soon'"):
         patience("soon")
