@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from observability.grafana.board import board, choice_of_duration
 from observability.grafana.panels import found_traces, graph, note, stack, to_its_service
-from observability.grafana.queries import RATE, Search, promql, quantile, share
+from observability.grafana.queries import RATE, STATEMENTS_OF_WORK, Search, promql, quantile, share
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
 _STATEMENTS = "db_client_operation_duration_seconds"
-_REAL = 'db_query_summary!="SELECT 1"'  # that is how a service asks whether the database is there
 
 _NOT_HERE = """\
 The first two rows are measured **by the services**, at their end of the connection; the third is what PostgreSQL
@@ -81,7 +80,7 @@ def build() -> Dashboard:
                     "Statements",
                     "What is asked how often? The names are those of the spans.",
                     promql(
-                        f"sum by (db_query_summary) (rate({_STATEMENTS}_count{{{_REAL}}}[{RATE}]))",
+                        f"sum by (db_query_summary) (rate({_STATEMENTS}_count{{{STATEMENTS_OF_WORK}}}[{RATE}]))",
                         "{{db_query_summary}}",
                     ),
                     unit="suffix:statements/s",
@@ -90,7 +89,9 @@ def build() -> Dashboard:
                     "Time of a statement, p99",
                     "Which statement is slow? The wait for a connection is not in it. A point is a trace: open it.",
                     promql(
-                        quantile(0.99, _STATEMENTS, "db_query_summary", _REAL), "{{db_query_summary}}", exemplars=True
+                        quantile(0.99, _STATEMENTS, "db_query_summary", STATEMENTS_OF_WORK),
+                        "{{db_query_summary}}",
+                        exemplars=True,
                     ),
                     unit="s",
                     steps=(0.1, 1),

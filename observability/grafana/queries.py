@@ -18,6 +18,9 @@ RATE = "$__rate_interval"
 NO_PROBES = 'http_route!~"/healthz|/readyz|/metrics"'
 """What asks a service how it is would make its latency look good."""
 
+STATEMENTS_OF_WORK = 'db_query_summary!~"SELECT (1|pg_stat_.+)"'
+"""Leaves out what is asked of the database to see how it is: readiness, and PostgreSQL's own numbers."""
+
 REQUESTS = "http_server_request_duration_seconds"
 
 
