@@ -14,6 +14,7 @@ EMPTY_WHEN_WELL = {
     "processor.unavailable": _FAULTS,
     "order.left_pending": _FAULTS,
     "telemetry.export_failed": _FAULTS,
+    '"429"': "nobody is refused; test_live.py has somebody who is",
     "duration_s > 0.5": "no order is that slow; test_live.py has some",
     "pg_blocking_pids": "nobody waits for a lock; test_live.py has somebody who does",
     "status = 'PENDING'": "all orders are settled; test_live.py has some that are not",
