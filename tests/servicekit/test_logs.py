@@ -335,7 +335,7 @@ def test_a_field_with_the_name_of_one_that_every_line_has_does_not_take_its_plac
 PRINTED = """
 import os, sys
 from servicekit.telemetry import logs
-for _ in range(2):  # as gunicorn does, which reads its configuration again when it is told to reload
+for _ in range(3):  # as gunicorn does, which reads its configuration again when it is told to reload
     logs.configure("sample-service")
     logs.capture_output()
 print("told once")
@@ -344,6 +344,6 @@ logs.get_logger().info("order.created")
 """
 
 
-def test_output_that_is_captured_twice_is_told_once():
+def test_output_that_is_captured_again_is_told_once():
     told = [json.loads(line) for line in _said(PRINTED.replace("\\\\", "\\")).splitlines()]
     assert [line["event"] for line in told] == ["library.printed", "written to the descriptor", "order.created"]
