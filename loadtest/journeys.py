@@ -15,7 +15,7 @@ from loadtest.tokens import Token, Tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtest.metrics import Metrics
+    from loadtest.metrics import LoadTestMetrics
     from loadtest.records import Collected
 
 CHEAP_PRODUCTS = range(1, 21)
@@ -41,7 +41,7 @@ class Shopper(FastHttpUser):
     # Of the process; locustfile.py sets them.
     tokens: ClassVar[Tokens]
     collected: ClassVar[Collected]
-    metrics: ClassVar[Metrics]
+    metrics: ClassVar[LoadTestMetrics]
     traced_share: ClassVar[float]
     credentials: ClassVar[dict[str, str]]
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(PROJECT))
 from loadtest import stats  # noqa: E402  # the path above comes first
 from loadtest.errors import LoadError  # noqa: E402
 from loadtest.journeys import Shopper, journey  # noqa: E402
-from loadtest.metrics import Metrics, Outcome  # noqa: E402
+from loadtest.metrics import LoadTestMetrics, Outcome  # noqa: E402
 from loadtest.records import Collected, Ledger, Slow  # noqa: E402
 from loadtest.settings import LoadSettings  # noqa: E402
 from loadtest.shop import refuse_remote  # noqa: E402
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SETTINGS = LoadSettings()
 PLAN = SETTINGS.plan()
 COLLECTED = Collected()
-METRICS = Metrics()
+METRICS = LoadTestMetrics()
 
 hear_ctrl_c()  # this is how `python -m loadtest` ends it
 

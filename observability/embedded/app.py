@@ -19,7 +19,7 @@ from werkzeug.http import parse_options_header
 from observability.embedded import jaeger, loki, otlp, push
 from observability.embedded.database import MEGABYTE, Database
 from observability.embedded.logs import LogStore
-from observability.embedded.metrics import Metrics
+from observability.embedded.metrics import BackendMetrics
 from observability.embedded.settings import BackendSettings
 from observability.embedded.spans import SpanStore
 from observability.embedded.tail import Tail
@@ -61,7 +61,7 @@ class Backend:
             environment=settings.deployment_environment,
             lost_file=settings.log_lines_lost_file,
         )
-        self.metrics = Metrics(self.database, self.spans, self.tail)
+        self.metrics = BackendMetrics(self.database, self.spans, self.tail)
         self._stopping = threading.Event()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ SPAN_REASONS = ("bad_id", "bad_time", "malformed")
 LOG_REASONS = ("labels", "malformed", "metadata", "too_long", "too_new", "too_old")
 
 
-class Metrics:
+class BackendMetrics:
     """The registry, and the counters of what came in. All are there at 0 from the start."""
 
     def __init__(self, database: Database, spans: SpanStore, tail: Tail) -> None:

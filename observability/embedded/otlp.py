@@ -25,7 +25,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded.database import Database, Full
 from observability.embedded.logs import LogStore, entries_from_otlp
-from observability.embedded.metrics import Metrics
+from observability.embedded.metrics import BackendMetrics
 from observability.embedded.reading import Malformed, read_json, read_protobuf
 from observability.embedded.spans import SpanStore
 from servicekit.telemetry.logs import get_logger
@@ -65,7 +65,9 @@ class Limits:
     max_age_seconds: float
 
 
-def blueprint(database: Database, spans: SpanStore, logs: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
+def blueprint(
+    database: Database, spans: SpanStore, logs: LogStore, metrics: BackendMetrics, limits: Limits
+) -> Blueprint:
     """Make the routes of the OTLP port."""
     routes = Blueprint("otlp", __name__)
 
@@ -113,7 +115,7 @@ def _add_errors(routes: Blueprint) -> None:
         return refuse_otherwise(InternalServerError())
 
 
-def exposition(metrics: Metrics) -> Response:
+def exposition(metrics: BackendMetrics) -> Response:
     """Answer with the backend's own metrics."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(metrics.registry), content_type=content_type)
@@ -133,7 +135,7 @@ def overloaded() -> Refused:
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", message)
 
 
-def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
+def _traces(spans: SpanStore, metrics: BackendMetrics, limits: Limits) -> Message:
     message = ExportTraceServiceRequest()
     size, malformed = _read(message, limits.max_bytes)
     rejected = _reject_spans(message, limits)
@@ -153,7 +155,7 @@ def _traces(spans: SpanStore, metrics: Metrics, limits: Limits) -> Message:
     return answer
 
 
-def take_logs(logs: LogStore, metrics: Metrics, limits: Limits) -> Message:
+def take_logs(logs: LogStore, metrics: BackendMetrics, limits: Limits) -> Message:
     """Take the log records of the request; give the answer."""
     message = ExportLogsServiceRequest()
     _, malformed = _read(message, limits.max_bytes)

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded import otlp
 from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, LogStore, metadata_name
-from observability.embedded.metrics import Metrics
+from observability.embedded.metrics import BackendMetrics
 from observability.embedded.otlp import Limits, Refused
 from observability.embedded.reading import load_json
 from servicekit.telemetry.logs import get_logger
@@ -71,7 +71,7 @@ class _Bounds:
     newest: int
 
 
-def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
+def blueprint(store: LogStore, metrics: BackendMetrics, limits: Limits) -> Blueprint:
     """Make the routes that take logs on Loki's port, and its `/metrics`."""
     routes = Blueprint("push", __name__)
 
@@ -117,7 +117,7 @@ def blueprint(store: LogStore, metrics: Metrics, limits: Limits) -> Blueprint:
     return routes
 
 
-def _take_push(store: LogStore, metrics: Metrics, limits: Limits) -> Response:
+def _take_push(store: LogStore, metrics: BackendMetrics, limits: Limits) -> Response:
     entries, unkept = _entries(_streams(limits.max_bytes), limits)
     if entries:
         otlp.queue(lambda: store.append(entries))

@@ -1,12 +1,11 @@
 """The gateway's metrics, under the names that the services use for theirs."""
 
 from opentelemetry.trace import SpanContext
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
 from observability.gateway.line import UNMATCHED, Line, Vocabulary
-from servicekit.telemetry.histogram import Histogram
-from servicekit.telemetry.metrics import SECONDS
+from servicekit.telemetry.metrics import SECONDS, exemplar
 
 _PROMISED = {"/orders/": ("201", "202", "402"), "/auth/login": ("200", "401")}
 """What the SLOs count, with its good answers: there from the start, so that the first failure shows."""
@@ -35,30 +34,30 @@ class GatewayMetrics:
             "http_server_request_duration_seconds",
             "Duration of requests at the gateway, the client's own slowness included. Status 0: no answer was begun.",
             _LABELS,
-            SECONDS,
-            self.registry,
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self._upstream = Histogram(
             "gateway_upstream_duration_seconds",
             "How long the service took that was asked last: the gateway's duration less this is the client's share.",
             ["peer_service"],
-            SECONDS,
-            self.registry,
+            buckets=SECONDS,
+            registry=self.registry,
         )
         for service in vocabulary.services:
-            self._upstream.begin((service,))
+            self._upstream.labels(service)
         # No client can make it longer by being slow, so the SLO of latency is about this one.
         self._served = Histogram(
             "gateway_service_duration_seconds",
             "How long the service took for the requests of a route, all tries together, without the client's slowness.",
             _LABELS,
-            SECONDS,
-            self.registry,
+            buckets=SECONDS,
+            registry=self.registry,
         )
         for route, well in _PROMISED.items():
             for status in (*well, *_FAILED):
-                self._duration.begin(("POST", route, status))
-                self._served.begin(("POST", route, status))
+                self._duration.labels("POST", route, status)
+                self._served.labels("POST", route, status)
         lines = Counter(
             "gateway_log_lines_total",
             "Lines of the access log by outcome: request, malformed, or other (nginx about itself).",
@@ -84,10 +83,10 @@ class GatewayMetrics:
         labels = (words.method(line), words.route(line), str(line.status))
         if self._module and line.refused() and (words.route(line) == UNMATCHED or line.status in _BEFORE_A_LOCATION):
             seen_in = None
-        self._duration.observe(labels, line.duration_s, seen_in)
+        self._duration.labels(*labels).observe(line.duration_s, exemplar(seen_in))
         if (service := words.service(line)) is not None and line.upstream_duration_s is not None:
-            self._upstream.observe((service,), line.upstream_duration_s, seen_in)
-            self._served.observe(labels, line.served_s() or 0.0)
+            self._upstream.labels(service).observe(line.upstream_duration_s, exemplar(seen_in))
+            self._served.labels(*labels).observe(line.served_s() or 0.0)
         self._requests.inc()
 
     def malformed(self) -> None:
@@ -102,13 +101,13 @@ class GatewayMetrics:
         """Count a batch of spans that nginx's module says it lost."""
         self._batches_lost.inc()
 
-    def gateway_up(self, answers: bool) -> None:  # noqa: FBT001  # it is the metric's value
-        """Say whether the gateway answers. There is no such metric as long as nobody has asked."""
+    def gateway_up(self, value: float) -> None:
+        """Say whether the gateway answers, by 1 or 0. There is no such metric as long as nobody has asked."""
         if self._up is None:
             self._up = Gauge(
                 "gateway_up", "Whether the gateway answers its /healthz, asked from outside.", registry=self.registry
             )
-        self._up.set(answers)
+        self._up.set(value)
 
     def delay(self, seconds: float) -> None:
         """Say how far the log is behind."""

@@ -7,7 +7,7 @@ import time
 import pytest
 from prometheus_client import start_http_server
 
-from loadtest.metrics import Metrics
+from loadtest.metrics import LoadTestMetrics
 from local import prometheus
 from tests.conformance.payloads import Trace, log_request, order
 from tests.dashboards.asking import Backends
@@ -24,7 +24,7 @@ def shop(tmp_path_factory):
     """A shop of its own, with people in it. It looks to Prometheus as if they were a load test."""
     running_shop = LocalStack(tmp_path_factory.mktemp("dashboards"), LOGIN_RATE="200r/s", CLIENT_CONNECTIONS="10000")
     running_shop.up()
-    metrics = Metrics()
+    metrics = LoadTestMetrics()
     port = free_port()
     server, thread = start_http_server(port, "127.0.0.1", metrics.registry)
     target = {"targets": [f"127.0.0.1:{port}"], "labels": {"job": "loadtest", "service_name": "loadtest"}}

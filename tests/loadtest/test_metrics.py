@@ -2,7 +2,7 @@
 
 import requests
 
-from loadtest.metrics import BUCKETS, Metrics
+from loadtest.metrics import BUCKETS, LoadTestMetrics
 from observability.contract import load
 from servicekit.telemetry.metrics import SECONDS
 from tests.fixtures.ports import free_port
@@ -19,7 +19,7 @@ def told(metrics):
 
 
 def test_it_tells_what_the_contract_says():
-    metrics = Metrics()
+    metrics = LoadTestMetrics()
     metrics.users.set(3)
     metrics.request("POST", "/orders/", "ok", 0.03, "ab" * 16)
     metrics.request("POST", "/orders/", "expected", 0.01, "")
@@ -37,6 +37,6 @@ def test_its_buckets_are_the_services():
 
 
 def test_orders_count_from_0_in_each_status():
-    text = told(Metrics())
+    text = told(LoadTestMetrics())
     for status in ("PAID", "DECLINED", "PENDING"):
         assert f'loadtest_orders_total{{status="{status}"}} 0.0' in text

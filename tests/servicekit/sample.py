@@ -104,7 +104,7 @@ def sample_app(  # noqa: C901
             return {"pid": database.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid")["pid"]}
 
     settings = settings or ServiceSettings()
-    metrics = metrics or Metrics(settings.otel_metrics_exporter)
+    metrics = metrics or Metrics(enabled=settings.otel_metrics_exporter != "none")
     return create_service(
         "sample",
         settings,
@@ -155,7 +155,7 @@ def create_app():
         return {}
 
     settings = load(ServiceSettings)
-    metrics = Metrics(settings.otel_metrics_exporter)
+    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
     telemetry = Telemetry("sample", settings, metrics)
     return sample_app(
         extra=[routes], settings=settings, metrics=metrics, telemetry=telemetry, tasks=[_Goodbye(telemetry.tracer)]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from servicekit.telemetry import logs
+from servicekit.telemetry.lines import MAX_LINE
 
 SCRIPT = """
 import logging, sys, warnings
@@ -203,7 +203,7 @@ def odd_lines(odd):
 
 
 def test_no_line_is_longer_than_the_bound_and_each_is_still_an_object(odd, odd_lines):
-    assert max(map(len, odd.splitlines())) <= logs.MAX_LINE
+    assert max(map(len, odd.splitlines())) <= MAX_LINE
     assert all(line["service"] == "sample-service" for line in odd_lines)
     long, many, event, *_ = odd_lines
     assert (long["event"], long["order_id"], long["cut"]) == ("value.long", 7, True)
@@ -273,12 +273,77 @@ except psycopg2.Error as error:
     assert b"canary" not in done.stdout
 
 
-def test_a_time_without_microseconds_has_its_fraction_all_the_same(monkeypatch):
-    class Noon(dt.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 11, 28, 12, 0, 0, 0, tz)
+def _said(script):
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": "services"},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    return done.stdout
 
-    monkeypatch.setattr(logs, "datetime", Noon)
-    line = logs._complete("order-service", "info", {"event": "order.created"})
-    assert line["timestamp"] == "2026-11-28T12:00:00.000000Z"
+
+NOON = """
+import datetime
+
+class Noon(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 11, 28, 12, 0, 0, 0, tz)
+
+datetime.datetime = Noon
+from servicekit.telemetry import logs
+logs.configure("sample-service")
+logs.get_logger().info("order.created")
+"""
+
+
+def test_a_time_without_microseconds_has_its_fraction_all_the_same():
+    assert json.loads(_said(NOON))["timestamp"] == "2026-11-28T12:00:00.000000Z"
+
+
+def test_what_every_line_has_comes_first_and_in_the_same_order_whoever_wrote_it(run, lines):
+    for line in lines:
+        ids = ["trace_id", "span_id"] if "trace_id" in line else []
+        assert list(line)[: 4 + len(ids)] == ["timestamp", "level", "service", "event", *ids]
+    assert any("trace_id" in line for line in lines)
+    assert list(json.loads(run.stdout.splitlines()[0]))[4:] == ["order_id", "text", "strange"]
+
+
+LIKE_OURS = """
+import logging
+from servicekit.telemetry import logs, tracing
+logs.configure("sample-service")
+with tracing.Tracer().root("work", {}):
+    logs.get_logger().warn("order.late", timestamp="t", level="l", service="s", trace_id="i", span_id="j")
+    logs.get_logger().fatal("order.lost")
+    logging.getLogger("a.library").critical("%s and %d", "one", 2, extra={"password": "canary"}, stack_info=False)
+    logging.getLogger("a.library").error(ValueError("told"))
+"""
+
+
+def test_a_field_with_the_name_of_one_that_every_line_has_does_not_take_its_place():
+    late, lost, library, error = map(json.loads, _said(LIKE_OURS).splitlines())
+    assert (late["level"], late["service"], lost["level"]) == ("warning", "sample-service", "critical")
+    assert late["timestamp"] <= lost["timestamp"]
+    assert (late["trace_id"], late["span_id"]) == (lost["trace_id"], lost["span_id"])
+    assert (library["level"], library["message"], error["message"]) == ("critical", "one and 2", "told")
+    assert "canary" not in json.dumps(library)
+
+
+PRINTED = """
+import os, sys
+from servicekit.telemetry import logs
+for _ in range(3):  # as gunicorn does, which reads its configuration again when it is told to reload
+    logs.configure("sample-service")
+    logs.capture_output()
+print("told once")
+os.write(sys.stdout.fileno(), b'{"event": "written to the descriptor"}\\n')
+logs.get_logger().info("order.created")
+"""
+
+
+def test_output_that_is_captured_again_is_told_once():
+    told = [json.loads(line) for line in _said(PRINTED.replace("\\\\", "\\")).splitlines()]
+    assert [line["event"] for line in told] == ["library.printed", "written to the descriptor", "order.created"]

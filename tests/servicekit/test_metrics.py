@@ -3,13 +3,15 @@ import re
 import string
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, Sampler, SamplingResult
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from servicekit.calls.client import ServiceClient
 from servicekit.config import DatabaseSettings, ServiceSettings
 from servicekit.database.pool import Database
-from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.metrics import DatabaseMetrics, Metrics
 from servicekit.telemetry.tracing import Tracer
 from tests.fixtures.services import database_settings, eventually
 from tests.servicekit.sample import sample_app
@@ -106,6 +108,60 @@ def test_there_is_no_exemplar_where_there_will_be_no_trace(client, traced):
     assert _exemplars(traced) == []
 
 
+class RecordOnly(Sampler):
+    """Records spans for a processor in the process, and has none exported."""
+
+    def should_sample(self, *_args, **_named):
+        return SamplingResult(Decision.RECORD_ONLY)
+
+    def get_description(self):
+        return "RecordOnly"
+
+
+@pytest.mark.parametrize(("sampler", "opens"), [(ALWAYS_ON, True), (RecordOnly(), False)])
+def test_each_latency_names_the_span_it_was_measured_in_if_that_is_exported(sampler, opens):
+    metrics = Metrics()
+    database = DatabaseMetrics(metrics)
+    with TracerProvider(sampler=sampler).get_tracer("test").start_as_current_span("work") as span:
+        metrics.request_ended("GET", "/notes/{note_id}", 200, 0.02)
+        metrics.call_ended("things", "GET", "/things", None, 0.02)
+        database.query_ended("SELECT notes", ok=False, seconds=0.02)
+        database.connection_taken(0.02)
+    context = span.get_span_context()
+    ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    text = metrics.expose(OPENMETRICS)[0].decode()
+    found = {
+        sample.name: (sample.labels["le"], sample.exemplar.labels, sample.exemplar.value)
+        for family in parse_openmetrics(text)
+        for sample in family.samples
+        if sample.exemplar
+    }
+    names = (
+        "http_server_request_duration_seconds_bucket",
+        "http_client_request_duration_seconds_bucket",
+        "db_client_operation_duration_seconds_bucket",
+        "db_client_connection_wait_time_seconds_bucket",
+    )
+    assert found == (dict.fromkeys(names, ("0.025", ids, 0.02)) if opens else {})
+    assert "_created" not in text
+
+
+def test_an_app_may_choose_its_buckets():
+    metrics = Metrics(buckets=(0.5, 60))
+    DatabaseMetrics(metrics).query_ended("SELECT notes", ok=True, seconds=30.0)
+    metrics.request_ended("GET", "/notes/{note_id}", 200, 0.5)
+    bounds = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                bounds.setdefault(family.name, []).append((sample.labels["le"], sample.value))
+    assert bounds == {
+        "http_server_request_duration_seconds": [("0.5", 1), ("60.0", 1), ("+Inf", 1)],
+        "db_client_operation_duration_seconds": [("0.5", 0), ("60.0", 1), ("+Inf", 1)],
+        "db_client_connection_wait_time_seconds": [("0.5", 0), ("60.0", 0), ("+Inf", 0)],
+    }
+
+
 def test_what_is_served_now_is_counted_and_goes_back(client):
     client.get("/failures/unexpected")
     client.get("/nowhere")
@@ -138,7 +194,7 @@ def test_two_apps_in_one_process_count_apart(serve):
 
 def test_switched_off_nothing_is_measured_and_who_asks_is_told_why(serve, peer, database):
     settings = ServiceSettings(otel_metrics_exporter="none")
-    metrics = Metrics(settings.otel_metrics_exporter)
+    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
     things = peer()
     things.expect_request("/things/7").respond_with_json({})
     where = DatabaseSettings(**database_settings(database, "users_app"))

@@ -4,33 +4,25 @@ Our own events are noun-then-verb with their values as fields. What a library lo
 comes out in the same form, as the event `library.logged`; what one prints, as `library.printed`.
 """
 
-import io
-import json
 import logging
 import sys
 import threading
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import traceback
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-import orjson
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from opentelemetry import trace
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from servicekit.telemetry import tracing
+from servicekit.telemetry import lines
+from servicekit.telemetry.printed import Printed
 
 MAX_FRAMES = 20
 """Frames kept of a traceback, the innermost ones: enough to find the cause, small enough for any log store."""
 
-MAX_LINE = 8192
-"""Bytes of a line. Docker cuts lines at 16 KB, in the middle of the JSON; Loki refuses them from 256 KB."""
-
-_MAX_VALUE = 1024  # characters of a value in a line that is too long
-
-_HEAD = ("timestamp", "level", "service", "event", "trace_id", "span_id")
-
-_LEVELS = {"warn": "warning", "exception": "error", "fatal": "critical"}  # methods of other names than their levels
+_FIRST = ("timestamp", "level", "service", "event", "trace_id", "span_id")
 
 _QUIET = {
     "opentelemetry": logging.CRITICAL,  # it quotes a tracestate that it does not like, which is the client's text
@@ -42,28 +34,34 @@ def configure(service: str, level: str = "info") -> None:
     """Set up logging for this process.
 
     Args:
-        service: Value of the field `service`, such as `order-service`.
+        service: Value of the field `service`.
         level: The least severe level that is written, in lower case.
     """
-
-    def line(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-        return _dumps(_complete(service, method, event))
-
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        # Its "iso" leaves the fraction out when it is zero: lines of the same second would not sort as text.
+        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+        _service_adder(service),
+        add_trace_ids,
+        describe_exception,
+    ]
+    rendered: list[Processor] = [
+        common_fields_first,
+        structlog.processors.JSONRenderer(serializer=lines.dumps),
+    ]
+    output = _replaced(sys.stdout)
     structlog.configure(
-        processors=[line],  # one, not five: each costs a call, and the order of the fields falls out of it
+        processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(_output().buffer),
+        logger_factory=structlog.BytesLoggerFactory(output.buffer),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_output())
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_as_library_event],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                lambda *event: line(*event).decode(),
-            ],
+        ProcessorFormatter(
+            foreign_pre_chain=[name_library_event, *shared],
+            processors=[ProcessorFormatter.remove_processors_meta, *rendered, _as_text],
         )
     )
     root = logging.getLogger()
@@ -74,6 +72,12 @@ def configure(service: str, level: str = "info") -> None:
     logging.captureWarnings(capture=True)
 
 
+def get_logger() -> FilteringBoundLogger:
+    """Return the logger for our own events: `log.info("parcel.sent", parcel_id=7)`."""
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
 def capture_output() -> None:
     """Turn what is printed, and what kills a thread or the process, into log lines; after `configure`.
 
@@ -81,8 +85,12 @@ def capture_output() -> None:
     printed the exception's message is left out; any other text is logged as it is.
     """
     logging.raiseExceptions = False  # it would print the arguments of a log call that failed
-    sys.stdout = _Printed("stdout")
-    sys.stderr = _Printed("stderr")
+
+    def stdout_printed(message: str) -> None:
+        get_logger().info("library.printed", message=message, stream="stdout")
+
+    def stderr_printed(message: str) -> None:
+        get_logger().warning("library.printed", message=message, stream="stderr")
 
     def thread_crashed(crash: threading.ExceptHookArgs) -> None:
         name = crash.thread.name if crash.thread is not None else None
@@ -91,123 +99,75 @@ def capture_output() -> None:
     def process_crashed(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
         get_logger().critical("process.crashed", exc_info=error)
 
+    sys.stdout = Printed(_replaced(sys.stdout), stdout_printed, lines.MAX_LINE)
+    sys.stderr = Printed(_replaced(sys.stderr), stderr_printed, lines.MAX_LINE)
     threading.excepthook = thread_crashed
     sys.excepthook = process_crashed
 
 
-class _Writing(threading.local):
-    """Where a thread is in what it prints: threads must not mix theirs."""
-
-    rest = ""  # of a line, until its end comes
-    inside: Literal["text", "frames", "message"] = "text"
-
-
-class _Printed(io.TextIOBase):
-    """Logs each line that is written to it."""
-
-    def __init__(self, stream: str) -> None:
-        self._stream = stream
-        self._writing = _Writing()
-
-    def write(self, text: str) -> int:
-        writing = self._writing
-        *lines, writing.rest = (writing.rest + text).split("\n")
-        if len(writing.rest) > MAX_LINE:  # a line without end
-            lines.append(writing.rest)
-            writing.rest = ""
-        for line in lines:
-            if (told := self._without_message(line)).strip():
-                level = logging.INFO if self._stream == "stdout" else logging.WARNING
-                get_logger().log(level, "library.printed", message=told, stream=self._stream)
-        if writing.inside == "message" and not writing.rest:
-            writing.inside = "text"  # a message of many lines is written at once
-        return len(text)
-
-    def _without_message(self, line: str) -> str:
-        """Keep the frames and the type of a traceback: what the exception says may be a row or an input."""
-        writing = self._writing
-        if line.endswith("Traceback (most recent call last):"):
-            writing.inside = "frames"
-        elif writing.inside == "message":
-            return ""
-        elif writing.inside == "frames" and not line.startswith(" "):
-            writing.inside = "message"
-            return line.partition(":")[0]
-        return line
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        """The real one's, for who hands it on to a child process."""
-        return 1 if self._stream == "stdout" else 2
-
-
-def _output() -> TextIO:
-    """Where log lines go: standard output, though `capture_output` has put something before it."""
-    output = sys.__stdout__ if isinstance(sys.stdout, _Printed) else sys.stdout
-    assert output is not None, "a service is not started with its output closed"  # noqa: S101
-    return output
-
-
-def get_logger() -> structlog.typing.FilteringBoundLogger:
-    """Return the logger for our own events: `log.info("order.created", order_id=7)`."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-    return logger
-
-
-def _complete(service: str, method: str, event: EventDict) -> dict[str, Any]:
-    """Put before an event's fields what every line has, at the same place in each."""
-    line: dict[str, Any] = {
-        "timestamp": datetime.now(tz=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "level": _LEVELS.get(method, method),
-        "service": service,
-        "event": event.pop("event"),
-    }
-    if (ids := tracing.current_ids()) is not None:
-        line["trace_id"], line["span_id"] = ids
-    if exc_info := event.pop("exc_info", None):
-        event.update(_described(exc_info))
-    line.update(event)
-    return line
-
-
-def _as_library_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    record: logging.LogRecord = event["_record"]
-    event["message"] = str(event["event"])
-    event["event"] = "library.logged"
-    event["logger"] = record.name
-    if record.exc_info:
-        event["exc_info"] = record.exc_info
+def add_trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add `trace_id` and `span_id` of the work at hand, if it has a span."""
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event["trace_id"] = trace.format_trace_id(span.trace_id)
+        event["span_id"] = trace.format_span_id(span.span_id)
     return event
 
 
-def _described(exc_info: object) -> dict[str, Any]:
+def describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Turn `exc_info` into types and frames.
 
-    Messages and local variables are left out: a database error quotes the row it refused, a validation error the
-    input, and either may hold a password or an e-mail address.
+    Not structlog's ExceptionRenderer, which keeps messages: a database error quotes the row it refused, a validation
+    error the input, and either may hold a password or an e-mail address. Local variables are left out too.
     """
-    if isinstance(exc_info, BaseException):
-        error: BaseException | None = exc_info
-    elif isinstance(exc_info, tuple):
-        error = exc_info[1]
-    else:
-        error = sys.exc_info()[1]
+    error = _exception(event.pop("exc_info", None))
     if error is None:
-        return {}
-    frames = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        frames.append(f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}")
-        traceback = traceback.tb_next
-    described: dict[str, Any] = {"exception_type": _type_name(error), "exception_frames": frames[-MAX_FRAMES:]}
+        return event
+    event["exception_type"] = _type_name(error)
+    event["exception_frames"] = [
+        f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ][-MAX_FRAMES:]
     if error.__cause__ is not None:
-        described["exception_cause"] = _type_name(error.__cause__)
+        event["exception_cause"] = _type_name(error.__cause__)
     if isinstance(sqlstate := getattr(error, "pgcode", None), str):
-        described["sqlstate"] = sqlstate
-    return described
+        event["sqlstate"] = sqlstate
+    return event
+
+
+def name_library_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Give a record of the standard library's logging an event's name; its text becomes the `message`."""
+    event["message"] = event["event"]
+    event["event"] = "library.logged"
+    event["logger"] = event["_record"].name
+    return event
+
+
+def common_fields_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put what every line has before an event's own fields, for whoever reads the raw lines."""
+    return {**{name: event[name] for name in _FIRST if name in event}, **event}
+
+
+def _service_adder(service: str) -> Processor:
+    def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return add_service
+
+
+def _as_text(_logger: WrappedLogger, _method: str, line: Any) -> str:
+    text: str = line.decode()  # logging writes text, structlog's BytesLogger the bytes that orjson makes
+    return text
+
+
+def _exception(exc_info: object) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        error: BaseException | None = exc_info[1]
+        return error
+    return sys.exc_info()[1] if exc_info else None
 
 
 def _type_name(error: BaseException) -> str:
@@ -215,42 +175,6 @@ def _type_name(error: BaseException) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _dumps(event: Mapping[str, Any]) -> bytes:
-    line = _encoded(event)
-    if len(line) > MAX_LINE:
-        line = _encoded({**{name: _shortened(value) for name, value in event.items()}, "cut": True})
-    if len(line) > MAX_LINE:
-        line = _encoded({**{name: _shortened(event[name]) for name in _HEAD if name in event}, "cut": True})
-    return line
-
-
-def _encoded(event: Mapping[str, Any]) -> bytes:
-    # A field that JSON has no form for must not cost a request its answer.
-    try:
-        return orjson.dumps(event, default=repr)
-    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no string
-        try:
-            return json.dumps(event, default=repr, skipkeys=True, allow_nan=False).encode()
-        except ValueError:  # no number, or a list that holds itself
-            texts = {name: value if isinstance(value, str) else repr(value) for name, value in event.items()}
-            return json.dumps(texts).encode()
-
-
-def _shortened(value: object) -> object:
-    if isinstance(value, list):
-        return _last_of(value)
-    text = value if isinstance(value, str) else _encoded({"": value}).decode()[4:-1]
-    return value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "…"
-
-
-def _last_of(items: list[object]) -> list[object]:
-    """Keep what fits of a list: of a traceback, the innermost frames."""
-    kept: list[object] = []
-    room = _MAX_VALUE
-    for item in reversed(items):
-        short = _shortened(item)
-        room -= len(_encoded({"": short}))
-        if kept and room < 0:
-            break
-        kept.insert(0, short)
-    return kept
+def _replaced(stream: TextIO) -> TextIO:
+    """Return the process's own stream, though `capture_output` has put something before it."""
+    return stream.replaced if isinstance(stream, Printed) else stream

@@ -4,24 +4,22 @@ Names and labels are those of OpenTelemetry's stable HTTP and database semantic 
 Label values are bounded: route templates, known methods, status codes, peers; never an id or a client's text.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from servicekit.telemetry import tracing
-from servicekit.telemetry.histogram import Histogram
-
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Buckets for latencies, chosen for what is measured here.
+"""Upper bounds of the buckets of all latencies, unless an app gives its own.
 
-The shop's statements and requests take 1 to 100 ms, so most bounds are there, a factor of 2 to 2.5 apart, which is
-how exact a quantile can be. Above, where the shop stops waiting there is a bound: 0.5 s to connect, 1 s for a product
-or for a connection of the pool; what takes longest ends within 10 s. They are the same in all histograms, so that a
-client's can be laid over its server's. What they cost: 16 series for each combination of labels.
+Most requests and statements take 1 to 100 ms, so most bounds are there, a factor of 2 to 2.5 apart, which is how exact
+a quantile can be. They are the same in all histograms, so that a client's can be laid over its server's. What they
+cost: 16 series for each combination of labels.
 """
 
 OTHER_METHOD = "_OTHER"
@@ -40,27 +38,31 @@ class Metrics:
     """The registry of one app, and the metrics that every service has.
 
     Args:
-        exporter: `none` to measure nothing and expose nothing.
+        enabled: Whether anything is measured and exposed.
+        buckets: The upper bounds of all latencies' buckets, in seconds, ascending.
 
     Attributes:
         registry: Where a service registers its own business metrics.
         enabled: Whether anything is measured.
+        buckets: As given.
     """
 
-    def __init__(self, exporter: Literal["prometheus", "none"] = "prometheus") -> None:
-        self.enabled = exporter != "none"
+    def __init__(self, *, enabled: bool = True, buckets: Sequence[float] = SECONDS) -> None:
+        self.enabled = enabled
+        self.buckets = buckets
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._server_duration = Histogram(
+        server_duration = Histogram(
             "http_server_request_duration_seconds",
             "Duration of requests served.",
             ["http_request_method", "http_route", "http_response_status_code"],
-            SECONDS,
-            self.registry,
+            buckets=buckets,
+            registry=self.registry,
         )
+        self._server_duration = cache(server_duration.labels)  # `labels` itself takes a lock and makes texts
         self._active = Gauge("http_server_active_requests", "Requests being served now.", registry=self.registry)
         self._rejected = Counter(
             "http_server_requests_rejected_total",
@@ -75,13 +77,14 @@ class Metrics:
         )
         for reason in CUT_REASONS:
             self._cut.labels(reason)
-        self._client_duration = Histogram(
+        client_duration = Histogram(
             "http_client_request_duration_seconds",
             "Duration of calls to other services, retries included; the status is `error` if none came.",
             ["peer_service", "http_request_method", "http_route", "http_response_status_code"],
-            SECONDS,
-            self.registry,
+            buckets=buckets,
+            registry=self.registry,
         )
+        self._client_duration = cache(client_duration.labels)
         self._client_retries = Counter(
             "http_client_retries_total",
             "Calls to other services that were tried again.",
@@ -108,16 +111,15 @@ class Metrics:
         self._cut.labels(reason).inc()
 
     def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Record a served request; method from `known_method`, route a template such as `/orders/{order_id}`."""
+        """Record a served request; method from `known_method`, route a template such as `/parcels/{parcel_id}`."""
         if self.enabled:
-            self._server_duration.observe((method, route, str(status)), seconds, tracing.recorded())
+            self._server_duration(method, route, status).observe(seconds, current_exemplar())
 
     def call_ended(self, peer: str, method: str, route: str, status: int | None, seconds: float) -> None:
         """Record a call to another service; `status` is None where no answer came."""
-        if not self.enabled:
-            return
-        code = "error" if status is None else str(status)
-        self._client_duration.observe((peer, method, route, code), seconds, tracing.recorded())
+        if self.enabled:
+            code = "error" if status is None else status
+            self._client_duration(peer, method, route, code).observe(seconds, current_exemplar())
 
     def peer_known(self, peer: str) -> None:
         """Start the peer's retries at 0: the rate of a counter that appears at 1 misses the first."""
@@ -143,19 +145,19 @@ class DatabaseMetrics:
     def __init__(self, metrics: Metrics) -> None:
         registry = metrics.registry
         self._enabled = metrics.enabled
-        self._query_duration = Histogram(
+        query_duration = Histogram(
             "db_client_operation_duration_seconds",
             "Duration of database statements, the wait for a connection not included.",
             ["db_query_summary", "outcome"],
-            SECONDS,
-            registry,
+            buckets=metrics.buckets,
+            registry=registry,
         )
+        self._query_duration = cache(query_duration.labels)
         self._pool_wait = Histogram(
             "db_client_connection_wait_time_seconds",
             "Wait for a connection of the pool.",
-            [],
-            SECONDS,
-            registry,
+            buckets=metrics.buckets,
+            registry=registry,
         )
         self._pool_timeouts = Counter(
             "db_client_connection_timeouts_total",
@@ -164,14 +166,14 @@ class DatabaseMetrics:
         )
 
     def query_ended(self, summary: str, *, ok: bool, seconds: float) -> None:
-        """Record a database statement; `summary` is such as `INSERT orders`."""
+        """Record a database statement; `summary` is such as `INSERT parcels`."""
         if self._enabled:
-            self._query_duration.observe((summary, "ok" if ok else "error"), seconds, tracing.recorded())
+            self._query_duration(summary, "ok" if ok else "error").observe(seconds, current_exemplar())
 
     def connection_taken(self, seconds: float) -> None:
         """Record how long a connection was waited for."""
         if self._enabled:
-            self._pool_wait.observe((), seconds, tracing.recorded())
+            self._pool_wait.observe(seconds, current_exemplar())
 
     def connection_missed(self) -> None:
         """Count a wait for a connection that ended without one."""
@@ -181,3 +183,17 @@ class DatabaseMetrics:
 def known_method(method: str) -> str:
     """Return the method, or `OTHER_METHOD`."""
     return method if method in _METHODS else OTHER_METHOD
+
+
+def exemplar(span: trace.SpanContext | None) -> dict[str, str] | None:
+    """Return the labels of an exemplar that opens this span; None if there is none to open."""
+    if span is None:
+        return None
+    return {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
+
+
+def current_exemplar() -> dict[str, str] | None:
+    """Return the labels of an exemplar for the work at hand; None if no backend will have its trace."""
+    span = trace.get_current_span()
+    context = span.get_span_context()
+    return exemplar(context) if span.is_recording() and context.trace_flags.sampled else None

@@ -44,7 +44,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(AuthSettings)
-    metrics = Metrics(settings.otel_metrics_exporter)
+    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
     telemetry = Telemetry(SERVICE, settings, metrics)
     ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
     ring.ensure()

@@ -39,7 +39,7 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(OrderSettings)
-    metrics = Metrics(settings.otel_metrics_exporter)
+    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
     telemetry = Telemetry(SERVICE, settings, metrics)
     tracer = telemetry.tracer
     signals = Signals(metrics, tracer)

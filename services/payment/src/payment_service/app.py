@@ -33,7 +33,7 @@ def create_app(settings: PaymentSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(PaymentSettings)
-    metrics = Metrics(settings.otel_metrics_exporter)
+    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
     telemetry = Telemetry(SERVICE, settings, metrics)
     tracer = telemetry.tracer
     database = Database(settings, SERVICE, metrics, tracer)

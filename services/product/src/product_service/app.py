@@ -27,7 +27,7 @@ def create_app(settings: ProductSettings | None = None) -> Flask:
     settings = settings or load(ProductSettings)
     api = create_api("product-service", "What there is to buy.")
     blueprint = routes.blueprint(api, read_catalogue(settings.catalogue_file))
-    metrics = Metrics(settings.otel_metrics_exporter)
+    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
     return create_service(
         SERVICE,
         settings,
