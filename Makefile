@@ -60,7 +60,7 @@ health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
 
 bench: $(VENV)/ready-local ## measure what telemetry costs, where the shop ends, what the stack needs; tables in .run/bench
-	@$(PY) -m loadtest.bench all
+	@$(PY) -m bench all
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
 	$(PY) -m pytest -m "not slow and not compose" -n 5 --dist loadgroup
@@ -75,7 +75,7 @@ test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start th
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy services/servicekit services/*/src local observability loadtest
+	$(PY) -m mypy services/servicekit services/*/src local observability loadtest bench
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh observability/alertmanager/start.sh
 	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/Dockerfile loadtest/Dockerfile
 	$$($(PY) -c "from local import prometheus; print(prometheus.promtool())") check rules --lint=all --lint-fatal observability/prometheus/rules/*.yml

@@ -1,4 +1,4 @@
-"""The command line, `python -m loadtest.bench`."""
+"""The command line, `python -m bench`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from loadtest.bench import budget, capacity, document, machine, measure, report
-from loadtest.bench.errors import BenchError
-from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
-from loadtest.bench.stacks import BenchStack, alone, running, swept
+from bench import budget, capacity, document, machine, measure, report
+from bench.errors import BenchError
+from bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
+from bench.stacks import BenchStack, alone, running, swept
 from local import rundir
 from local.errors import LocalError
 from local.processes import hear_ctrl_c
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, run: Callable[[argparse.Namespace], None], **defaults: Any) -> Any:
@@ -116,7 +116,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     replicas.add_argument("--clients", type=int, default=16, help="clients at once (default %(default)s)")
     replicas.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
-    text = "start time and memory of each part, against loadtest/bench/budget.yaml"
+    text = "start time and memory of each part, against bench/budget.yaml"
     chosen = command("budget", text, _budget, rounds=0)
     chosen.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 

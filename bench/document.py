@@ -7,8 +7,8 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from loadtest.bench import report
-from loadtest.bench.errors import BenchError
+from bench import report
+from bench.errors import BenchError
 from local.settings import PROJECT
 
 if TYPE_CHECKING:

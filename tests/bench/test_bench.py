@@ -11,9 +11,9 @@ from threading import Thread
 
 import pytest
 
-from loadtest.bench import budget, document, figures, report, rows, stacks, statements, variant, wrk
-from loadtest.bench.errors import BenchError
-from loadtest.bench.figures import Spread
+from bench import budget, document, figures, report, rows, stacks, statements, variant, wrk
+from bench.errors import BenchError
+from bench.figures import Spread
 from local.settings import Settings
 from tests.fixtures.ports import free_ports
 
@@ -176,7 +176,7 @@ def test_pgbench_runs_what_the_services_run_for_an_order():
 
 def test_the_page_shows_what_was_measured_and_nothing_else():
     page = document.PAGE.read_text()
-    assert document.filled(page) == page, "run `python -m loadtest.bench docs`"
+    assert document.filled(page) == page, "run `python -m bench docs`"
     shown = set(re.findall(r"<!-- begin: ([\w-]+) -->", page))
     kept = {path.stem for path in document.KEPT.glob("*.json")}
     assert {name for name in kept if not name.startswith(document.STEP)} <= shown
@@ -258,7 +258,7 @@ def test_a_second_measurement_is_refused_and_deletes_nothing(tmp_path):
     with stacks.alone(results):
         (results / "stacks").mkdir()
         done = subprocess.run(
-            [sys.executable, "-m", "loadtest.bench", "budget"],
+            [sys.executable, "-m", "bench", "budget"],
             cwd=PROJECT,
             env={**os.environ, "BENCH_RESULTS": str(results)},
             capture_output=True,
@@ -327,7 +327,7 @@ def test_the_tutorials_services_stand_in_the_places_of_the_shops(tmp_path, monke
 def test_configurations_are_measured_side_by_side_and_nothing_is_left(tmp_path):
     command = ("compare", "traces-100", "tutorial", "--rounds", "1", "--seconds", "1", "--name", "test")
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest.bench", *command],
+        [sys.executable, "-m", "bench", *command],
         cwd=PROJECT,
         env={**os.environ, "BENCH_RESULTS": str(tmp_path)},
         capture_output=True,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from loadtest.bench import figures
-from loadtest.bench.figures import Spread
+from bench import figures
+from bench.figures import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

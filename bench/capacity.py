@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import urllib3
 
-from loadtest.bench import cpu, measure
-from loadtest.bench.rows import ROWS, Row
+from bench import cpu, measure
+from bench.rows import ROWS, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtest.bench.stacks import BenchStack, Say
+    from bench.stacks import BenchStack, Say
 
 _CLIENTS = 8
 _PROGRAMS = ("otelcol", "jaeger", "loki")

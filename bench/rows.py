@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtest.bench.errors import BenchError
+from bench.errors import BenchError
 from local.settings import PROJECT
 
 if TYPE_CHECKING:

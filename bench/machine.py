@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from loadtest.bench import wrk
+from bench import wrk
 from local import nginx, postgres
 from local.settings import PROJECT
 
@@ -49,7 +49,7 @@ def commit(project: Path) -> str:
 def command_line() -> str:
     """Give the command as a person would type it, without this machine's folders."""
     arguments = [re.sub(r"(^|@)/[^,@]*/", r"\1../", argument) for argument in sys.argv[1:]]
-    return shlex.join(["python", "-m", "loadtest.bench", *arguments])
+    return shlex.join(["python", "-m", "bench", *arguments])
 
 
 def _first(command: list[str]) -> str:

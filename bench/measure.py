@@ -6,13 +6,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from loadtest.bench import cpu, figures, statements, wrk
-from loadtest.bench.rows import STATEMENTS
+from bench import cpu, figures, statements, wrk
+from bench.rows import STATEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadtest.bench.stacks import BenchStack, Say
+    from bench.stacks import BenchStack, Say
 
 WARM_UP_SECONDS = 1.0
 """Orders before each turn that do not count: a stack that was idle has cold caches and connections to make."""

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import urllib3
 
-from loadtest.bench import cpu
-from loadtest.bench.errors import BenchError
-from loadtest.bench.rows import SWITCHES, Row
+from bench import cpu
+from bench.errors import BenchError
+from bench.rows import SWITCHES, Row
 
 VARIANT = Path(__file__).with_name("variant.py")
 SCRAPE_SECONDS = 5.0
