@@ -20,6 +20,7 @@ import urllib3
 from bench import cpu
 from bench.errors import BenchError
 from bench.rows import SWITCHES, Row
+from local.settings import PROJECT
 
 VARIANT = Path(__file__).with_name("variant.py")
 SCRAPE_SECONDS = 5.0
@@ -150,10 +151,11 @@ class BenchStack:
                 return
 
     def _local(self, command: str) -> subprocess.CompletedProcess[str]:
-        python = self.row.project / ".venv" / "bin" / "python"
+        other = self.row.project / ".venv" / "bin" / "python"
+        python = other if self.row.project != PROJECT and other.exists() else sys.executable
         try:
             return subprocess.run(  # noqa: S603
-                [str(python) if python.exists() else sys.executable, "-P", str(VARIANT), command],
+                [str(python), "-P", str(VARIANT), command],
                 cwd=self.row.project,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
