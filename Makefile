@@ -59,7 +59,7 @@ rollout: ## in Docker Compose: rebuild and replace SERVICE=order-service without
 health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose from end to end
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
 
-bench: $(VENV)/ready-local ## measure what telemetry costs, where the shop ends, what the stack needs; tables in .run/bench
+bench: $(VENV)/ready-local $(VENV)/ready-bench ## measure what telemetry costs, where the shop ends, what the stack needs; tables in .run/bench
 	@$(PY) -m bench all
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most

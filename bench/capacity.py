@@ -56,6 +56,7 @@ def of_embedded(stack: BenchStack, seconds: float) -> dict[str, Any]:
     return {
         "orders": orders,
         "per_second": turn["per_second"],
+        "others_busy": turn["others_busy"],
         "parts_cpu_ms": turn["parts_cpu_ms"],
         "each": each,
         "series": series,
@@ -82,6 +83,7 @@ def of_backends(stack: BenchStack, seconds: float, say: Say) -> dict[str, Any]:
     return {
         "orders": orders,
         "per_second": turn["per_second"],
+        "others_busy": turn["others_busy"],
         "parts_cpu_ms": turn["parts_cpu_ms"],
         "each": {f"{name}_bytes": size / orders for name, size in sizes.items()},
         "memory_mb": {

@@ -50,6 +50,8 @@ class BenchStack:
     def __init__(self, row: Row, folder: Path) -> None:
         self.row = row
         self.run_dir = folder
+        python = row.project / ".venv" / "bin" / "python"
+        self._python = python if row.project != PROJECT and python.exists() else Path(sys.executable)
         ports = free_ports(len(_PORTS) + 1 + BACKEND_PORTS + row.replicas - 1)
         self.ports = dict(zip(_PORTS, ports, strict=False))
         sink, *others = ports[len(_PORTS) :]
@@ -84,8 +86,10 @@ class BenchStack:
         """Start it, and return what the start said.
 
         Raises:
-            BenchError: It did not start.
+            BenchError: It did not start, or lacks packages.
         """
+        if "BENCH_STOCK" in self.row.environment and not self._python.with_name("opentelemetry-instrument").exists():
+            raise BenchError(f"{self.row.name} needs the packages of requirements/bench.txt: make .venv/ready-bench")
         done = self._local("up")
         if done.returncode:
             raise BenchError(f"The stack {self.row.name} did not start:\n{done.stdout}{done.stderr}")
@@ -151,11 +155,9 @@ class BenchStack:
                 return
 
     def _local(self, command: str) -> subprocess.CompletedProcess[str]:
-        other = self.row.project / ".venv" / "bin" / "python"
-        python = other if self.row.project != PROJECT and other.exists() else sys.executable
         try:
             return subprocess.run(  # noqa: S603
-                [str(python), "-P", str(VARIANT), command],
+                [str(self._python), "-P", str(VARIANT), command],
                 cwd=self.row.project,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -1,13 +1,13 @@
-"""A service as one has it with what can be installed: `opentelemetry-instrument python -P stock.py -c CONF APPLICATION`.
+"""A service with telemetry as it can be installed: `opentelemetry-instrument python -P stock.py -c CONF APPLICATION`.
 
-Run like gunicorn, with gunicorn's arguments. The service is the shop's, its code unchanged; beneath it these are swapped:
+It takes gunicorn's arguments. The service is the shop's, its code unchanged; what it stands on is swapped:
 
     spans    zero-code instrumentation of Flask, psycopg2 and requests, instead of servicekit's
     calls    requests, since no official instrumentation knows servicekit's client
-    metrics  prometheus_client: a histogram of requests and one of calls, without exemplars; none of statements and pools
+    metrics  prometheus_client's histograms of requests and of calls, no exemplars; nothing of statements and pools
     logs     the same events by the standard library's logging, as JSON, with the ids that its instrumentation adds
 
-It looks for what it swaps by name in whatever module has it, so that it fits older commits too.
+What it swaps it finds by name, in whatever module has it: so it fits older commits too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import json
 import logging
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -124,7 +123,7 @@ class Client:
         self._timeout = (_CONNECT_SECONDS, timeout_seconds)
         self._credential = credential
         self._session = requests.Session()
-        self._session.mount(base_url, HTTPAdapter(pool_maxsize=connections, pool_block=True))
+        self._session.mount(base_url, HTTPAdapter(pool_maxsize=connections, pool_block=True, max_retries=1))
 
     def close(self) -> None:
         """Close the connections."""
@@ -132,7 +131,7 @@ class Client:
 
     def get(self, route: str, **path: int) -> Any:
         """GET a resource."""
-        return self._call("GET", route.format(**path), None, {}, retry=True)
+        return self._call("GET", route.format(**path), None, {})
 
     def post(
         self,
@@ -141,49 +140,37 @@ class Client:
         *,
         idempotency_key: str | None = None,
         authorization: str | None = None,
-        retry: bool = False,
+        retry: bool = False,  # noqa: ARG002  # the adapter tries again what never left
     ) -> Any:
         """POST a JSON body."""
         headers = {"Idempotency-Key": idempotency_key, "Authorization": authorization}
         known = {name: value for name, value in headers.items() if value is not None}
-        return self._call("POST", route, body, known, retry=retry)
+        return self._call("POST", route, body, known)
 
-    def _call(
-        self, method: str, target: str, body: Mapping[str, Any] | None, headers: dict[str, str], *, retry: bool
-    ) -> Any:
+    def _call(self, method: str, target: str, body: Mapping[str, Any] | None, headers: dict[str, str]) -> Any:
         if self._credential is None:
-            return self._exchange(method, target, body, headers, retry=retry)
+            return self._exchange(method, target, body, headers)
         for _ in range(2):
             token = self._credential.token()
-            reply = self._exchange(method, target, body, headers | {"Authorization": f"Bearer {token}"}, retry=retry)
+            reply = self._exchange(method, target, body, headers | {"Authorization": f"Bearer {token}"})
             if reply.status != requests.codes.unauthorized:
                 return reply
             self._credential.refused(token)
         raise self._kit.DependencyUnavailable(self._peer)
 
-    def _exchange(
-        self, method: str, target: str, body: Mapping[str, Any] | None, headers: dict[str, str], *, retry: bool
-    ) -> Any:
+    def _exchange(self, method: str, target: str, body: Mapping[str, Any] | None, headers: dict[str, str]) -> Any:
         began, outcome = time.perf_counter(), "error"
         url = f"{self._base_url}{target}"
         try:
-            if retry:
-                with suppress(requests.ConnectionError):
-                    answer = self._session.request(method, url, json=body, headers=headers, timeout=self._timeout)
-                    outcome = str(answer.status_code)
-                    return self._reply(answer)
             answer = self._session.request(method, url, json=body, headers=headers, timeout=self._timeout)
             outcome = str(answer.status_code)
-            return self._reply(answer)
+            if answer.status_code >= requests.codes.server_error:
+                raise self._kit.DependencyUnavailable(self._peer)
+            return self._kit.Reply(answer.status_code, answer.json() if answer.content else None)
         except (requests.RequestException, ValueError) as error:
             raise self._kit.DependencyUnavailable(self._peer) from error
         finally:
             _calls.labels(self._peer, outcome).observe(time.perf_counter() - began)
-
-    def _reply(self, answer: requests.Response) -> Any:
-        if answer.status_code >= requests.codes.server_error:
-            raise self._kit.DependencyUnavailable(self._peer)
-        return self._kit.Reply(answer.status_code, answer.json() if answer.content else None)
 
 
 def measured(create_app: Callable[[], Flask]) -> Callable[[], Flask]:
