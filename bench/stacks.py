@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +18,7 @@ import urllib3
 from bench import cpu
 from bench.errors import BenchError
 from bench.rows import SWITCHES, Row
+from local.ports import free
 from local.settings import PROJECT
 
 VARIANT = Path(__file__).with_name("variant.py")
@@ -52,7 +51,7 @@ class BenchStack:
         self.run_dir = folder
         python = row.project / ".venv" / "bin" / "python"
         self._python = python if row.project != PROJECT and python.exists() else Path(sys.executable)
-        ports = free_ports(len(_PORTS) + 1 + BACKEND_PORTS + row.replicas - 1)
+        ports = free(len(_PORTS) + 1 + BACKEND_PORTS + row.replicas - 1)
         self.ports = dict(zip(_PORTS, ports, strict=False))
         sink, *others = ports[len(_PORTS) :]
         self.backend_ports, self.replica_ports = others[:BACKEND_PORTS], others[BACKEND_PORTS:]
@@ -219,15 +218,3 @@ def running(rows: Sequence[Row], folder: Path, say: Say) -> Iterator[dict[str, B
             for stack in stacks.values():
                 say(f"stopping {stack.row.name}")
                 stack.reset()
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nothing listens on, and that the kernel gives to no outgoing connection."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.randrange(10_000, 32_000)  # noqa: S311
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            found.add(port)
-    return list(found)

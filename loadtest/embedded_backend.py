@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from local import processes
+from local import ports, processes
 from local.settings import PROJECT
 
 BATCH = 512  # spans of a request, as the SDK's exporter makes them
@@ -159,10 +158,7 @@ class Backend:
     """An embedded backend of its own, with an empty file."""
 
     def __init__(self, folder: Path) -> None:
-        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        self.otlp, self.jaeger, loki = (listener.getsockname()[1] for listener in listeners)
-        for listener in listeners:
-            listener.close()
+        self.otlp, self.jaeger, loki = ports.free(3)
         self.database = folder / "embedded.sqlite"
         self._log = (folder / "log").open("w")
         self._environment = {
