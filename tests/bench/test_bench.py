@@ -327,6 +327,26 @@ def test_what_does_not_end_is_told_in_a_sentence(tmp_path, monkeypatch):
     stack.reset()  # the others are to be stopped too
 
 
+def test_stock_without_its_packages_is_refused_and_not_measured_without_spans(tmp_path, monkeypatch):
+    monkeypatch.setattr(stacks, "_ZERO_CODE", ("opentelemetry-instrumentation-nothing",))
+    monkeypatch.setattr(stacks.BenchStack, "_local", lambda *_: pytest.fail("it was started"))
+    with pytest.raises(BenchError, match=r"stock needs the packages of requirements/bench.txt: make .venv/ready-bench"):
+        stacks.BenchStack(rows.ROWS["stock"], tmp_path).up()
+
+
+def test_stock_runs_each_service_behind_opentelemetry_instrument(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_STOCK", "on")
+    parts = {part.name: part for part in variant.build(bench_settings(tmp_path)).parts}
+    for service in ("auth", "user", "product", "order", "payment"):
+        part = parts[f"{service}-service"]
+        words = part.command()
+        start = next(place for place, word in enumerate(words) if word.endswith("opentelemetry-instrument"))
+        assert words[start + 2 : start + 4] == ["-P", str(variant.STOCK)]
+        assert words[-1] == f"{service}_service.app:create_app()"
+        assert part.environment["OTEL_SERVICE_NAME"] == part.name
+    assert "OTEL_TRACES_EXPORTER" not in parts["nginx"].environment
+
+
 def bench_settings(tmp_path):
     names = [name for name in Settings(run_dir=tmp_path).ports() if name != "JAEGER_PORT"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
