@@ -59,8 +59,8 @@ rollout: ## in Docker Compose: rebuild and replace SERVICE=order-service without
 health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose from end to end
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
 
-bench: $(VENV)/ready-local ## measure what telemetry costs, where the shop ends, what the stack needs; tables in .run/bench
-	@$(PY) -m loadtest.bench all
+bench: $(VENV)/ready-local $(VENV)/ready-bench ## measure what telemetry costs, where the shop ends, what the stack needs; tables in .run/bench
+	@$(PY) -m bench all
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
 	$(PY) -m pytest -m "not slow and not compose" -n 5 --dist loadgroup
@@ -75,7 +75,7 @@ test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start th
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy services/servicekit services/*/src local observability loadtest
+	$(PY) -m mypy services/servicekit services/*/src local observability loadtest bench
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh observability/alertmanager/start.sh
 	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/Dockerfile loadtest/Dockerfile
 	$$($(PY) -c "from local import prometheus; print(prometheus.promtool())") check rules --lint=all --lint-fatal observability/prometheus/rules/*.yml
@@ -88,7 +88,7 @@ format: $(VENV)/ready-dev ## put the code into shape
 	$(PY) -m ruff format .
 
 lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask for
-	for name in services migrations embedded local load dev; do \
+	for name in services migrations embedded local bench load dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
 	    --python-version 3.11 --no-header --no-annotate \
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \

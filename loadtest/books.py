@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from loadtest.records import Attempt
-    from loadtest.shop import Ask
+    from local.orderdb import Ask
 
 SHOWN = 20
 """Wrong entries that are told one by one; the others are only counted."""
@@ -96,7 +96,7 @@ def check(ask: Ask, run: str, attempts: Iterable[Attempt], settle_seconds: float
         settle_seconds: How long orders may take to be settled.
 
     Raises:
-        LoadError: The database cannot be asked.
+        LocalError: The database cannot be asked.
     """
     began = time.monotonic()
     while ask(_PENDING.format(run=run)) and time.monotonic() - began < settle_seconds:

@@ -1,6 +1,6 @@
 """How much the embedded backend takes, and how fast it finds it again: spans a second, search times, memory, size.
 
-    .venv/bin/python loadtest/embedded_backend.py --spans 1000000
+    .venv/bin/python -m loadtest.embedded_backend --spans 1000000
 
 starts one of its own on free ports with an empty file, sends it traces of orders as the shop's services would, and asks
 it the questions that a person asks Jaeger. All requests are made before the clock runs.
@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import random
-import socket
 import statistics
 import sys
 import tempfile
@@ -30,10 +29,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
-
-from local import processes  # noqa: E402  # the path above comes first
+from local import ports, processes
+from local.settings import PROJECT
 
 BATCH = 512  # spans of a request, as the SDK's exporter makes them
 CHUNK = 128  # traces that are under way at once
@@ -160,10 +157,7 @@ class Backend:
     """An embedded backend of its own, with an empty file."""
 
     def __init__(self, folder: Path) -> None:
-        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        self.otlp, self.jaeger, loki = (listener.getsockname()[1] for listener in listeners)
-        for listener in listeners:
-            listener.close()
+        self.otlp, self.jaeger, loki = ports.free(3)
         self.database = folder / "embedded.sqlite"
         self._log = (folder / "log").open("w")
         self._environment = {

@@ -22,13 +22,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from loadtest import stats  # noqa: E402  # the path above comes first
-from loadtest.errors import LoadError  # noqa: E402
 from loadtest.journeys import Shopper, journey  # noqa: E402
 from loadtest.metrics import LoadTestMetrics, Outcome  # noqa: E402
 from loadtest.records import Collected, Ledger, Slow  # noqa: E402
 from loadtest.settings import LoadSettings  # noqa: E402
 from loadtest.shop import refuse_remote  # noqa: E402
 from loadtest.tokens import Tokens  # noqa: E402
+from local.errors import LocalError  # noqa: E402
 from local.processes import hear_ctrl_c  # noqa: E402
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _refuse_other_machines(page: WebUI) -> None:
         try:
             if host and not SETTINGS.allow_remote:
                 refuse_remote(host)
-        except LoadError as error:
+        except LocalError as error:
             return {"success": False, "message": str(error)}, 400
         return None
 

@@ -29,6 +29,8 @@ from loadtest.errors import LoadError
 from loadtest.progress import Watch
 from loadtest.records import read_attempts
 from loadtest.settings import LoadSettings
+from local import ports
+from local.errors import LocalError
 from local.parts import ending_with_parent
 from local.processes import child, hear_ctrl_c, kill
 
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         first = error.errors()[0]
         print(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}", file=sys.stderr)  # noqa: T201
         return NOT_MADE
-    except LoadError as error:
+    except LocalError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return NOT_MADE
     except KeyboardInterrupt:
@@ -148,7 +150,7 @@ def _make_load(settings: LoadSettings, target: Shop, run: str, folder: Path, con
     if settings.workers:
         command += ["--master", "--expect-workers", str(settings.workers)]
     elif settings.processes > 1:
-        port = str(_free_port())
+        port = str(ports.free(1)[0])
         command += ["--processes", str(settings.processes), "--master-bind-host", "127.0.0.1"]
         command += ["--master-bind-port", port, "--master-port", port]
     environment = {**os.environ, **settings.environment(), "LOAD_RUN_FOLDER": str(folder)}
@@ -226,13 +228,6 @@ def _require_port(settings: LoadSettings) -> None:
 def _metrics_ports(settings: LoadSettings) -> range:
     more = settings.processes if settings.processes > 1 and not settings.workers else 0
     return range(settings.metrics_port, settings.metrics_port + 1 + more)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _results(folder: Path) -> Path:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import socket
-import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import psycopg2
-
 from loadtest.errors import LoadError
-from local.errors import LocalError
+from local import orderdb
 from local.settings import Settings, run_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadtest.settings import LoadSettings
+    from local.orderdb import Ask
 
-_OWNER = "orders_user"
 _SECONDS = 120
-
-Ask = Callable[[str], Any]
-"""Asks the order database a statement for one JSON value."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +55,11 @@ def find(settings: LoadSettings, environ: Mapping[str, str]) -> Shop:
         host = f"http://127.0.0.1:{local.gateway_port}"
         prometheus = f"http://127.0.0.1:{local.prometheus_port}" if local.telemetry else None
         targets = folder / "conf" / "prometheus" / "targets-load.json" if local.telemetry else None
-        ask = connecting(
-            host="127.0.0.1",
-            port=local.order_db_port,
-            dbname=_OWNER,
-            user=_OWNER,
-            password=lambda: (folder / "secrets" / _OWNER).read_text(encoding="utf-8").strip(),
-        )
+        ask = orderdb.of_stack(local, _SECONDS)
     else:
         host = f"http://127.0.0.1:{environ.get('GATEWAY_PORT') or 80}"
         prometheus, targets = f"http://127.0.0.1:{environ.get('PROMETHEUS_PORT') or 9090}", None
-        ask = _from(environ) if elsewhere and settings.books else _ask_container
+        ask = _from(environ) if elsewhere and settings.books else orderdb.in_container(_SECONDS)
     found, host = host, (settings.host or host).rstrip("/")
     if not settings.allow_remote:
         refuse_remote(host)
@@ -111,10 +97,7 @@ def _is_here(url: str) -> bool:
 def _local_stack(folder: Path) -> Settings | None:
     from local.supervision import Supervisor  # noqa: PLC0415  # the image of the load test has no supervisor
 
-    try:
-        return Settings.of_running(folder) if Supervisor.find(folder) else None
-    except LocalError as error:
-        raise LoadError(str(error)) from error
+    return Settings.of_running(folder) if Supervisor.find(folder) else None
 
 
 def refuse_remote(host: str) -> None:
@@ -134,72 +117,17 @@ def refuse_remote(host: str) -> None:
         raise LoadError(f"{host} is another machine: --allow-remote, if it is yours and its people know.")
 
 
-def connecting(*, password: Callable[[], str], **where: Any) -> Ask:
-    """Give a way to ask the database at an address, read-only."""
-
-    def ask(statement: str) -> Any:
-        try:
-            connection = psycopg2.connect(
-                **where,
-                password=password(),
-                connect_timeout=10,
-                options=f"-c statement_timeout={_SECONDS}s -c default_transaction_read_only=on",
-            )
-            try:
-                with connection.cursor() as cursor:
-                    cursor.execute(statement)
-                    row = cursor.fetchone()
-                    return row and row[0]
-            finally:
-                connection.close()
-        except (psycopg2.Error, OSError) as error:
-            raise LoadError(f"The order database cannot be asked: {_in_a_line(error)}") from error
-
-    return ask
-
-
 def _from(environ: Mapping[str, str]) -> Ask:
     port, password_file = environ.get("DATABASE_PORT") or "5433", environ.get("DATABASE_PASSWORD_FILE")
     if not port.isdecimal() or not 0 < int(port) < 2**16:
         raise LoadError(f"DATABASE_PORT is {port!r} and has to be a port's number.")
     if not password_file:
         raise LoadError("DATABASE_PASSWORD_FILE is missing: DATABASE_HOST needs a file with the user's password.")
-    return connecting(
+    return orderdb.connecting(
         host=environ["DATABASE_HOST"],
         port=int(port),
-        dbname=environ.get("DATABASE_NAME") or _OWNER,
-        user=environ.get("DATABASE_USER") or _OWNER,
+        dbname=environ.get("DATABASE_NAME") or orderdb.OWNER,
+        user=environ.get("DATABASE_USER") or orderdb.OWNER,
         password=lambda: Path(password_file).read_text(encoding="utf-8").strip(),
+        seconds=_SECONDS,
     )
-
-
-def _ask_container(statement: str) -> Any:
-    """Ask in the container of Docker Compose, whose password is in there."""
-    command = [
-        "docker",
-        "exec",
-        "-i",
-        "order-db",
-        "psql",
-        "-X",
-        "-At",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-U",
-        _OWNER,
-        "-d",
-        _OWNER,
-    ]
-    try:
-        done = subprocess.run(  # noqa: S603  # the words are ours
-            command, input=statement, capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LoadError(f"The container order-db cannot be asked: {_in_a_line(error)}") from error
-    if done.returncode:
-        raise LoadError(f"The container order-db cannot be asked: {_in_a_line(done.stderr)}")
-    return json.loads(done.stdout) if done.stdout.strip() else None
-
-
-def _in_a_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -5,7 +5,7 @@
      observability/contract.yaml has for it, each once;
   3. spans and log lines of an order.
 
-Local mode is the default. For Docker Compose: `--gateway http://localhost`.
+`python -m loadtest.visibility`. Local mode is the default; for Docker Compose: `--gateway http://localhost`.
 """
 
 import argparse
@@ -19,16 +19,11 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import urllib3
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from observability.contract import load  # noqa: E402  # the path above comes first
-from tests.telemetry.contract import check_trace, spans_of  # noqa: E402
+from observability.contract import check_trace, load, spans_of
 
 CONTRACT = load()
 POLL_SECONDS = 0.02

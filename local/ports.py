@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import random
 import socket
 import time
 from itertools import chain
@@ -48,6 +49,16 @@ def check(parts: Sequence[Part], patience_seconds: float = 0) -> None:
             time.sleep(0.05)
     if taken:
         raise LocalError(f"{'; '.join(taken)}: stop that, or choose otherwise with {' '.join(choices)} make up.")
+
+
+def free(count: int) -> list[int]:
+    """Find ports that nothing listens on, and that the kernel gives to no outgoing connection."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(10_000, 32_000)  # noqa: S311
+        if not _bind_error(port):
+            found.add(port)
+    return list(found)
 
 
 def _other(port: int, ours: Collection[int]) -> int:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from local.errors import LocalError
 from local.processes import hear_ctrl_c
 from observability.story import orders, show, telling
-from observability.story.errors import StoryError
 from observability.story.spans import MAX_ORDER
 from observability.story.text import clean
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     hear_ctrl_c()
     try:
         return _tell(arguments)
-    except StoryError as error:
+    except LocalError as error:
         print(clean(error), file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:

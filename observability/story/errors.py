@@ -1,5 +1,7 @@
 """What keeps a story from being told."""
 
+from local.errors import LocalError
 
-class StoryError(Exception):
+
+class StoryError(LocalError):
     """One clear sentence that says what is wrong and, where it helps, what to do."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from local.errors import LocalError
 from observability.story import backends
 from observability.story.backends import Line
 from observability.story.errors import StoryError
@@ -172,6 +173,6 @@ class _Teller:
         """Ask; what cannot be asked is told at the end, and the rest of the story goes on."""
         try:
             return ask()
-        except StoryError as error:
+        except LocalError as error:
             self._errors[str(error)] = None
             return otherwise

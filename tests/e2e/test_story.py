@@ -6,9 +6,8 @@ import re
 import psutil
 import pytest
 
-from observability.contract import load
+from observability.contract import check_trace, load, spans_of
 from tests.fixtures.services import Client, eventually
-from tests.telemetry.contract import check_trace, spans_of
 
 
 @pytest.fixture

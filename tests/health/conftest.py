@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from observability.contract import spans_of
 from tests.fixtures.services import Client, sample
-from tests.telemetry.contract import spans_of
 
 ABSENT = pytest.StashKey[set]()
 PROJECT = Path(__file__).parents[2]

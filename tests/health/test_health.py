@@ -2,9 +2,8 @@
 
 import pytest
 
-from observability.contract import load
+from observability.contract import check_trace, load
 from tests.fixtures.services import eventually
-from tests.telemetry.contract import check_trace
 
 PREFIXES = {"auth": "auth", "user": "users", "product": "products", "order": "orders", "payment": "payments"}
 

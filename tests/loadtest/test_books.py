@@ -3,9 +3,9 @@
 import pytest
 
 from loadtest.books import check
-from loadtest.errors import LoadError
 from loadtest.records import Attempt
-from loadtest.shop import connecting
+from local.errors import LocalError
+from local.orderdb import connecting
 
 RUN = "load-0123abcd"
 
@@ -21,6 +21,7 @@ class Shop:
             dbname=database.name,
             user="orders_user",
             password=database.password_file().read_text,
+            seconds=10,
         )
         self.attempts = []
 
@@ -174,5 +175,5 @@ def test_an_order_without_an_answer_is_charged_once_too(shop):
 
 
 def test_the_books_are_read_only(shop):
-    with pytest.raises(LoadError, match="read-only"):
+    with pytest.raises(LocalError, match="read-only"):
         shop.ask("DELETE FROM orders.orders RETURNING to_json(id)")

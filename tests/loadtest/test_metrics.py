@@ -3,10 +3,9 @@
 import requests
 
 from loadtest.metrics import BUCKETS, LoadTestMetrics
-from observability.contract import load
+from observability.contract import check_metrics, load, metrics_of
 from servicekit.telemetry.metrics import SECONDS
 from tests.fixtures.ports import free_port
-from tests.telemetry.contract import check_metrics, metrics_of
 
 NAMES = {"loadtest_users", "loadtest_request_duration_seconds", "loadtest_orders_total"}
 OPEN_METRICS = {"Accept": "application/openmetrics-text"}

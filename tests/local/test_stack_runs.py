@@ -232,9 +232,7 @@ def test_settings_that_will_not_do_are_told_before_anything_is_started(stack):
 
 
 @pytest.mark.parametrize("prefix", STARTS)
-@pytest.mark.parametrize(
-    "module", ["local status", "observability.story --order 7", "loadtest", "loadtest.bench budget"]
-)
+@pytest.mark.parametrize("module", ["local status", "observability.story --order 7", "loadtest", "bench budget"])
 def test_ctrl_c_while_the_program_is_being_loaded_ends_it_quietly(tmp_path, module, prefix):
     (tmp_path / "psutil.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)\n")
     (tmp_path / "urllib3.py").write_text("import psutil")

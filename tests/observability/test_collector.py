@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from observability.contract import load
+from observability.contract import SeenSpan, check_spans, load
 from tests.fixtures.otlp import values
 from tests.fixtures.services import eventually
 from tests.observability.conftest import OBSERVABILITY
-from tests.telemetry.contract import SeenSpan, check_spans
 
 TRACE, SPAN = "1a8074072b9ac2c479007861c5cb4d89", "79007861c5cb4d89"
 TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"

@@ -2,8 +2,7 @@
 
 import pytest
 
-from observability.contract import load
-from tests.telemetry.contract import check_edges, check_lines, check_metrics, check_series, check_spans, check_trace
+from observability.contract import check_edges, check_lines, check_metrics, check_series, check_spans, check_trace, load
 
 CONTRACT = load()
 

@@ -5,9 +5,8 @@ import re
 import pytest
 import yaml
 
-from observability.contract import FILE, Contract
+from observability.contract import FILE, Contract, check_edges, check_lines, check_metrics, check_series, check_spans
 from tests.fixtures.stack import PROJECT
-from tests.telemetry.contract import check_edges, check_lines, check_metrics, check_series, check_spans
 from tests.telemetry.contract_tests import *  # noqa: F403
 from tests.telemetry.contract_tests import CONTRACT
 

@@ -7,8 +7,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from observability.contract import Contract, ContractError
-from tests.telemetry.contract import (
+from observability.contract import (
+    Contract,
+    ContractError,
     SeenLine,
     check_edges,
     check_lines,

@@ -14,11 +14,10 @@ import pytest
 import requests
 
 from local.supervision import Supervisor
-from observability.contract import load
+from observability.contract import check_trace, load
 from tests.fixtures.otlp import Collector
 from tests.fixtures.services import eventually, new_session
 from tests.fixtures.stack import LocalStack
-from tests.telemetry.contract import check_trace
 from tests.telemetry.watch import SERVICES, WatchedLocally
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

@@ -8,8 +8,8 @@ import time
 import psutil
 
 from local.supervision import Supervisor
+from observability.contract import SeenLine, metrics_of, spans_of
 from tests.fixtures.services import Client, eventually
-from tests.telemetry.contract import SeenLine, metrics_of, spans_of
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")

@@ -1,4 +1,4 @@
-"""Reads `contract.yaml`: what the shop tells about itself, as objects, with what is said once written out for each.
+"""Reads `observability/contract.yaml`: what the shop tells about itself, as objects, with templates written out.
 
     contract = load()
     contract.spans["order-service", "client", "INSERT orders"].attributes["db.namespace"].values
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-FILE = Path(__file__).with_name("contract.yaml")
+FILE = Path(__file__).parent.with_suffix(".yaml")
 
 _TEMPLATE = {"name", "attributes", "for_each", "other_methods"}
 
@@ -337,7 +337,7 @@ class Contract:
         """Give what a service may write that is no JSON."""
         return [line for group in self.file.groups if service in group.services for line in group.plain_lines]
 
-    def origin_of(self, service: str, scope_name: str) -> Origin | None:
+    def origin_of(self, service: str, scope_name: str | None) -> Origin | None:
         """Find what made a span of the gateway, by its scope; None for all other spans."""
         if service != "nginx":
             return None

@@ -6,13 +6,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from loadtest.bench import cpu, figures, statements, wrk
-from loadtest.bench.rows import STATEMENTS
+from bench import cpu, figures, machine, statements, wrk
+from bench.rows import STATEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadtest.bench.stacks import BenchStack, Say
+    from bench.stacks import BenchStack, Say
 
 WARM_UP_SECONDS = 1.0
 """Orders before each turn that do not count: a stack that was idle has cold caches and connections to make."""
@@ -83,24 +83,44 @@ def database_turn(stack: BenchStack, clients: int, seconds: float) -> dict[str, 
 
 
 def interleaved(
-    turns: Mapping[str, Callable[[], dict[str, Any]]], rounds: int, say: Say, records: list[dict[str, Any]]
+    turns: Mapping[str, Callable[[], dict[str, Any]]],
+    rounds: int,
+    say: Say,
+    records: list[dict[str, Any]],
+    *,
+    noisy: bool = False,
 ) -> None:
-    """Take turns: each round has one of each, and begins with another.
+    """Take turns: each round has one of each, and begins with another. A round that others disturbed is made again.
 
     Args:
         turns: What to do, by its name.
         rounds: How often.
         say: Is told how far it is.
-        records: Takes what the turns give, each with its `round`: what is there counts if this is cut short.
+        records: Takes what the turns of whole rounds give, each with its `round`: that counts if this is cut short.
+        noisy: Whether a disturbed round counts too.
+
+    Raises:
+        BenchError: More rounds were disturbed than are wanted.
     """
-    for number in range(rounds):
+    disturbed = number = 0
+    while number < rounds:
+        found = []
         for name in figures.rotated(list(turns), number):
             record = turns[name]() | {"round": number}
-            records.append(record)
+            found.append(record)
             say(
                 f"round {number + 1} of {rounds}: {name:<12} {record['per_second']:8.0f} orders/s"
                 f" {record['cpu_ms']:7.2f} ms of CPU an order"
             )
+        busiest = max(record.get("others_busy", 0.0) for record in found)
+        if busiest > machine.QUIET and not noisy:
+            disturbed += 1
+            if disturbed > rounds:
+                machine.refuse_noise(busiest)
+            say(f"other programs had {busiest:.0%} of the machine in this round: it is made again")
+            continue
+        records += found
+        number += 1
 
 
 def turns_of(

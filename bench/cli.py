@@ -1,4 +1,4 @@
-"""The command line, `python -m loadtest.bench`."""
+"""The command line, `python -m bench`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from loadtest.bench import budget, capacity, document, machine, measure, report
-from loadtest.bench.errors import BenchError
-from loadtest.bench.rows import ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
-from loadtest.bench.stacks import BenchStack, alone, running, swept
+from bench import budget, capacity, document, machine, measure, report
+from bench.errors import BenchError
+from bench.rows import HEADLINE, ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
+from bench.stacks import BenchStack, alone, running, swept
 from local import rundir
 from local.errors import LocalError
 from local.processes import hear_ctrl_c
@@ -35,12 +35,13 @@ STACKS = RESULTS / ".bench-stacks"
 """Where the stacks that are measured live; deleted before and after."""
 
 DESCRIPTION = """\
-Measures the shop on stacks of its own, side by side, with ports and folders of their own: what each signal of
+Measures the shop on stacks of its own, side by side, with ports and folders of their own: what
 telemetry costs (overhead), two or more configurations or commits against each other (compare), how throughput and
 latency grow with clients and with replicas, start times and memory against a budget (budget), and what an order
 leaves in each store, from which bigger shops are reckoned (capacity). Results lie in .run/bench (BENCH_RESULTS);
 `docs` writes docs/performance.md from those that are kept."""
 
+NOISY = "try the command on a machine that is not quiet; `docs` does not take the result"
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 REPLICAS = (1, 2, 3, 4)
 ALL = ("budget", "overhead", "clients", "replicas", "capacity")
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, run: Callable[[argparse.Namespace], None], **defaults: Any) -> Any:
@@ -83,22 +84,23 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         if rounds:
             help_rounds = "rounds, in each of which all have a turn (default %(default)s)"
             chosen.add_argument("--rounds", type=int, default=rounds, help=help_rounds)
+        chosen.add_argument("--noisy", action="store_true", help=NOISY)
         chosen.add_argument("--name", default=name, help="name of the result's files (default %(default)s)")
         chosen.set_defaults(run=run)
         return chosen
 
-    overhead = command("overhead", "what each signal costs, beside no telemetry and the tutorial's code", _overhead)
+    text = "what telemetry costs, beside none and beside zero-code instrumentation"
+    overhead = command("overhead", text, _overhead)
     overhead.add_argument("--clients", type=int, default=8, help="clients at once (default %(default)s)")
     overhead.add_argument(
         "--rows",
         nargs="+",
-        default=[*ROWS],
-        choices=ROWS,
+        default=HEADLINE,
+        choices=[*ROWS, STATEMENTS],
         metavar="ROW",
-        help=f"configurations (default all: {', '.join(ROWS)})",
+        help=f"configurations, of {', '.join([*ROWS, STATEMENTS])} (default {', '.join(HEADLINE)})",
     )
     overhead.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
-    overhead.add_argument("--no-statements", action="store_true", help="without the SQL statements alone")
     overhead.set_defaults(title="", verdict="")
 
     compare = command("compare", "two or more configurations side by side; the first is the base", _compare, seconds=4)
@@ -116,7 +118,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     replicas.add_argument("--clients", type=int, default=16, help="clients at once (default %(default)s)")
     replicas.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
-    text = "start time and memory of each part, against loadtest/bench/budget.yaml"
+    text = "start time and memory of each part, against bench/budget.yaml"
     chosen = command("budget", text, _budget, rounds=0)
     chosen.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
@@ -128,6 +130,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen = commands.add_parser("all", help=text, description=text)
     chosen.add_argument("--seconds", type=float, help="seconds of one turn (default: each command's own)")
     chosen.add_argument("--rounds", type=int, help="rounds, where there are some (default: each command's own)")
+    chosen.add_argument("--noisy", action="store_true", help=NOISY)
     chosen.set_defaults(run=_all)
 
     text = "keep results in docs/performance, and write docs/performance.md"
@@ -139,8 +142,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _overhead(arguments: argparse.Namespace) -> None:
     project = parse(f"off@{arguments.project}").project
-    rows = [dataclasses.replace(ROWS[name], project=project) for name in arguments.rows]
-    _comparison(arguments, rows, with_statements=not arguments.no_statements)
+    rows = [dataclasses.replace(ROWS[name], project=project) for name in arguments.rows if name != STATEMENTS]
+    if not rows:
+        raise BenchError(f"{STATEMENTS} needs the database of another row: name one before it.")
+    _comparison(arguments, rows, with_statements=STATEMENTS in arguments.rows)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -199,7 +204,7 @@ def _replicas(arguments: argparse.Namespace) -> None:
 def _budget(arguments: argparse.Namespace) -> None:
     _say("starting, loading and starting again one whole stack; this takes about a minute")
     stack = BenchStack(parse(arguments.row), STACKS / "budget")
-    result = {"kind": "budget"} | _begun()
+    result = {"kind": "budget"} | _begun(arguments)
     with swept(STACKS):
         try:
             result["parts"] = budget.measure(stack, arguments.seconds)
@@ -212,11 +217,13 @@ def _budget(arguments: argparse.Namespace) -> None:
 def _capacity(arguments: argparse.Namespace) -> None:
     rows = capacity.rows(parse(f"full@{arguments.project}").project)
     _say(f"this takes about {len(rows)} minutes")
-    result = {"kind": "capacity"} | _begun()
+    result = {"kind": "capacity"} | _begun(arguments)
     with running(rows, STACKS, _say) as stacks:
         result["full"] = capacity.of_embedded(stacks["full"], arguments.seconds)
         if "backends" in stacks:
             result["backends"] = capacity.of_backends(stacks["backends"], arguments.seconds, _say)
+    if not arguments.noisy:
+        machine.refuse_noise(max(found["others_busy"] for name in ("full", "backends") if (found := result.get(name))))
     missing = "Without Collector, Jaeger and Loki: set BACKEND_BINARIES to a folder with their programs."
     result["remarks"] = [] if "backends" in result else [missing]
     _publish(arguments.name, result)
@@ -226,6 +233,7 @@ def _all(arguments: argparse.Namespace) -> None:
     """Run all, one after the other, with their defaults or what the arguments say."""
     runs = [_arguments([name]) for name in ALL]
     for chosen in runs:
+        chosen.noisy = arguments.noisy
         if arguments.seconds is not None:
             chosen.seconds = arguments.seconds
         if arguments.rounds is not None and "rounds" in chosen:
@@ -243,8 +251,6 @@ def _expected(arguments: argparse.Namespace) -> float:
         stacks = 1
     elif arguments.name in {"budget", "capacity"}:
         stacks = 6  # starts and stops, mostly
-    elif arguments.name == "overhead":
-        turns += 1  # the statements alone
     return measure.expected_seconds(stacks, turns, getattr(arguments, "rounds", 0), arguments.seconds)
 
 
@@ -263,14 +269,16 @@ def _interleave(
     """Have the stacks up, take turns, publish; what was measured before a Ctrl-C too."""
     seconds = measure.expected_seconds(len(rows), len(result["rows"]), arguments.rounds, arguments.seconds)
     _say(f"{len(rows)} stacks; this takes about {seconds / 60:.1f} minutes. Ctrl-C stops and cleans up.")
-    result |= _begun() | {"turns": []}
+    result |= _begun(arguments) | {"turns": []}
     try:
         with running(rows, STACKS, _say) as stacks:
             result["idle_cores"] = measure.idle([*stacks.values()])
-            measure.interleaved(turns_of(stacks), arguments.rounds, _say, result["turns"])
-    finally:
+            measure.interleaved(turns_of(stacks), arguments.rounds, _say, result["turns"], noisy=arguments.noisy)
+    except (KeyboardInterrupt, SystemExit):
         if result["turns"]:
             _publish(arguments.name, result)
+        raise
+    _publish(arguments.name, result)
 
 
 def _prepare() -> None:
@@ -278,11 +286,15 @@ def _prepare() -> None:
         rundir.prepare(RESULTS.parent)  # or `make up` would take it for somebody else's folder
 
 
-def _begun() -> dict[str, Any]:
+def _begun(arguments: argparse.Namespace) -> dict[str, Any]:
+    described = machine.describe()
+    if not arguments.noisy:
+        machine.refuse_noise(described["busy_before"])
     return {
         "command": machine.command_line(),
         "when": datetime.now(UTC).date().isoformat(),
-        "machine": machine.describe(),
+        "machine": described,
+        "noisy": arguments.noisy,
     }
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import urllib3
 
-from loadtest.bench import cpu, measure
-from loadtest.bench.rows import ROWS, Row
+from bench import cpu, measure
+from bench.rows import ROWS, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtest.bench.stacks import BenchStack, Say
+    from bench.stacks import BenchStack, Say
 
 _CLIENTS = 8
 _PROGRAMS = ("otelcol", "jaeger", "loki")
@@ -56,6 +56,7 @@ def of_embedded(stack: BenchStack, seconds: float) -> dict[str, Any]:
     return {
         "orders": orders,
         "per_second": turn["per_second"],
+        "others_busy": turn["others_busy"],
         "parts_cpu_ms": turn["parts_cpu_ms"],
         "each": each,
         "series": series,
@@ -82,6 +83,7 @@ def of_backends(stack: BenchStack, seconds: float, say: Say) -> dict[str, Any]:
     return {
         "orders": orders,
         "per_second": turn["per_second"],
+        "others_busy": turn["others_busy"],
         "parts_cpu_ms": turn["parts_cpu_ms"],
         "each": {f"{name}_bytes": size / orders for name, size in sizes.items()},
         "memory_mb": {

@@ -7,8 +7,8 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from loadtest.bench import report
-from loadtest.bench.errors import BenchError
+from bench import report
+from bench.errors import BenchError
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ def keep(results: Path, names: Sequence[str]) -> None:
     """Copy results into the project.
 
     Raises:
-        BenchError: There is no such result.
+        BenchError: There is no such result, or it was only a trial.
     """
     KEPT.mkdir(exist_ok=True)
     for name in names:
         if not (results / f"{name}.json").is_file():
             raise BenchError(f"There is no {results / name}.json: measure it first.")
+        if _read(results / f"{name}.json").get("noisy"):
+            raise BenchError(f"{results / name}.json was measured with --noisy: measure it again on a quiet machine.")
         shutil.copy(results / f"{name}.json", KEPT / f"{name}.json")
 
 

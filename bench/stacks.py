@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -17,9 +15,11 @@ from pathlib import Path
 
 import urllib3
 
-from loadtest.bench import cpu
-from loadtest.bench.errors import BenchError
-from loadtest.bench.rows import SWITCHES, Row
+from bench import cpu
+from bench.errors import BenchError
+from bench.rows import SWITCHES, Row
+from local.ports import free
+from local.settings import PROJECT
 
 VARIANT = Path(__file__).with_name("variant.py")
 SCRAPE_SECONDS = 5.0
@@ -34,6 +34,12 @@ BACKEND_PORTS = 12
 
 _OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 _STOP_SECONDS = 120
+_ZERO_CODE = (
+    "opentelemetry-distro",
+    "opentelemetry-exporter-otlp-proto-http",
+    *(f"opentelemetry-instrumentation-{name}" for name in ("flask", "logging", "psycopg2", "requests")),
+)
+"""What the row stock takes that the shop may not have. Without one of them it would run, and make no spans."""
 
 Say = Callable[[str], None]
 
@@ -49,7 +55,9 @@ class BenchStack:
     def __init__(self, row: Row, folder: Path) -> None:
         self.row = row
         self.run_dir = folder
-        ports = free_ports(len(_PORTS) + 1 + BACKEND_PORTS + row.replicas - 1)
+        python = row.project / ".venv" / "bin" / "python"
+        self._python = python if row.project != PROJECT and python.exists() else Path(sys.executable)
+        ports = free(len(_PORTS) + 1 + BACKEND_PORTS + row.replicas - 1)
         self.ports = dict(zip(_PORTS, ports, strict=False))
         sink, *others = ports[len(_PORTS) :]
         self.backend_ports, self.replica_ports = others[:BACKEND_PORTS], others[BACKEND_PORTS:]
@@ -83,8 +91,10 @@ class BenchStack:
         """Start it, and return what the start said.
 
         Raises:
-            BenchError: It did not start.
+            BenchError: It did not start, or lacks packages.
         """
+        if "BENCH_STOCK" in self.row.environment and not self._has(*_ZERO_CODE):
+            raise BenchError(f"{self.row.name} needs the packages of requirements/bench.txt: make .venv/ready-bench")
         done = self._local("up")
         if done.returncode:
             raise BenchError(f"The stack {self.row.name} did not start:\n{done.stdout}{done.stderr}")
@@ -149,11 +159,18 @@ class BenchStack:
             if used - before <= 0.04:  # noqa: PLR2004  # some ticks of many idle processes
                 return
 
+    def _has(self, *packages: str) -> bool:
+        asked = [
+            str(self._python),
+            "-c",
+            "import importlib.metadata, sys; [*map(importlib.metadata.version, sys.argv[1:])]",
+        ]
+        return subprocess.run([*asked, *packages], capture_output=True, check=False).returncode == 0  # noqa: S603
+
     def _local(self, command: str) -> subprocess.CompletedProcess[str]:
-        python = self.row.project / ".venv" / "bin" / "python"
         try:
             return subprocess.run(  # noqa: S603
-                [str(python) if python.exists() else sys.executable, "-P", str(VARIANT), command],
+                [str(self._python), "-P", str(VARIANT), command],
                 cwd=self.row.project,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -215,15 +232,3 @@ def running(rows: Sequence[Row], folder: Path, say: Say) -> Iterator[dict[str, B
             for stack in stacks.values():
                 say(f"stopping {stack.row.name}")
                 stack.reset()
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nothing listens on, and that the kernel gives to no outgoing connection."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.randrange(10_000, 32_000)  # noqa: S311
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            found.add(port)
-    return list(found)

@@ -1,146 +1,67 @@
-"""Compares what a system emitted with `observability/contract.yaml`, in both directions, and asks nobody.
+"""Compares what a system emitted with the contract, in both directions, and asks nobody.
 
 Each check gives a `Difference`: what is declared and was not seen, and what was seen and is not declared.
 """
+
+from __future__ import annotations
 
 import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
-IDS = ("trace_id", "span_id")
-TYPES = {"string": (str,), "int": (int,), "double": (float, int), "bool": (bool,), "strings": (list,)}
+    from observability.contract.declared import Contract, Metric, Rule, Rules, Tree
+    from observability.contract.seen import SeenLine, SeenMetric, SeenSpan
 
+_IDS = ("trace_id", "span_id")
+_TYPES = {"string": (str,), "int": (int,), "double": (float, int), "bool": (bool,), "strings": (list,)}
 
-@dataclass(frozen=True)
-class SeenSpan:
-    """A span, as Jaeger's API shows it."""
-
-    service: str
-    kind: str
-    name: str
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    attributes: dict = field(hash=False)
-    resource: dict = field(hash=False)
-    scope: dict = field(hash=False)
-    links: tuple = ()
-    events: int = 0
-
-    @property
-    def key(self):
-        return self.service, self.kind, self.name
-
-
-@dataclass(frozen=True)
-class SeenLine:
-    """A log line, as Loki's API shows it: the labels of its stream, its structured metadata, the text."""
-
-    labels: dict
-    metadata: dict
-    text: str
-
-
-@dataclass(frozen=True)
-class SeenMetric:
-    """A metric of one service, with the labels of all its series, and the traces that its exemplars lead to."""
-
-    service: str
-    name: str
-    type: str
-    series: tuple
-    exemplars: tuple = ()
+_Below = defaultdict[str | None, list["SeenSpan"]]
+"""Spans by their parent in the same trace; None for those without one."""
 
 
 @dataclass
 class Difference:
     """Between contract and system."""
 
-    missing: set = field(default_factory=set)
-    undeclared: set = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    undeclared: set[str] = field(default_factory=set)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
+        """Whether there is any."""
         return bool(self.missing or self.undeclared)
 
-    def __ior__(self, other):
+    def __ior__(self, other: Difference) -> Difference:  # noqa: PYI034
+        """Take another one in."""
         self.missing |= other.missing
         self.undeclared |= other.undeclared
         return self
 
-    def __str__(self):
+    def __str__(self) -> str:
+        """List it."""
         parts = [("declared and not seen", self.missing), ("seen and not declared", self.undeclared)]
         return "\n".join(f"{title}:\n  " + "\n  ".join(sorted(found)) for title, found in parts if found) or "none"
 
 
-# How the APIs show it
-
-JAEGERS_OWN = {"span.kind", "error", "otel.status_code"}
-
-
-def spans_of(trace):
-    """The spans of one trace in the JSON of Jaeger's API."""
-    for span in trace["spans"]:
-        tags = {tag["key"]: tag["value"] for tag in span["tags"]}
-        process = trace["processes"][span["processID"]]
-        parents = [ref for ref in span["references"] if ref["refType"] == "CHILD_OF"]
-        links = [ref["traceID"] for ref in span["references"] if ref["refType"] == "FOLLOWS_FROM"]
-        yield SeenSpan(
-            service=process["serviceName"],
-            kind=tags.get("span.kind", "none"),
-            name=span["operationName"],
-            trace_id=span["traceID"],
-            span_id=span["spanID"],
-            parent_id=parents[0]["spanID"] if parents else None,
-            attributes={
-                key: value
-                for key, value in tags.items()
-                if key not in JAEGERS_OWN and not key.startswith("otel.scope.")
-            },
-            resource={
-                "service.name": process["serviceName"],
-                **{tag["key"]: tag["value"] for tag in process.get("tags", [])},
-            },
-            scope={key: value for key, value in tags.items() if key.startswith("otel.scope.")},
-            links=tuple(links),
-            events=len(span.get("logs") or []),
-        )
-
-
-def metrics_of(service, exposition):
-    """The metrics of a text in OpenMetrics' format."""
-    for family in text_string_to_metric_families(exposition):
-        if not family.samples:
-            continue  # a heading, until there is something to say
-        name = family.name + {"counter": "_total"}.get(family.type, "")
-        series = {
-            tuple(sorted((key, value) for key, value in sample.labels.items() if key != "le"))
-            for sample in family.samples
-        }
-        exemplars = {sample.exemplar.labels["trace_id"] for sample in family.samples if sample.exemplar is not None}
-        yield SeenMetric(service, name, family.type, tuple(sorted(series)), tuple(exemplars))
-
-
-# The checks
-
-
-def violation(rule, value):
-    """What is wrong with a value, None if nothing is."""
+def _violation(rule: Rule, value: Any) -> str | None:
+    """Say what is wrong with a value, None if nothing is."""
     if value is None:
         return None if rule.nullable else "null"
     if rule.values is not None:
         known = [one for one in rule.values if one == value and isinstance(one, bool) == isinstance(value, bool)]
         return None if known else repr(value)
-    if not isinstance(value, TYPES[rule.type]) or (isinstance(value, bool) and rule.type != "bool"):
+    if not isinstance(value, _TYPES[rule.type]) or (isinstance(value, bool) and rule.type != "bool"):
         return f"{value!r}, which is no {rule.type}"
-    if rule.pattern is not None and not re.fullmatch(rule.pattern, value):
+    if rule.pattern is not None and not re.fullmatch(rule.pattern, str(value)):
         return repr(value)
     return None
 
 
-def check_values(where, rules, values):
+def check_values(where: str, rules: Rules, values: Mapping[str, Any]) -> Difference:
     """Compare named values with their rules."""
     found = Difference()
     for name, rule in rules.items():
@@ -149,13 +70,13 @@ def check_values(where, rules, values):
     for name, value in values.items():
         if name not in rules:
             found.undeclared.add(f"{where}: {name}")
-        elif wrong := violation(rules[name], value):
+        elif wrong := _violation(rules[name], value):
             found.undeclared.add(f"{where}: {name} is {wrong}")
     return found
 
 
-def check_spans(contract, spans, mode):
-    """Names, kinds, attributes, links and resources of spans."""
+def check_spans(contract: Contract, spans: Sequence[SeenSpan], mode: str) -> Difference:
+    """Compare names, kinds, attributes, links and resources of spans."""
     total = Difference()
     for span in spans:
         where = " ".join(span.key)
@@ -181,13 +102,13 @@ def check_spans(contract, spans, mode):
     return total
 
 
-def _occasional(rules):
-    """What is not always there, but has to be seen at times."""
+def _occasional(rules: Rules) -> set[str]:
+    """Name what is not always there, but has to be seen at times."""
     return {name for name, rule in rules.items() if not rule.required and rule.tested_by is None}
 
 
-def check_edges(contract, spans):
-    """Whose child each span is. The parent of a gateway's span, if it has one, is the client's."""
+def check_edges(contract: Contract, spans: Sequence[SeenSpan]) -> Difference:
+    """Compare whose child each span is. The parent of a gateway's span, if it has one, is the client's."""
     total = Difference()
     by_id = {(span.trace_id, span.span_id): span for span in spans}
     declared = {(edge.parent, edge.child) for edge in contract.edges}
@@ -212,8 +133,8 @@ def check_edges(contract, spans):
     return total
 
 
-def _same_request(parent, child):
-    """Whether the child is the service's side of what the gateway got: each route is such a pair, matched or not."""
+def _same_request(parent: SeenSpan, child: SeenSpan) -> bool:
+    """Say whether the child is the service's side of what the gateway got: each route is such a pair."""
     method = child.name.partition(" ")[0]
     return (
         (parent.service, parent.kind, child.kind) == ("nginx", "server", "server")
@@ -222,10 +143,10 @@ def _same_request(parent, child):
     )
 
 
-def check_trace(contract, name, spans):
-    """Whether the spans of one trace are the tree that the contract has under this name: each once, and no other."""
-    found = []
-    below = defaultdict(list)
+def check_trace(contract: Contract, name: str, spans: Sequence[SeenSpan]) -> list[str]:
+    """Say in what the spans of one trace are not the contract's tree of this name: each span once, and no other."""
+    found: list[str] = []
+    below: _Below = defaultdict(list)
     ids = {span.span_id for span in spans}
     for span in spans:
         below[span.parent_id if span.parent_id in ids else None].append(span)
@@ -234,7 +155,9 @@ def check_trace(contract, name, spans):
     return found
 
 
-def _compare(contract, tree, spans, below, found, where):
+def _compare(  # noqa: PLR0913, PLR0917
+    contract: Contract, tree: Tree, spans: Sequence[SeenSpan], below: _Below, found: list[str], where: str
+) -> None:
     wanted = {contract.node(text): text for text in tree}
     for key, count in Counter(span.key for span in spans).items():
         if key not in wanted:
@@ -250,8 +173,8 @@ def _compare(contract, tree, spans, below, found, where):
             found.append(f"{' '.join(key)} under {where} is missing")
 
 
-def check_lines(contract, lines, mode):
-    """Log lines: labels, metadata, events, fields."""
+def check_lines(contract: Contract, lines: Iterable[SeenLine], mode: str) -> Difference:
+    """Compare log lines: labels, metadata, events, fields."""
     total = Difference()
     seen = set()
     for line in lines:
@@ -273,13 +196,13 @@ def check_lines(contract, lines, mode):
     return total
 
 
-def _check_event(contract, service, fields):
-    name = fields.get("event")
+def _check_event(contract: Contract, service: str, fields: Mapping[str, Any]) -> Difference:
+    name = str(fields.get("event"))
     where = f"{service} {name}"
     declared = contract.events.get((service, name))
     if declared is None:
         return Difference(undeclared={where})
-    ids = {key: contract.metadata[key] for key in IDS}
+    ids = {key: contract.metadata[key] for key in _IDS}
     if declared.traced == "always":
         ids = {key: rule.model_copy(update={"when": None}) for key, rule in ids.items()}
     if declared.traced == "never":
@@ -290,16 +213,18 @@ def _check_event(contract, service, fields):
     return total
 
 
-def _check_metadata(contract, where, metadata, fields):
+def _check_metadata(
+    contract: Contract, where: str, metadata: Mapping[str, str], fields: Mapping[str, Any]
+) -> Difference:
     total = check_values(f"{where}, metadata", contract.metadata, metadata)
-    for key in (*IDS, "level"):
+    for key in (*_IDS, "level"):
         if metadata.get(key) != (fields.get(key) or None):
             total.undeclared.add(f"{where}: {key} is not the same in metadata and line")
     return total
 
 
-def check_metrics(contract, metrics, mode):
-    """Metrics: names, types, labels and their values, exemplars."""
+def check_metrics(contract: Contract, metrics: Iterable[SeenMetric], mode: str) -> Difference:
+    """Compare metrics: names, types, labels and their values, exemplars."""
     total = Difference()
     seen = set()
     for metric in metrics:
@@ -323,8 +248,8 @@ def check_metrics(contract, metrics, mode):
     return total
 
 
-def check_series(contract, series, mode):
-    """Series in Prometheus: the metric's labels and the target's, and no more. Tools have metrics of their own."""
+def check_series(contract: Contract, series: Iterable[Mapping[str, str]], mode: str) -> Difference:
+    """Compare series in Prometheus: the metric's labels and the target's. Tools have metrics of their own."""
     total = Difference()
     seen = set()
     names = {(job, name): metric for (job, one), metric in contract.metrics.items() for name in _samples(one, metric)}
@@ -354,5 +279,5 @@ def check_series(contract, series, mode):
     return total
 
 
-def _samples(name, metric):
+def _samples(name: str, metric: Metric) -> list[str]:
     return [f"{name}_{end}" for end in ("bucket", "count", "sum")] if metric.type == "histogram" else [name]

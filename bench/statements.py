@@ -13,7 +13,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from loadtest.bench.errors import BenchError
+from bench.errors import BenchError
 from local import postgres
 from local.settings import PROJECT
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtest.bench.errors import BenchError
+from bench.errors import BenchError
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ _OFF = {
 _LOGS = {"TELEMETRY": "off", "GATEWAY_TRACING": "off", "OTEL_METRICS_EXPORTER": "none"}
 _METRICS = {"TELEMETRY": "off", "GATEWAY_TRACING": "off", "BENCH_GATEWAY_TELEMETRY": "on"}
 _TRACES = {"TELEMETRY": "off", "BENCH_GATEWAY_TELEMETRY": "on", "BENCH_SINK_PORT": "free"}
+_EVERY_TRACE = {"GATEWAY_SAMPLE_PERCENT": "100"}
+_STOCK = {"BENCH_STOCK": "on"}
 
 SWITCHES = frozenset(
     {*_OFF, *_LOGS, *_METRICS, *_TRACES, "GATEWAY_SAMPLE_PERCENT", "OTEL_EXPORTER_OTLP_ENDPOINT", "BENCH_ORDER_PORTS"}
-    | {"BENCH_TUTORIAL", "BENCH_BACKENDS", "ACCESS_LOG"}
+    | {"BENCH_TUTORIAL", "BENCH_STOCK", "BENCH_BACKENDS", "ACCESS_LOG"}
 )
 """Variables that a row decides about: what the caller's environment says of them does not count."""
 
@@ -61,11 +63,16 @@ ROWS = {
         # nginx has no 0 %; this is the least that it takes.
         Row("traces-0", "+ traces, 0 % sampled", _TRACES | {"GATEWAY_SAMPLE_PERCENT": "0.01"}, scraped=True),
         Row("traces-10", "+ traces, 10 % sampled", _TRACES | {"GATEWAY_SAMPLE_PERCENT": "10"}, scraped=True),
-        Row("traces-100", "+ traces, 100 % sampled", _TRACES | {"GATEWAY_SAMPLE_PERCENT": "100"}, scraped=True),
-        Row("full", "all, kept by the embedded backend and Prometheus", {"GATEWAY_SAMPLE_PERCENT": "100"}),
+        Row("default", "the shop as it is: logs, metrics, every trace", _TRACES | _EVERY_TRACE, scraped=True),
+        Row("stock", "zero-code instrumentation instead", _TRACES | _EVERY_TRACE | _STOCK, scraped=True),
+        Row("full", "as default, kept by the embedded backend and Prometheus", _EVERY_TRACE),
+        Row("stock-full", "as stock, kept by the embedded backend and Prometheus", _EVERY_TRACE | _STOCK),
         Row("tutorial", "the tutorial's code, no telemetry", _OFF | {"BENCH_TUTORIAL": "on"}),
     )
 }
+HEADLINE = ("off", "default", "stock")
+"""What telemetry costs, in three rows."""
+
 STATEMENTS = "statements"
 """The row that is no stack: an order's SQL statements alone, by pgbench in the database of the first row's stack."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from loadtest.bench.errors import BenchError
+from bench.errors import BenchError
 from local import debian
 from local.errors import LocalError
 

@@ -11,6 +11,7 @@ like every part. The environment says what:
     BENCH_BACKENDS=/folder      the Collector, Jaeger and Loki of that folder run, configured as in Compose
     BENCH_BACKEND_PORTS=1,2,..  their ports, in the order of _BACKENDS
     BENCH_TUTORIAL=on           the services are the tutorial's, see tutorial/
+    BENCH_STOCK=on              the services are instrumented with zero code, see stock.py
 """
 
 from __future__ import annotations
@@ -33,6 +34,18 @@ if TYPE_CHECKING:
     from local.settings import Settings
 
 TUTORIAL = Path(__file__).resolve().parent / "tutorial"
+STOCK = Path(__file__).resolve().with_name("stock.py")
+
+_ZERO_CODE = {
+    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_METRICS_EXPORTER": "none",  # they are scraped, as the shop's
+    "OTEL_LOGS_EXPORTER": "none",  # they are read from stdout, as the shop's
+    "OTEL_PYTHON_LOG_CORRELATION": "true",
+    "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION": "false",
+    "OTEL_PYTHON_FLASK_EXCLUDED_URLS": "healthz,readyz,metrics",
+    "OTEL_BSP_SCHEDULE_DELAY": "200",  # as in the shop, or a turn would end before its spans are sent
+}
 
 _OBSERVABILITY = PROJECT / "observability"
 _BACKENDS = {
@@ -73,6 +86,8 @@ def build(settings: Settings) -> Stack:
             steps.append(_gateway(settings, step))
         elif isinstance(step, Part) and os.environ.get("BENCH_TUTORIAL") and step.name.endswith("-service"):
             steps.append(_tutorial(step))
+        elif isinstance(step, Part) and os.environ.get("BENCH_STOCK") and step.name.endswith("-service"):
+            steps.append(_stock(step))
         else:
             steps.append(step)
         if isinstance(step, Part) and step.name == "order-service":
@@ -210,6 +225,20 @@ def _tutorial(part: Part) -> Part:
         part,
         command=lambda: ending_with_parent("TERM", sys.executable, str(program)),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
+    )
+
+
+def _stock(part: Part) -> Part:
+    """Have gunicorn's arguments as they are, and run it by way of stock.py, instrumented."""
+
+    def command() -> list[str]:
+        arguments = part.command()
+        python = arguments.index("-m") - 1
+        instrument = str(Path(sys.executable).with_name("opentelemetry-instrument"))
+        return [*arguments[:python], instrument, arguments[python], "-P", str(STOCK), *arguments[python + 3 :]]
+
+    return dataclasses.replace(
+        part, command=command, environment={**part.environment, **_ZERO_CODE, "OTEL_SERVICE_NAME": part.name}
     )
 
 

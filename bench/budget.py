@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from loadtest.bench import cpu, wrk
-from loadtest.bench.errors import BenchError
+from bench import cpu, wrk
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from loadtest.bench.stacks import BenchStack
+    from bench.stacks import BenchStack
 
 BUDGET = Path(__file__).with_name("budget.yaml")
 ALL = "all"

@@ -14,11 +14,32 @@ from typing import Any
 
 import psutil
 
-from loadtest.bench import wrk
+from bench import wrk
+from bench.errors import BenchError
 from local import nginx, postgres
 from local.settings import PROJECT
 
 _PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "httptools")
+
+
+QUIET = 0.1
+"""How much of the machine other programs may have while something is measured."""
+
+
+def refuse_noise(others_busy: float) -> None:
+    """Say that nothing can be measured, if other programs have too much of the machine.
+
+    Args:
+        others_busy: Their share of it.
+
+    Raises:
+        BenchError: It is more than `QUIET`.
+    """
+    if others_busy > QUIET:
+        raise BenchError(
+            f"The machine is not quiet: other programs had {others_busy:.0%} of it, {QUIET:.0%} may be. Stop them and"
+            " measure again; --noisy tries the command out all the same."
+        )
 
 
 def describe() -> dict[str, Any]:
@@ -49,7 +70,7 @@ def commit(project: Path) -> str:
 def command_line() -> str:
     """Give the command as a person would type it, without this machine's folders."""
     arguments = [re.sub(r"(^|@)/[^,@]*/", r"\1../", argument) for argument in sys.argv[1:]]
-    return shlex.join(["python", "-m", "loadtest.bench", *arguments])
+    return shlex.join(["python", "-m", "bench", *arguments])
 
 
 def _first(command: list[str]) -> str:
