@@ -18,7 +18,7 @@ from local.status import status
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from local.runner import Build
+    from local.parts import Build
 
 _HELP = {
     "up": "start everything and return when it is ready; it stays up in the background",

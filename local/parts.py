@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from local.settings import Settings
+
+    Build = Callable[[Settings], "Stack"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from local import ports, rundir
 from local.errors import LocalError, StepError
-from local.parts import Part, Stack, Task
+from local.parts import Part, Task
 from local.settings import Settings
 from local.status import status
 from local.supervision import PID_FILE, Supervisor, await_lost, leave_out, left_out, write_script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    Build = Callable[[Settings], Stack]
+    from local.parts import Build, Stack
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ATTEMPTS = 3

@@ -13,7 +13,7 @@ from local.supervision import Supervisor, left_out
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from local.runner import Build
+    from local.parts import Build
 
 DEGRADED = 1
 NOT_RUNNING = 3

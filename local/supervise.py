@@ -1,13 +1,13 @@
 """The supervisor's process (`python -m local.supervise RUN_DIR`), and what it has beside `supervisor` itself.
 
-Added through its documented extension points, an RPC interface and events. Only the wait between two attempts
-is set in fields that supervisor does not document (`_on_end`): tests/local would show it if they changed.
+Added through its documented extension points, an RPC interface and events. Not documented are the fields for the wait
+between two attempts (`_on_end`), and that the poller may be replaced: tests/local would show it if they changed.
 - It never gives up. A port that somebody else holds for an hour must not end a stack; the wait between
   attempts grows to `MAX_WAIT` and stays there. Each wait is written to the log.
 - What a killed process leaves behind goes with it. nginx's workers, for one, outlive a master that got
   SIGKILL, and keep its port so that no new master can start.
 - It counts how often a part ended by itself.
-- It reads what the parts write in gulps. Read line by line, the lines of an order cost more here than in the services.
+- It reads what the parts write in gulps, and sees at once that one has ended (`local.poller`).
 - A full disk costs log lines, which are counted, and not the stack (`local.logfile`).
 - It ends, with its parts, when its folder is deleted or moved: nobody could find it any more to stop it.
 """
@@ -27,14 +27,11 @@ from typing import Any
 from supervisor import events, loggers, supervisord
 
 from local.logfile import LOST, LogFile
+from local.poller import Poller
 from local.supervision import PID_FILE, SOCKET
 
 MAX_WAIT = 20
 """The longest wait between two attempts to start a part, in seconds."""
-
-
-_GULP_SECONDS = 0.02  # a pipe holds 64 KB: a part has to write 3 MB/s to be held up
-_SAME_ROUND_SECONDS = 0.002
 
 
 class Extension:
@@ -50,8 +47,6 @@ class Extension:
         ):
             events.subscribe(event, self._on_end)
         events.subscribe(events.Tick5Event, self._on_tick)
-        self._rested_at = 0.0
-        events.subscribe(events.ProcessLogEvent, self._on_output)
 
     def ended(self) -> dict[str, int]:
         """Tell how often each part has ended without having been asked to."""
@@ -65,11 +60,6 @@ class Extension:
         LOST.save()
         if not all(Path(sys.argv[1], name).exists() for name in (PID_FILE, SOCKET)):
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def _on_output(self, _event: events.ProcessLogEvent) -> None:
-        if time.monotonic() - self._rested_at > _SAME_ROUND_SECONDS:
-            time.sleep(_GULP_SECONDS)
-            self._rested_at = time.monotonic()
 
     def _on_end(self, event: events.ProcessStateEvent) -> None:
         process = event.process
@@ -98,8 +88,9 @@ class _Words(io.TextIOBase):
         return len(text)
 
 
-def extension(_supervisord: Any) -> Extension:
-    """Make the RPC interface; the name stands in the generated configuration."""
+def extension(supervisord: Any) -> Extension:
+    """Make the RPC interface, before the loop begins; the name stands in the generated configuration."""
+    supervisord.options.poller = Poller(supervisord)
     return Extension()
 
 

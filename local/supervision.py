@@ -75,7 +75,6 @@ stopsignal={stop_signal}
 stopwaitsecs={stop_seconds}
 killasgroup=true
 redirect_stderr=true
-stdout_events_enabled=true
 stdout_logfile=logs/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
@@ -178,8 +177,6 @@ class Supervisor:
             while process.status() != psutil.STATUS_ZOMBIE:
                 if time.monotonic() > deadline:
                     process.kill()  # its parts end with it
-                with contextlib.suppress(OSError, xmlrpc.client.Fault):
-                    self._call("supervisor.getState")  # it looks round once a second, or when somebody calls
                 time.sleep(0.03)
 
     def _call(self, method: str, *args: str | bool) -> Any:
