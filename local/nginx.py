@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import re
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,6 +46,9 @@ DEFAULTS = {
     "PAYMENT_UPSTREAM": "127.0.0.1:5005",
 }
 """The variables of the configuration, and what they are in local mode."""
+
+WORKER_CONNECTIONS = 8192
+"""How many connections each worker may have, where the system allows it; as in Compose."""
 
 TRACING = ("log", "off")
 """The values of GATEWAY_TRACING here. `module` needs a module that no distribution's nginx has."""
@@ -127,10 +131,24 @@ def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
     (conf_dir / "tmp").mkdir(parents=True, exist_ok=True)
     for folder in ("gateway", "tracing"):
         shutil.copytree(SOURCE / folder, conf_dir / folder, dirs_exist_ok=True)
-    for template in (SOURCE / "templates/gateway.conf.template", SOURCE / "local/upstreams.conf.template"):
-        text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
-        (conf_dir / template.stem).write_text(text, encoding="utf-8")
-    return Path(shutil.copyfile(SOURCE / "local/nginx.conf", conf_dir / "nginx.conf"))
+    values |= _connections()
+    for name in ("templates/gateway.conf", "local/upstreams.conf", "local/nginx.conf"):
+        template = (SOURCE / f"{name}.template").read_text(encoding="utf-8")
+        text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template)
+        (conf_dir / Path(name).name).write_text(text, encoding="utf-8")
+    return conf_dir / "nginx.conf"
+
+
+def _connections() -> dict[str, str]:
+    """Fit the number of connections to the hard limit of open files, which only root can raise.
+
+    nginx would start with more than that, but say so as an alert, and run out of files instead of connections.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = 2 * WORKER_CONNECTIONS
+    if most != resource.RLIM_INFINITY:
+        files = min(files, most)
+    return {"OPEN_FILES": str(files), "WORKER_CONNECTIONS": str(files // 2)}
 
 
 def command(program: Path, conf: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import resource
 import socket
 import threading
 import time
@@ -224,6 +225,9 @@ def test_a_service_that_accepts_no_connection_is_a_503_after_a_second(start_gate
     assert time.monotonic() - started < 4
 
 
+HALF_SENT = 2_500  # more than the 2 x 1,024 connections that nginx has in most configurations
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /orders/ HT", b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Le"])
 def test_a_client_that_is_slow_with_its_headers_is_cut_off(start_gateway, sent):
     gateway = start_gateway(CLIENT_TIMEOUT="300ms")
@@ -245,6 +249,45 @@ def test_a_client_that_is_slow_with_its_body_is_cut_off(start_gateway):
     assert time.monotonic() - started < 5
     assert gateway.reached() == []
     eventually(lambda: any(line["status"] == 408 for line in gateway.log_lines()))
+
+
+def test_thousands_of_half_sent_heads_of_one_address_leave_the_gateway_to_the_others(start_gateway):
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, allowed[1]), allowed[1]))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, allowed)
+        gateway = start_gateway()
+        for _ in range(HALF_SENT):
+            stack.enter_context(gateway.connect()).sendall(b"GET /orders/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        started = time.monotonic()
+        asked = [("GET", "/healthz", b""), ("POST", "/orders/", b"{}")] * 10
+        got = [gateway.request(method, target, body=body).status for method, target, body in asked]
+        assert time.monotonic() - started < 5
+    assert got == [200] * 20
+    assert len(gateway.services["order"].requests) == 10
+    assert "worker_connections are not enough" not in gateway.output()
+
+
+def test_a_client_that_sends_its_headers_byte_by_byte_gets_no_more_time(start_gateway):
+    gateway = start_gateway(CLIENT_TIMEOUT="300ms")
+    with gateway.connect() as connection:
+        connection.sendall(b"GET /orders/ HTTP/1.1\r\nX-Slow: ")
+        connection.settimeout(0.05)
+        started = time.monotonic()
+        assert eventually(lambda: _cut_off(connection))
+    assert time.monotonic() - started < 5
+    assert gateway.reached() == []
+
+
+def _cut_off(connection):
+    """Send one byte more, and wait a moment for the end of the connection."""
+    try:
+        connection.sendall(b"a")
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def _receive(connection):
