@@ -47,6 +47,9 @@ DEFAULTS = {
 }
 """The variables of the configuration, and what they are in local mode."""
 
+WORKER_CONNECTIONS = 8192
+"""How many connections each worker may have, where the system allows it; as in Compose."""
+
 TRACING = ("log", "off")
 """The values of GATEWAY_TRACING here. `module` needs a module that no distribution's nginx has."""
 
@@ -128,21 +131,24 @@ def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
     (conf_dir / "tmp").mkdir(parents=True, exist_ok=True)
     for folder in ("gateway", "tracing"):
         shutil.copytree(SOURCE / folder, conf_dir / folder, dirs_exist_ok=True)
-    for template in (SOURCE / "templates/gateway.conf.template", SOURCE / "local/upstreams.conf.template"):
-        text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
-        (conf_dir / template.stem).write_text(text, encoding="utf-8")
-    main = conf_dir / "nginx.conf"
-    main.write_text(_within_limits((SOURCE / "local/nginx.conf").read_text(encoding="utf-8")), encoding="utf-8")
-    return main
+    values |= _connections()
+    for name in ("templates/gateway.conf", "local/upstreams.conf", "local/nginx.conf"):
+        template = (SOURCE / f"{name}.template").read_text(encoding="utf-8")
+        text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template)
+        (conf_dir / Path(name).name).write_text(text, encoding="utf-8")
+    return conf_dir / "nginx.conf"
 
 
-def _within_limits(conf: str) -> str:
-    """Lower what nginx asks for to what this user may have: it would start, and complain about each worker."""
+def _connections() -> dict[str, str]:
+    """Fit the number of connections to the hard limit of open files, which only root can raise.
+
+    nginx would start with more than that, but say so as an alert, and run out of files instead of connections.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == resource.RLIM_INFINITY:
-        return conf
-    conf = re.sub(r"(?<=worker_rlimit_nofile )\d+", lambda files: str(min(int(files[0]), most)), conf)
-    return re.sub(r"(?<=worker_connections )\d+", lambda wanted: str(min(int(wanted[0]), most // 2)), conf)
+    files = 2 * WORKER_CONNECTIONS
+    if most != resource.RLIM_INFINITY:
+        files = min(files, most)
+    return {"OPEN_FILES": str(files), "WORKER_CONNECTIONS": str(files // 2)}
 
 
 def command(program: Path, conf: Path) -> list[str]:

@@ -237,15 +237,19 @@ def test_a_client_that_is_slow_with_its_headers_is_cut_off(start_gateway, sent):
     assert gateway.reached() == []
 
 
-def test_thousands_of_clients_that_are_slow_with_their_headers_keep_nobody_out(start_gateway):
+def test_thousands_of_half_sent_heads_of_one_address_leave_the_gateway_to_the_others(start_gateway):
     allow_open_files(4096)
     gateway = start_gateway(CLIENT_TIMEOUT="60s")
     with contextlib.ExitStack() as slow:
         for _ in range(2500):  # more than two workers had room for with nginx's usual 1024 each
-            connection = slow.enter_context(gateway.connect())
-            connection.sendall(b"GET /orders/ HTTP/1.1\r\nHost: x\r\n")
-        for _ in range(20):
-            assert gateway.request("GET", "/orders/").status == 200
+            slow.enter_context(gateway.connect()).sendall(b"GET /orders/ HTTP/1.1\r\nHost: x\r\n")
+        started = time.monotonic()
+        asked = [("GET", "/healthz", b""), ("POST", "/orders/", b"{}")] * 10
+        got = [gateway.request(method, target, body=body).status for method, target, body in asked]
+        assert time.monotonic() - started < 5
+    assert got == [200] * 20
+    assert len(gateway.services["order"].requests) == 10
+    assert "worker_connections are not enough" not in gateway.output()
 
 
 def test_a_client_that_is_slow_with_its_body_is_cut_off(start_gateway):
@@ -257,6 +261,28 @@ def test_a_client_that_is_slow_with_its_body_is_cut_off(start_gateway):
     assert time.monotonic() - started < 5
     assert gateway.reached() == []
     eventually(lambda: any(line["status"] == 408 for line in gateway.log_lines()))
+
+
+def test_a_client_that_sends_its_headers_byte_by_byte_gets_no_more_time(start_gateway):
+    gateway = start_gateway(CLIENT_TIMEOUT="300ms")
+    with gateway.connect() as connection:
+        connection.sendall(b"GET /orders/ HTTP/1.1\r\nX-Slow: ")
+        connection.settimeout(0.05)
+        started = time.monotonic()
+        assert eventually(lambda: _cut_off(connection))
+    assert time.monotonic() - started < 5
+    assert gateway.reached() == []
+
+
+def _cut_off(connection):
+    """Send one byte more, and wait a moment for the end of the connection."""
+    try:
+        connection.sendall(b"a")
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def _receive(connection):

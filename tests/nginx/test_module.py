@@ -19,11 +19,22 @@ from observability.gateway.spans import span_of
 from tests.fixtures.gateway import running_gateway
 from tests.fixtures.otlp import values
 from tests.fixtures.services import eventually
+from tests.fixtures.traceparents import INVALID, PARENT, TRACE
 from tests.observability.conftest import backends, collector, program, start_collector
 
 __all__ = ["backends", "collector", "program", "start_collector"]
 
-PARENT = "00f067aa0ba902b7"
+KEEPS_ITS_TRACE_ID = {
+    "parent id of zeros",
+    "ids in upper case",
+    "trace id in upper case",
+    "parent id in upper case",
+    "flags in upper case",
+    "more after version 00",
+    "hyphen after version 00",
+}
+"""Of INVALID, those whose trace id the module takes all the same."""
+
 SPAN = "b7ad6b7169203331"
 DIRECTIVE = re.compile(r"^otel_(\w+)\s+(?:(gateway\.\w+)\s+)?([^;{]+);", re.MULTILINE)
 COMPOSE = {
@@ -32,16 +43,17 @@ COMPOSE = {
     "DEPLOYMENT_ENVIRONMENT": "compose",
 }
 
-# What the module's variables are, from its documentation: ids of the parent, if it sent valid ones; else new ones. Of a
-# trace id that is all zeros it was seen to keep the parent and its decision.
+# What the module's variables are, by its source (trace_context.hpp): of version 00 it takes ids in either case, each by
+# itself if it is not all zeros, and ignores what comes after the flags. It also turns them into lower case.
 VARIABLES = f"""
 map $http_traceparent $otel_inbound {{
     default "";
-    "~^00-(?<otel_t>[0-9a-f]{{32}})-(?<otel_p>[0-9a-f]{{16}})-(?<otel_f>[0-9a-f]{{2}})$" "$otel_t-$otel_p-$otel_f";
+    "~*^00-(?<otel_t>[0-9a-f]{{32}})-(?<otel_p>[0-9a-f]{{16}})-(?<otel_f>[0-9a-f]{{2}})(?:-|$)"
+        "$otel_t-$otel_p-$otel_f";
 }}
 map $otel_inbound $otel_trace_id {{ default $request_id; "~^(?!0{{32}})(?<otel_i>.{{32}})-" $otel_i; }}
-map $otel_inbound $otel_parent_id {{ default ""; "~^.{{32}}-(?<otel_j>.{{16}})-" $otel_j; }}
-map $otel_inbound $otel_parent_sampled {{ default 0; "~[13579bdf]$" 1; }}
+map $otel_inbound $otel_parent_id {{ default ""; "~^.{{32}}-(?!0{{16}})(?<otel_j>.{{16}})-" $otel_j; }}
+map $otel_inbound $otel_parent_sampled {{ default 0; "~*[13579bdf]$" 1; }}
 map "" $otel_span_id {{ default {SPAN}; }}
 """
 
@@ -137,23 +149,25 @@ def test_a_new_trace_is_the_modules(gateway):
     assert line["otel"]["trace"] == "on"
 
 
-@pytest.mark.parametrize("flags", ["00", "01"])
-def test_an_all_zero_trace_id_brings_neither_a_parent_nor_a_decision(gateway, flags):
-    got, received, line = ask(gateway, "/orders/", f"traceparent: 00-{'0' * 32}-{PARENT}-{flags}", "tracestate: a=1")
-    assert received.values("traceparent") == [f"00-{got.trace_id}-{SPAN}-01"] == [got.headers["traceresponse"]]
-    assert received.values("tracestate") == []
-    assert (line["parent_span_id"], line["trace_flags"]) == ("", "01")
-    assert (line["otel"]["trace"], line["otel"]["gateway.parent"]) == ("on", "none")
-
-
-@pytest.mark.parametrize("flags", ["00", "01"])
-def test_an_all_zero_parent_id_brings_neither_a_parent_nor_a_decision(gateway, flags):
+@pytest.mark.parametrize("wrong", INVALID)
+def test_an_invalid_traceparent_brings_no_parent_and_no_decision_and_in_some_forms_its_trace_id(gateway, wrong):
     trace_id = os.urandom(16).hex()
-    got, received, line = ask(gateway, "/orders/", f"traceparent: 00-{trace_id}-{'0' * 16}-{flags}", "tracestate: a=1")
+    inbound = INVALID[wrong].replace(TRACE, trace_id).replace(TRACE.upper(), trace_id.upper())
+    unsampled = inbound.replace("-01", "-00")  # a decision that would show
+    got, received, line = ask(gateway, "/orders/", f"traceparent: {unsampled}", "tracestate: a=1")
+    assert (got.trace_id.lower() == trace_id) == (wrong in KEEPS_ITS_TRACE_ID)
     assert received.values("traceparent") == [f"00-{got.trace_id}-{SPAN}-01"] == [got.headers["traceresponse"]]
     assert received.values("tracestate") == []
     assert (line["parent_span_id"], line["trace_flags"]) == ("", "01")
     assert (line["otel"]["trace"], line["otel"]["gateway.parent"]) == ("on", "none")
+
+
+@pytest.mark.parametrize("version", ["01", "fe"])
+def test_a_version_of_the_future_begins_a_new_trace(gateway, version):
+    got, received, line = ask(gateway, "/orders/", f"traceparent: {version}-{TRACE}-{PARENT}-00", "tracestate: a=1")
+    assert got.trace_id != TRACE
+    assert received.values("tracestate") == []
+    assert (line["trace_flags"], line["otel"]["gateway.parent"]) == ("01", "none")
 
 
 def test_the_span_says_whose_child_it_is(gateway):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from local import debian, nginx
 from local.errors import LocalError
@@ -92,8 +93,37 @@ def test_a_graceful_stop_finishes_requests_in_flight(start_gateway):
 
 
 def test_nginx_may_take_as_long_to_stop_as_its_workers():
-    (seconds,) = re.findall(r"worker_shutdown_timeout (\d+)s;", (nginx.SOURCE / "local/nginx.conf").read_text())
+    (seconds,) = re.findall(
+        r"worker_shutdown_timeout (\d+)s;", (nginx.SOURCE / "local/nginx.conf.template").read_text()
+    )
     assert int(seconds) < nginx.STOP_SECONDS
+
+
+def test_where_the_system_allows_few_open_files_nginx_takes_as_many_connections_and_says_nothing(
+    start_gateway, monkeypatch
+):
+    plain = nginx.command
+    monkeypatch.setattr(nginx.resource, "getrlimit", lambda _: (100, 300))
+    monkeypatch.setattr(nginx, "command", lambda *given: ["sh", "-c", 'ulimit -n 300; exec "$@"', "sh", *plain(*given)])
+    gateway = start_gateway()
+    assert gateway.request("GET", "/healthz").status == 200
+    assert main_settings(gateway.directory / "run dir/conf/nginx/nginx.conf") == (300, 150)
+    assert set(re.findall(r"\[(\w+)\]", (gateway.directory / "stderr").read_text())) == {"notice"}
+
+
+@pytest.mark.parametrize("most", [resource.RLIM_INFINITY, 1_048_576])
+def test_where_it_allows_many_both_modes_have_the_same(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(nginx.resource, "getrlimit", lambda _: (1024, most))
+    composes = main_settings(nginx.SOURCE / "compose/nginx.conf")
+    assert main_settings(nginx.render(tmp_path)) == composes == (2 * 8192, 8192)
+    compose = yaml.safe_load((nginx.SOURCE.parent / "docker-compose.yml").read_text())
+    assert compose["services"]["nginx"]["ulimits"]["nofile"] == composes[0]
+
+
+def main_settings(conf):
+    """How many files a worker may have open, and how many connections."""
+    text = conf.read_text()
+    return tuple(int(re.search(rf"{name} (\d+);", text)[1]) for name in ("worker_rlimit_nofile", "worker_connections"))
 
 
 def test_nginx_ends_with_a_parent_that_is_killed(tmp_path, nginx_program):
@@ -194,13 +224,3 @@ def test_the_start_is_quick(start_gateway):
     started = time.monotonic()
     start_gateway()
     assert time.monotonic() - started < 5
-
-
-@pytest.mark.parametrize(
-    ("hard", "files", "connections"), [(resource.RLIM_INFINITY, 4096, 2048), (4096, 4096, 2048), (1024, 1024, 512)]
-)
-def test_it_asks_for_no_more_open_files_than_the_system_allows(tmp_path, monkeypatch, hard, files, connections):
-    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, hard))
-    conf = nginx.render(tmp_path / "nginx").read_text()
-    assert f"worker_rlimit_nofile {files};" in conf
-    assert f"worker_connections {connections};" in conf
