@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import re
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -130,7 +131,18 @@ def render(conf_dir: Path, settings: Mapping[str, str] | None = None) -> Path:
     for template in (SOURCE / "templates/gateway.conf.template", SOURCE / "local/upstreams.conf.template"):
         text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
         (conf_dir / template.stem).write_text(text, encoding="utf-8")
-    return Path(shutil.copyfile(SOURCE / "local/nginx.conf", conf_dir / "nginx.conf"))
+    main = conf_dir / "nginx.conf"
+    main.write_text(_within_limits((SOURCE / "local/nginx.conf").read_text(encoding="utf-8")), encoding="utf-8")
+    return main
+
+
+def _within_limits(conf: str) -> str:
+    """Lower what nginx asks for to what this user may have: it would start, and complain about each worker."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return conf
+    conf = re.sub(r"(?<=worker_rlimit_nofile )\d+", lambda files: str(min(int(files[0]), most)), conf)
+    return re.sub(r"(?<=worker_connections )\d+", lambda wanted: str(min(int(wanted[0]), most // 2)), conf)
 
 
 def command(program: Path, conf: Path) -> list[str]:

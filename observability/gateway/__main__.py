@@ -35,7 +35,7 @@ def main() -> int:
         return 2
     logs.configure(NAME, settings.log_level)
     vocabulary = Vocabulary.of(ROUTES)
-    metrics = GatewayMetrics(vocabulary)
+    metrics = GatewayMetrics(vocabulary, module=settings.gateway_tracing == "module")
     export = None
     if settings.gateway_tracing == "log" and settings.otel_exporter_otlp_endpoint is not None:
         encoder = lean.Encoder(telemetry.resource("nginx", settings), (SCOPE, ""), exporting.leaves)

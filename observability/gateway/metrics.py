@@ -4,7 +4,7 @@ from opentelemetry.trace import SpanContext
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
-from observability.gateway.line import Line, Vocabulary
+from observability.gateway.line import UNMATCHED, Line, Vocabulary
 from servicekit.telemetry.histogram import Histogram
 from servicekit.telemetry.metrics import SECONDS
 
@@ -12,6 +12,8 @@ _PROMISED = {"/orders/": ("201", "202", "402"), "/auth/login": ("200", "401")}
 """What the SLOs count, with its good answers: there from the start, so that the first failure shows."""
 _LABELS = ("http_request_method", "http_route", "http_response_status_code")
 _FAILED = ("500", "502", "503", "504")
+_BEFORE_A_LOCATION = (400, 405, 413, 414, 431)
+"""What nginx may refuse before it looks for a location; a route it may know even so."""
 
 
 class GatewayMetrics:
@@ -19,11 +21,13 @@ class GatewayMetrics:
 
     Args:
         vocabulary: The words that may become labels.
+        module: Whether nginx's own module makes the spans, which makes none of what is refused before a location.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, module: bool = False) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
         self._vocabulary = vocabulary
+        self._module = module
         self.registry = CollectorRegistry()
         # Of this process, not of nginx: the prefix says so, since Prometheus knows both as the job `nginx`.
         ProcessCollector(namespace="gateway_telemetry", registry=self.registry)
@@ -75,11 +79,11 @@ class GatewayMetrics:
         )
 
     def request(self, line: Line, seen_in: SpanContext | None) -> None:
-        """Count a request, and name the span that shows it. What the gateway refused itself may have none."""
+        """Count a request, and name the span that shows it. With `module` what has no route may have none."""
         words = self._vocabulary
         labels = (words.method(line), words.route(line), str(line.status))
-        if line.refused():
-            seen_in = None  # nginx's module makes no span of what is refused before there is a location
+        if self._module and line.refused() and (words.route(line) == UNMATCHED or line.status in _BEFORE_A_LOCATION):
+            seen_in = None
         self._duration.observe(labels, line.duration_s, seen_in)
         if (service := words.service(line)) is not None and line.upstream_duration_s is not None:
             self._upstream.observe((service,), line.upstream_duration_s, seen_in)

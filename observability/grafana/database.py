@@ -1,4 +1,4 @@
-"""PostgreSQL, as the services see it."""
+"""PostgreSQL, as the services see it, and what it counts itself."""
 
 from __future__ import annotations
 
@@ -15,19 +15,15 @@ _STATEMENTS = "db_client_operation_duration_seconds"
 _REAL = 'db_query_summary!="SELECT 1"'  # that is how a service asks whether the database is there
 
 _NOT_HERE = """\
-All of this is measured **by the services**, at their end of the connection. Nothing here comes from PostgreSQL, so
-there is nothing about locks, deadlocks, cache hits, vacuum, the write-ahead log, replication, or who else is connected.
-A statement that waits for a lock just looks slow.
+The first two rows are measured **by the services**, at their end of the connection; the third is what PostgreSQL
+counts, asked by order-service every 5 s. So it ceases when order-service is down. Who holds a lock, and how long
+transactions last, a service's role may not see.
 
 To ask PostgreSQL itself: `make psql`, in Docker Compose `docker exec -it order-db psql -U orders_user -d orders_user`;
 then for example
 
     SELECT pid, usename, state, wait_event_type, wait_event, now() - query_start AS since, left(query, 60)
     FROM pg_stat_activity WHERE datname = current_database();
-    SELECT xact_commit, xact_rollback, deadlocks, blks_hit, blks_read
-    FROM pg_stat_database WHERE datname = current_database();
-
-A dashboard of PostgreSQL's own numbers would need `postgres_exporter` beside it.
 """
 
 
@@ -126,6 +122,67 @@ def build() -> Dashboard:
                         unit="percentunit",
                         steps=(0.001, 0.01),
                     )
+                ),
+            ],
+            "PostgreSQL itself": [
+                graph(
+                    "Connections of the server",
+                    "Who holds its connections, and how near is the limit? Beyond it nobody gets in, us included.",
+                    promql("max by (usename) (pg_stat_activity_count)", "{{usename}}"),
+                    promql("max(pg_settings_max_connections)", "limit"),
+                    unit="short",
+                ),
+                graph(
+                    "Transactions",
+                    "Is work undone? Nearly every statement here is a transaction of its own, so rollbacks are rare.",
+                    promql(f"max(rate(pg_stat_database_xact_commit[{RATE}]))", "commits"),
+                    promql(f"max(rate(pg_stat_database_xact_rollback[{RATE}]))", "rollbacks"),
+                    unit="suffix:transactions/s",
+                ),
+                graph(
+                    "Locks",
+                    "Does one statement wait for another's row or table? A deadlock ends one of both with an error.",
+                    promql("max(pg_locks_waiting)", "waiting"),
+                    promql(f"max(increase(pg_stat_database_deadlocks[{RATE}]))", "deadlocks"),
+                    unit="short",
+                ),
+                graph(
+                    "Blocks found in the cache",
+                    "Does the data in use still fit into memory? Others come from the system's cache, or the disk.",
+                    promql(
+                        f"max(rate(pg_stat_database_blks_hit[{RATE}])) / (max(rate(pg_stat_database_blks_hit[{RATE}]))"
+                        f" + max(rate(pg_stat_database_blks_read[{RATE}])))",
+                        "from the cache",
+                    ),
+                    unit="percentunit",
+                ),
+                graph(
+                    "Dead rows",
+                    "Does vacuum keep up? Each UPDATE leaves one; many make scans slow and the table large.",
+                    promql(
+                        "max by (relname) (pg_stat_user_tables_n_dead_tup)"
+                        " / (max by (relname) (pg_stat_user_tables_n_live_tup) + 1)",
+                        "{{relname}}",
+                    ),
+                    unit="percentunit",
+                ),
+                graph(
+                    "Scans of a whole table",
+                    "Is an index missing? On a large table each of these is slow.",
+                    promql(f"max by (relname) (rate(pg_stat_user_tables_seq_scan[{RATE}]))", "{{relname}}"),
+                    unit="suffix:scans/s",
+                ),
+                graph(
+                    "Size",
+                    "How fast does the disk fill?",
+                    promql("max(pg_database_size_bytes)", "database"),
+                    unit="bytes",
+                ),
+                graph(
+                    "Write-ahead log",
+                    "How much is written to be safe?",
+                    promql(f"max(rate(pg_wal_written_bytes[{RATE}]))", "written"),
+                    unit="Bps",
                 ),
             ],
             "Traces, and what is not here": [

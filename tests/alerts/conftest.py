@@ -146,6 +146,14 @@ class Saboteur:
             yield
 
     @contextlib.contextmanager
+    def limited_requests(self):
+        """Requests that the gateway refused as too many, as its log tells them, a few each second."""
+        lines = (self._shop.run_dir / "logs" / "nginx.log").read_text().splitlines()
+        line = json.loads(next(line for line in reversed(lines) if '"request.completed"' in line))
+        with self._written(json.dumps({**line, "http_route": "/users/me", "method": "GET", "status": 429}), 3):
+            yield
+
+    @contextlib.contextmanager
     def failing_requests(self, route):
         """Requests of this route that fail, as the gateway's log tells them, a few each second."""
         lines = (self._shop.run_dir / "logs" / "nginx.log").read_text().splitlines()

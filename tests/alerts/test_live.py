@@ -16,7 +16,7 @@ RULES = Path(__file__).parents[2] / "observability" / "prometheus" / "rules" / "
 ALERTS = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-UNSEEN = ("SpansDropped", "TelemetryQueueNearlyFull", "TelemetryDown", "LogLinesLost")
+UNSEEN = ("SpansDropped", "TelemetryQueueNearlyFull", "TelemetryDown", "LogLinesLost", "RequestsLimited")
 CROWDED = ("DatabasePoolNearLimit", "DatabasePoolWaits", "ErrorSpike")
 
 
@@ -59,6 +59,7 @@ def drama(shop):
                         broken.frozen("embedded-backend"),
                         broken.nonsense_in_the_access_log(),
                         broken.flood_of_requests(),
+                        broken.limited_requests(),
                         played.act(*UNSEEN, ask=ask),
                     ):
                         pass

@@ -34,9 +34,9 @@ class Export:
 class Counted:
     """A pipeline and its metrics."""
 
-    def __init__(self, export=None, patience_seconds=0.2):
+    def __init__(self, export=None, patience_seconds=0.2, *, module=False):
         vocabulary = Vocabulary.of(ROUTES)
-        metrics = GatewayMetrics(vocabulary)
+        metrics = GatewayMetrics(vocabulary, module=module)
         self.registry = metrics.registry
         self.take = Pipeline(vocabulary, metrics, export, patience_seconds).take
 
@@ -127,12 +127,26 @@ def test_an_exemplar_names_the_span_if_there_is_one(flags, has):
     )
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 408, 413, 414, 429, 431, 499])
-def test_what_the_gateway_refuses_itself_has_no_exemplar_since_nginxs_module_may_make_no_span_of_it(status):
-    counted = Counted()
-    counted.lines(access_line(status=status, upstream="", upstream_duration_s=None, upstream_tries_s=""))
-    assert counted.value(COUNT, **labels(status=str(status))) == 1
-    assert not any(one.exemplar for family in counted.registry.collect() for one in family.samples)
+REFUSED = {"upstream": "", "upstream_duration_s": None, "upstream_tries_s": ""}
+
+
+def has_exemplar(counted, **line):
+    counted.lines(access_line(**line))
+    return any(one.exemplar for family in counted.registry.collect() for one in family.samples)
+
+
+@pytest.mark.parametrize("route", ["/orders/", "unmatched"])
+@pytest.mark.parametrize("status", [400, 405, 413, 414, 431])
+def test_what_nginx_may_refuse_before_a_location_has_an_exemplar_only_where_its_module_makes_no_spans(status, route):
+    line = REFUSED | {"status": status, "http_route": route}
+    assert not has_exemplar(Counted(module=True), **line)
+    assert has_exemplar(Counted(), **line)
+
+
+@pytest.mark.parametrize("module", [False, True])
+@pytest.mark.parametrize("status", [408, 429, 499])
+def test_what_the_gateway_refuses_at_a_route_has_an_exemplar_whoever_makes_the_span(status, module):
+    assert has_exemplar(Counted(module=module), **REFUSED | {"status": status})
 
 
 @pytest.mark.parametrize("line", [{"status": 404}, {"status": 503, "upstream": ""}, {"status": 200, "upstream": ""}])

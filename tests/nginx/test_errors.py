@@ -236,6 +236,16 @@ def test_a_client_that_is_slow_with_its_headers_is_cut_off(start_gateway, sent):
     assert gateway.reached() == []
 
 
+def test_thousands_of_clients_that_are_slow_with_their_headers_keep_nobody_out(start_gateway):
+    gateway = start_gateway(CLIENT_TIMEOUT="60s")
+    with contextlib.ExitStack() as slow:
+        for _ in range(2500):  # more than two workers had room for with nginx's usual 1024 each
+            connection = slow.enter_context(gateway.connect())
+            connection.sendall(b"GET /orders/ HTTP/1.1\r\nHost: x\r\n")
+        for _ in range(20):
+            assert gateway.request("GET", "/orders/").status == 200
+
+
 def test_a_client_that_is_slow_with_its_body_is_cut_off(start_gateway):
     gateway = start_gateway(CLIENT_TIMEOUT="300ms")
     with gateway.connect() as connection:

@@ -146,6 +146,16 @@ def test_an_all_zero_trace_id_brings_neither_a_parent_nor_a_decision(gateway, fl
     assert (line["otel"]["trace"], line["otel"]["gateway.parent"]) == ("on", "none")
 
 
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_an_all_zero_parent_id_brings_neither_a_parent_nor_a_decision(gateway, flags):
+    trace_id = os.urandom(16).hex()
+    got, received, line = ask(gateway, "/orders/", f"traceparent: 00-{trace_id}-{'0' * 16}-{flags}", "tracestate: a=1")
+    assert received.values("traceparent") == [f"00-{got.trace_id}-{SPAN}-01"] == [got.headers["traceresponse"]]
+    assert received.values("tracestate") == []
+    assert (line["parent_span_id"], line["trace_flags"]) == ("", "01")
+    assert (line["otel"]["trace"], line["otel"]["gateway.parent"]) == ("on", "none")
+
+
 def test_the_span_says_whose_child_it_is(gateway):
     trace_id = os.urandom(16).hex()
     assert ask(gateway, "/orders/", f"traceparent: 00-{trace_id}-{PARENT}-01")[2]["otel"]["gateway.parent"] == PARENT

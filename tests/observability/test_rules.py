@@ -133,5 +133,12 @@ def test_rules_ask_for_nothing_that_nobody_emits():
         bare = re.sub(r'"[^"]*"|\[[^\]]*\]', "", rule["expr"])
         bare = re.sub(r"\b(by|on|ignoring|without|group_left)\s*\([^)]*\)|\{[^}]*\}", " ", bare)
         names = {name for name in re.findall(r"[a-zA-Z_:][\w:]*", bare) if "_" in name or name == "up"}
-        functions = {"histogram_quantile", "max_over_time", "sum_over_time", "avg_over_time", "group_left"}
+        functions = {
+            "histogram_quantile",
+            "count_over_time",
+            "max_over_time",
+            "sum_over_time",
+            "avg_over_time",
+            "group_left",
+        }
         assert names - functions <= known, ids(rule)

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from observability.embedded.logql.parse import parse
-from tests.alerts.runbooks import FOLDER, PAGES, SECTIONS, all_blocks, sections
+from observability.embedded.logql.pipeline import Line, compile_stages
+from tests.alerts.runbooks import FOLDER, PAGES, SECTIONS, all_blocks, blocks, sections
+from tests.fixtures.gateway_telemetry import access_line
 
 PROJECT = Path(__file__).parents[2]
 MAKEFILE = (PROJECT / "Makefile").read_text()
@@ -62,3 +64,19 @@ def test_prometheus_would_take_a_query(page, query):
 @pytest.mark.parametrize(("page", "query"), all_blocks("logql"))
 def test_the_embedded_backend_would_take_a_query(page, query):
     parse(query)
+
+
+@pytest.mark.parametrize(
+    ("slow", "took"),
+    [
+        (True, {"duration_s": 0.7, "upstream_duration_s": 0.69, "upstream_tries_s": "0.690"}),
+        (True, {"duration_s": 0.7, "upstream_duration_s": 0.02, "upstream_tries_s": "0.670, 0.020"}),
+        (True, {"duration_s": 0.7, "upstream_duration_s": 0.3, "upstream_tries_s": "0.390 : 0.300"}),
+        (False, {"duration_s": 0.04, "upstream_duration_s": 0.02, "upstream_tries_s": "0.010, 0.020"}),
+        (False, {"duration_s": 9.0, "upstream_duration_s": 0.02, "upstream_tries_s": "0.020"}),
+    ],
+)
+def test_the_slow_orders_of_the_log_are_those_whose_tries_are_slow_together(slow, took):
+    (query,) = blocks("OrderLatencyBurn", "logql")
+    line = Line(0, access_line(**took), {"service_name": "nginx"}, {})
+    assert all(step(line) for step in compile_stages(parse(query).stages)) == slow

@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from servicekit.config import DatabaseSettings
 from servicekit.database.pool import Database
+from servicekit.database.statistics import Statistics
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.tracing import Tracer
 from tests.fixtures.services import eventually
@@ -203,3 +204,51 @@ def test_a_changed_password_counts_from_the_next_connection_on(start, database, 
     _assert_database_unavailable(client.get("/rows/0"))
     password.write_text(database.password_file("users_app").read_text() + "\n")
     assert client.get("/rows/0").status_code == 200
+
+
+def test_what_postgresql_counts_is_exposed_without_any_privilege(connect, database):
+    database.run("INSERT INTO users.users (username, password_hash) VALUES ('counted', 'x')")
+    metrics = Metrics()
+    statistics = Statistics(connect(database, metrics), metrics.registry)
+    statistics.ask()
+    sample = metrics.registry.get_sample_value
+    here = {"datname": database.name}
+    [[rows]] = database.run("SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'users'")
+    assert sample("pg_stat_user_tables_n_live_tup", {**here, "schemaname": "users", "relname": "users"}) <= rows
+    assert sample("pg_stat_activity_count", {**here, "usename": "users_app"}) >= 1
+    assert sample("pg_stat_database_numbackends", here) >= 1
+    assert sample("pg_stat_database_xact_commit", here) > 0
+    assert sample("pg_stat_database_blks_hit", here) > 0
+    assert sample("pg_database_size_bytes", here) > 1_000_000
+    assert sample("pg_settings_max_connections") >= 20
+    assert sample("pg_wal_written_bytes", here) > 0
+
+
+def test_a_lock_that_is_waited_for_is_seen_by_a_role_that_has_no_part_in_it(connect, database):
+    metrics = Metrics()
+    statistics = Statistics(connect(database, metrics), metrics.registry)
+    waits = "SELECT pg_advisory_lock(4711), pg_sleep(%s)"
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(database.run, waits, 1.5) for _ in range(2)]
+
+        def waiting():
+            statistics.ask()
+            return metrics.registry.get_sample_value("pg_locks_waiting", {"datname": database.name})
+
+        eventually(lambda: waiting() == 1)
+        for one in both:
+            one.result()
+
+
+def test_numbers_of_a_database_that_does_not_answer_cease(connect, database):
+    now = 0.0
+    metrics = Metrics()
+    db = connect(database, metrics)
+    statistics = Statistics(db, metrics.registry, clock=lambda: now)
+    statistics.ask()
+    assert metrics.registry.get_sample_value("pg_settings_max_connections") is not None
+    now = 61.0
+    assert metrics.registry.get_sample_value("pg_settings_max_connections") is None
+    nowhere = Statistics(connect(database, database_port=1), Metrics().registry)
+    nowhere.ask()
+    assert list(nowhere.collect()) == []

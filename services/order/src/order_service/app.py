@@ -12,6 +12,7 @@ from order_service.store import Orders
 from servicekit.calls.client import ServiceClient
 from servicekit.config import load
 from servicekit.database.pool import Database
+from servicekit.database.statistics import Statistics
 from servicekit.identity import auth
 from servicekit.identity.credentials import ServiceTokens
 from servicekit.process.background import Periodic
@@ -77,5 +78,10 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         blueprints=[blueprint, document_blueprint(api, "orders")],
         error_table=ERRORS,
         ready_checks=[database.ping],
-        tasks=[Periodic("reconciler", INTERVAL_SECONDS, reconciler.run), keys.task(), tokens.task()],
+        tasks=[
+            Periodic("reconciler", INTERVAL_SECONDS, reconciler.run),
+            Statistics(database, metrics.registry).task(),
+            keys.task(),
+            tokens.task(),
+        ],
     )
