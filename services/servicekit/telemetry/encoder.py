@@ -62,14 +62,14 @@ def _span(span: ReadableSpan) -> bytes:
         parent_span_id=parent.span_id.to_bytes(8, "big") if parent else b"",
         name=span.name,
         kind=span.kind.value + 1,  # type: ignore[arg-type]  # the enumeration of the API begins at 0, OTLP's at 1
-        start_time_unix_nano=span.start_time,
-        end_time_unix_nano=span.end_time,
+        start_time_unix_nano=span.start_time or 0,
+        end_time_unix_nano=span.end_time or 0,
         status=_STATUSES[status.status_code],
         flags=_REMOTE_KNOWN | (_REMOTE if parent and parent.is_remote else 0),
     )
     attributes = []
     for name, value in (span.attributes or {}).items():
-        kind = value.__class__
+        kind: Any = value.__class__
         attributes.append((_attribute if kind in _REMEMBERED else _attribute.__wrapped__)(name, value, kind))
     return encoded.SerializePartialToString() + b"".join(attributes)
 

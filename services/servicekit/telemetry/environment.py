@@ -7,8 +7,9 @@ and one that will not do is taken out.
 """
 
 import math
+import os
 import re
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from urllib.parse import urlsplit
@@ -227,3 +228,8 @@ def prepare(environ: MutableMapping[str, str], variables: Collection[Variable] =
             problems.append(Problem(batch, "above the queue's size"))
         environ[batch] = str(min(most, 512))
     return problems
+
+
+def measures(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `OTEL_METRICS_EXPORTER` wants anything measured. A value that is not known does."""
+    return environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() != "none"

@@ -1,4 +1,4 @@
-"""What leaves the process: spans, cut of what is nobody else's business, by OTLP/HTTP; counted, whatever becomes of them.
+"""What leaves the process: spans, cut of what is nobody else's business, by OTLP/HTTP, and counted.
 
 Telemetry must not hurt the service. What the queue cannot take is dropped, oldest first; what the backend does not take
 is lost; both are counted, and told once a minute.
@@ -7,7 +7,6 @@ is lost; both are counted, and told once a minute.
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
@@ -213,9 +212,7 @@ class Outlet(SpanExporter):
         watch: Knows why the exporter failed, if somebody does.
     """
 
-    def __init__(
-        self, exporter: SpanExporter, privacy: Privacy, counts: "Counts", watch: _Watch | None = None
-    ) -> None:
+    def __init__(self, exporter: SpanExporter, privacy: Privacy, counts: "Counts", watch: _Watch | None = None) -> None:
         self._exporter = exporter
         self._privacy = privacy
         self._counts = counts
@@ -396,4 +393,4 @@ def _exporter(name: str) -> tuple[SpanExporter, _Watch | None]:
 
 
 def _line(span: ReadableSpan) -> str:
-    return span.to_json(indent=None) + "\n"
+    return f"{span.to_json(indent=None)}\n"

@@ -4,8 +4,6 @@ Names and labels are those of OpenTelemetry's stable HTTP and database semantic 
 Label values are bounded: route templates, known methods, status codes, peers; never an id or a client's text.
 """
 
-from typing import Literal
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
@@ -40,15 +38,15 @@ class Metrics:
     """The registry of one app, and the metrics that every service has.
 
     Args:
-        exporter: `none` to measure nothing and expose nothing.
+        enabled: Whether anything is measured and exposed.
 
     Attributes:
         registry: Where a service registers its own business metrics.
         enabled: Whether anything is measured.
     """
 
-    def __init__(self, exporter: Literal["prometheus", "none"] = "prometheus") -> None:
-        self.enabled = exporter != "none"
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)

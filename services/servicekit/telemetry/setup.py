@@ -1,7 +1,7 @@
 """Sets up tracing: OpenTelemetry's SDK and its Flask instrumentation, as the environment wants them."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from flask import Flask
 from opentelemetry import trace
@@ -46,9 +46,7 @@ class Telemetry:
         attributes: Collection[str] | None = None,
     ) -> None:
         for problem in environment.prepare(os.environ):
-            logs.get_logger().warning(
-                "telemetry.setting_ignored", variable=problem.variable, reason=problem.reason
-            )
+            logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)
         self._provider: TracerProvider | None = None
         current = trace.get_tracer_provider()
         if isinstance(current, TracerProvider):  # another app's, or `opentelemetry-instrument` set it
@@ -93,4 +91,12 @@ def make_resource(service: str, attributes: Mapping[str, str] | None = None) -> 
         service: `service.name`, unless the environment has another.
         attributes: Further ones; the environment's win.
     """
-    return Resource.create({"service.name": service, **(attributes or {}), **OTELResourceDetector().detect().attributes})
+    return Resource.create(
+        {"service.name": service, **(attributes or {}), **OTELResourceDetector().detect().attributes}
+    )
+
+
+def report(problems: Iterable[environment.Problem]) -> None:
+    """Warn of the variables that `environment.prepare` took out."""
+    for problem in problems:
+        logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)
