@@ -43,7 +43,6 @@ def environment(settings: Settings) -> dict[str, str]:
         return {}
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
-        "DEPLOYMENT_ENVIRONMENT": "local",
     }
 
 

@@ -1,5 +1,6 @@
 """`python -m observability.gateway`: reads the access log until it is told to stop. settings.py says what it takes."""
 
+import os
 import signal
 import sys
 
@@ -13,11 +14,12 @@ from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.pipeline import Pipeline
 from observability.gateway.probe import Probe
 from observability.gateway.settings import ROUTES, GatewaySettings
-from observability.gateway.spans import SCOPE
 from servicekit.config import ConfigError, load
 from servicekit.process.background import Periodic
-from servicekit.telemetry import exporting, lean, logs
-from servicekit.telemetry import setup as telemetry
+from servicekit.telemetry import environment, logs
+from servicekit.telemetry.exporter import Privacy, processors
+from servicekit.telemetry.setup import make_resource, report
+from shop import ATTRIBUTES, RESOURCE
 
 NAME = "gateway-telemetry"
 _LOOK_SECONDS = 0.1  # how often to look at the file
@@ -36,11 +38,10 @@ def main() -> int:
     logs.configure(NAME, settings.log_level)
     vocabulary = Vocabulary.of(ROUTES)
     metrics = GatewayMetrics(vocabulary, module=settings.gateway_tracing == "module")
-    export = None
-    if settings.gateway_tracing == "log" and settings.otel_exporter_otlp_endpoint is not None:
-        encoder = lean.Encoder(telemetry.resource("nginx", settings), (SCOPE, ""), exporting.leaves)
-        export = exporting.Pipeline(settings.otel_exporter_otlp_endpoint, metrics.registry, encoder.encode)
-    pipeline = Pipeline(vocabulary, metrics, export)
+    report(environment.prepare(os.environ))
+    wanted = processors(metrics.registry, Privacy(ATTRIBUTES)) if settings.gateway_tracing == "log" else []
+    export = wanted[0] if wanted else None
+    pipeline = Pipeline(vocabulary, metrics, export, make_resource("nginx", RESOURCE))
     probe = Probe(settings.gateway_url, metrics.gateway_up) if settings.gateway_url else None
     if probe is not None:
         probe.start()

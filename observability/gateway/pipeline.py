@@ -3,14 +3,14 @@
 import time
 from collections.abc import Iterable
 
+from opentelemetry.sdk.resources import Resource
 from pydantic import ValidationError
 
 from observability.gateway.line import Line, Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.spans import span_of
-from servicekit.telemetry import exporting
+from servicekit.telemetry.exporter import Batches
 
-_ROOM = exporting.QUEUE // 2
 _PAUSE_SECONDS = 0.02
 _BATCH_LOST = b"OTel export failure"  # nginx's module says so, in the error log, and tries no second time
 
@@ -22,6 +22,7 @@ class Pipeline:
         vocabulary: The words that may become labels.
         metrics: Where requests are counted.
         export: Where they go; None to make none.
+        resource: Whose spans they are.
         patience_seconds: How long lines may wait for room in its queue. A backlog is read faster than its spans are
             sent; but a backend that takes none must not keep the metrics waiting.
     """
@@ -30,12 +31,14 @@ class Pipeline:
         self,
         vocabulary: Vocabulary,
         metrics: GatewayMetrics,
-        export: exporting.Pipeline | None,
+        export: Batches | None,
+        resource: Resource,
         patience_seconds: float = 1.0,
     ) -> None:
         self._vocabulary = vocabulary
         self._metrics = metrics
         self._export = export
+        self._resource = resource
         self._patience = patience_seconds
         self._patient = True
 
@@ -52,7 +55,7 @@ class Pipeline:
             context = line.recorded()
             self._metrics.request(line, context)
             if self._export is not None and context is not None:
-                self._export.take(span_of(line, context, self._vocabulary))
+                self._export.on_end(span_of(line, context, self._vocabulary, self._resource))
         if newest is not None:
             self._metrics.delay(time.time() - newest.timestamp.timestamp())
 
@@ -68,10 +71,10 @@ class Pipeline:
             self._metrics.malformed()
             return None
 
-    def _wait_for(self, export: exporting.Pipeline) -> None:
+    def _wait_for(self, export: Batches) -> None:
         """Wait until there is room. Who waited in vain waits no more until there was room again."""
         deadline = time.monotonic() + self._patience
-        while export.waiting() > _ROOM:
+        while export.waiting > export.capacity // 2:
             if not self._patient or time.monotonic() >= deadline:
                 self._patient = False
                 return

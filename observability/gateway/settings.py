@@ -5,13 +5,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from servicekit.config import TelemetrySettings
+from servicekit.config import Settings
 
 ROUTES = Path(__file__).resolve().parents[2] / "nginx" / "gateway" / "routes.conf"
 """nginx's table of routes: what it does not have is `unmatched`."""
 
 
-class GatewaySettings(TelemetrySettings):
+class GatewaySettings(Settings):
     """The settings of the process. Each is read from the environment variable of its name in capitals."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")

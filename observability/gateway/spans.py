@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 from observability.gateway.line import UNMATCHED, Line, Vocabulary
-from servicekit.telemetry.lean import Span
 from servicekit.telemetry.metrics import OTHER_METHOD
 
-SCOPE = "observability.gateway"
+SCOPE = InstrumentationScope("observability.gateway")
 RESOLUTION_NS = 1_000_000
 """nginx's clock: milliseconds, cut off."""
 
@@ -17,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _ERROR = 500
 
 
-def span_of(line: Line, context: SpanContext, vocabulary: Vocabulary) -> Span:
+def span_of(line: Line, context: SpanContext, vocabulary: Vocabulary, resource: Resource) -> ReadableSpan:
     """Make the span of a request, whose context is what `line.recorded` gave.
 
     Both of its ends were cut to milliseconds. At the start that is right: no child began before. The end is moved to
@@ -45,15 +47,16 @@ def span_of(line: Line, context: SpanContext, vocabulary: Vocabulary) -> Span:
         if line.parent_span_id
         else None
     )
-    span = Span(name, context, parent, SpanKind.SERVER, {}, (), _nothing_more)
-    span.set_attributes(attributes)
-    if line.status >= _ERROR:
-        span.set_status(StatusCode.ERROR)
     ended = (line.timestamp - _EPOCH) // _MICROSECOND * 1_000
-    span.started_ns = ended - round(line.duration_s * 1_000) * 1_000_000
-    span.end(ended + RESOLUTION_NS)
-    return span
-
-
-def _nothing_more(_span: Span) -> None:
-    """Whoever asked for it has it."""
+    return ReadableSpan(
+        name,
+        context,
+        parent,
+        resource,
+        attributes,
+        kind=SpanKind.SERVER,
+        status=Status(StatusCode.ERROR if line.status >= _ERROR else StatusCode.UNSET),
+        start_time=ended - round(line.duration_s * 1_000) * 1_000_000,
+        end_time=ended + RESOLUTION_NS,
+        instrumentation_scope=SCOPE,
+    )

@@ -1,7 +1,7 @@
 """Settings, read from the environment once, when a process starts."""
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,32 +28,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
 
-class TelemetrySettings(Settings):
-    """Where traces go, and where from. The names are OpenTelemetry's where it has one."""
+class ServiceSettings(Settings):
+    """How much a replica takes on at once. Every service's settings have these; OpenTelemetry's are in `telemetry`."""
 
-    otel_exporter_otlp_endpoint: Url | None = Field(
-        None, description="Root of an OTLP/HTTP receiver, such as `http://127.0.0.1:4318`. Unset: no traces are made."
-    )
-    deployment_environment: str = Field(
-        "local", pattern="^[A-Za-z0-9._-]{1,64}$", description="`deployment.environment.name` of traces."
-    )
-
-
-class ServiceSettings(TelemetrySettings):
-    """What a service tells, and how much a replica takes on at once. Every service's settings have these."""
-
-    otel_traces_sampler_arg: float = Field(
-        1.0, ge=0, le=1, description="Share of the traces kept, of those that begin here; others are kept as they came."
-    )
-    tracing: Literal["lean", "sdk"] = Field(
-        "lean",
-        description="What makes spans: `lean`, servicekit's own tracer, or `sdk`, OpenTelemetry's with its Flask"
-        " instrumentation: the same spans at several times the cost.",
-    )
-    otel_metrics_exporter: Literal["prometheus", "none"] = Field(
-        "prometheus",
-        description="`none` measures no durations and answers `/metrics` with 404: to see what measuring costs.",
-    )
     threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
     queue_length: int = Field(
         100, ge=0, le=1000, description="Requests that wait for their turn; one more gets 503 at once."

@@ -14,7 +14,7 @@ import orjson
 from servicekit.calls.wire import Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
 from servicekit.telemetry import tracing
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.tracing import Span, Tracer
+from servicekit.telemetry.tracing import Tracer, Work
 from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, problem_type
 
 _CONNECT_SECONDS = 0.5
@@ -241,7 +241,7 @@ class ServiceClient:
         }
 
     def _answer(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, retried_in: Span | None
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, retried_in: Work | None
     ) -> Answer:
         try:
             return self._connections.request(method, target, headers, body)

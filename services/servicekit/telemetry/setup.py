@@ -1,65 +1,102 @@
-"""Sets up tracing for one service: what makes its spans, and where they go."""
+"""Sets up tracing: OpenTelemetry's SDK and its Flask instrumentation, as the environment wants them."""
+
+import os
+from collections.abc import Collection, Iterable, Mapping
 
 from flask import Flask
-from opentelemetry.sdk.resources import Resource
+from opentelemetry import trace
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 
-from servicekit.config import ServiceSettings, TelemetrySettings
-from servicekit.telemetry import lean
-from servicekit.telemetry.exporting import Pipeline, leaves
-from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.sdk import Sdk
+from servicekit.telemetry import environment, logs
+from servicekit.telemetry.exporter import Privacy, processors
 from servicekit.telemetry.tracing import Tracer
 
-NAMESPACE = "shop"
 SCOPE = "servicekit"
-VERSION = "1.0.0"
-"""`service.version` of every part: they are released together."""
+
+# Searched for in the whole URL, so it is tied to the path: no client takes itself out with `?x=/healthz`.
+_UNTRACED = r"^[a-z]+://[^/?]*/(healthz|readyz|metrics)(\?|$)"
 
 
 class Telemetry:
-    """How a service's requests and work become spans that somebody can look at.
+    """Tracing of a process: the first one made is the process' own, and OpenTelemetry's global one.
+
+    So a library's `trace.get_tracer()`, or your own, makes spans of the same trace. A second app in the process shares
+    what the first set up.
 
     Args:
-        service: Its name, such as `order-service`.
-        settings: Where spans go, and how many. Without an endpoint nothing is recorded.
-        metrics: Where to count what was sent and what was lost.
+        service: `service.name`, unless the environment has another.
+        registry: Where to count what was sent and what was lost.
+        resource: Further attributes of the resource; the environment's win.
+        attributes: The attributes that may leave the process; see `Privacy`.
 
     Attributes:
-        tracer: What makes the service's spans.
-        serves: Whether it also makes those of requests. If not, `instrument` has the Flask instrumentation do it.
+        tracer: Makes spans of the service's own work.
+        records: Whether there is anybody to send spans to.
     """
 
-    def __init__(self, service: str, settings: ServiceSettings, metrics: Metrics) -> None:
-        self._sdk: Sdk | None = None
-        self._pipeline: Pipeline | None = None
-        self.tracer = Tracer()
-        endpoint, share = settings.otel_exporter_otlp_endpoint, settings.otel_traces_sampler_arg
-        if endpoint is not None and settings.tracing == "sdk":
-            self._sdk = Sdk(endpoint, share, resource(service, settings), metrics.registry)
-            self._pipeline = self._sdk.pipeline
-            self.tracer = Tracer(self._sdk.tracer(SCOPE, VERSION))
-        elif endpoint is not None:
-            encoder = lean.Encoder(resource(service, settings), (SCOPE, VERSION), leaves)
-            self._pipeline = Pipeline(endpoint, metrics.registry, encoder.encode)
-            self.tracer = Tracer(lean.Tracer(share, self._pipeline.take))
-        self.serves = self._sdk is None
+    def __init__(
+        self,
+        service: str,
+        registry: CollectorRegistry,
+        *,
+        resource: Mapping[str, str] | None = None,
+        attributes: Collection[str] | None = None,
+    ) -> None:
+        for problem in environment.prepare(os.environ):
+            logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)
+        self._provider: TracerProvider | None = None
+        current = trace.get_tracer_provider()
+        if isinstance(current, TracerProvider):  # another app's, or `opentelemetry-instrument` set it
+            self._provider = current
+        elif wanted := processors(registry, Privacy(attributes)):
+            # The worker shuts it down, while logs still work.
+            self._provider = TracerProvider(
+                resource=make_resource(service, resource), shutdown_on_exit=False, meter_provider=NoOpMeterProvider()
+            )
+            for processor in wanted:
+                self._provider.add_span_processor(processor)
+            trace.set_tracer_provider(self._provider)
+        self.records = self._provider is not None
+        self.tracer = Tracer(self._provider.get_tracer(SCOPE) if self._provider is not None else None)
 
     def instrument(self, app: Flask) -> None:
-        """Give each request but probes a server span, unless `serves`. Before any other hook: theirs run inside it."""
-        if self._sdk is not None:
-            self._sdk.instrument(app)
+        """Give each request but probes a server span. Before any other hook, so that theirs run inside it."""
+        if self._provider is None:
+            return
+        # Imported here: what it imports reads OTEL_PROPAGATORS, and ends the process if that will not do.
+        from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415
+
+        named = os.environ.get("OTEL_PYTHON_FLASK_EXCLUDED_URLS") or os.environ.get("OTEL_PYTHON_EXCLUDED_URLS")
+        FlaskInstrumentor.instrument_app(  # type: ignore[no-untyped-call]
+            app,
+            tracer_provider=self._provider,
+            meter_provider=NoOpMeterProvider(),  # servicekit.telemetry.metrics measures
+            excluded_urls=f"{_UNTRACED},{named}" if named else _UNTRACED,
+            enable_commenter=False,
+        )
 
     def shutdown(self) -> None:
         """Send what is left, within a second or two."""
-        if self._pipeline is not None:
-            self._pipeline.shutdown()
+        if self._provider is not None:
+            self._provider.shutdown()
 
 
-def resource(service: str, settings: TelemetrySettings) -> Resource:
-    """Say whose spans they are. OpenTelemetry adds itself, and `service.instance.id`."""
-    return Resource.create({
-        "service.name": service,
-        "service.namespace": NAMESPACE,
-        "service.version": VERSION,
-        "deployment.environment.name": settings.deployment_environment,
-    })  # fmt: skip
+def make_resource(service: str, attributes: Mapping[str, str] | None = None) -> Resource:
+    """Say whose spans they are. OpenTelemetry adds itself, and `service.instance.id`.
+
+    Args:
+        service: `service.name`, unless the environment has another.
+        attributes: Further ones; the environment's win.
+    """
+    return Resource.create(
+        {"service.name": service, **(attributes or {}), **OTELResourceDetector().detect().attributes}
+    )
+
+
+def report(problems: Iterable[environment.Problem]) -> None:
+    """Warn of the variables that `environment.prepare` took out."""
+    for problem in problems:
+        logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)

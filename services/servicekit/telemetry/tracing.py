@@ -1,10 +1,7 @@
 """W3C Trace Context and spans: the identity that a request keeps on its way through the services, and what it did.
 
 Every request runs inside a span context, so that its log lines, its errors and its calls to other services carry the
-same trace id. Whether anything is recorded is another matter: see `telemetry`, which sets that up.
-
-No span holds an exception's message: a database error quotes the row it refused, a validation error the input, and
-either may be personal. A span that failed says so by `error.type`.
+same trace id. Whether anything is recorded is another matter: see `setup`.
 """
 
 import random
@@ -16,16 +13,17 @@ from opentelemetry import context, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-_propagator = TraceContextTextMapPropagator()
-
-
-HEADERS = ("traceparent", "tracestate")
-"""The headers that carry the context, as `Tracer.server` takes them and `inject` writes them."""
+_w3c = TraceContextTextMapPropagator()
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
-    """Add `traceparent`, and `tracestate` where there is one, to the headers of an outgoing request."""
-    _propagator.inject(headers)
+    """Add the context to the headers of an outgoing request, as OTEL_PROPAGATORS wants it.
+
+    By default these are `traceparent`, `tracestate` and `baggage`, where there are any.
+    """
+    from opentelemetry import propagate  # noqa: PLC0415  # reads the environment when it is imported; see `environment`
+
+    propagate.inject(headers)
 
 
 def current_ids() -> tuple[str, str] | None:
@@ -77,8 +75,12 @@ def failed(error_type: str) -> None:
     _mark_failed(trace.get_current_span(), error_type)
 
 
-class Span:
-    """Work within a trace: a context manager. An exception that leaves it is why it failed, by its type alone."""
+class Work:
+    """Work within a trace, in a span of its own: a context manager.
+
+    An exception that leaves it is why it failed: by its type, and as an event of the span. What it says leaves the
+    process with neither; see `exporter.Privacy`.
+    """
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -105,15 +107,17 @@ class Span:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        if error is not None and not self._failed:
-            # Our own exceptions say what it means for the shop; what they were raised from says what happened.
-            self.fail(type(error.__cause__ or error).__qualname__)
+        if error is not None:
+            self._span.record_exception(error)
+            if not self._failed:
+                # Our own exceptions say what it means for the caller; what they were raised from says what happened.
+                self.fail(type(error.__cause__ or error).__qualname__)
         context.detach(self._token)
         self._span.end()
 
 
-class _Nothing(Span):
-    """Stands in for a span where nothing is recorded: the context stays as it is."""
+class _Nothing(Work):
+    """Stands in where nothing is recorded: the context stays as it is."""
 
     def __init__(self) -> None:
         super().__init__(trace.INVALID_SPAN)
@@ -135,7 +139,7 @@ NOTHING = _Nothing()
 
 
 class Tracer:
-    """Makes a service's spans, but those of its requests.
+    """Makes spans of a service's own work and of its calls; those of its requests are the Flask instrumentation's.
 
     Args:
         tracer: OpenTelemetry's. Without one, nothing is recorded.
@@ -144,32 +148,18 @@ class Tracer:
     def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self._tracer = tracer
 
-    def server(self, name: str, attributes: Mapping[str, AttributeValue], headers: Mapping[str, str]) -> Span:
-        """Begin a request that came in.
-
-        Args:
-            name: What is asked for.
-            attributes: What is known about it.
-            headers: Those of HEADERS that the request has. A valid `traceparent` is continued; without one, or with an
-                invalid one, a new trace begins.
-        """
-        parent = _propagator.extract(headers, context=_NOWHERE) if headers else _NOWHERE
-        if self._tracer is None:
-            return _identity(parent)
-        return Span(self._tracer.start_span(name, parent, trace.SpanKind.SERVER, attributes))
-
-    def span(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Span:
+    def span(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Work:
         """Begin a piece of the service's own work, inside a trace that is recorded; elsewhere nothing."""
         return self._child(name, trace.SpanKind.INTERNAL, attributes)
 
-    def client(self, name: str, attributes: Mapping[str, AttributeValue]) -> Span:
+    def client(self, name: str, attributes: Mapping[str, AttributeValue]) -> Work:
         """Begin a call to somebody else, inside a trace that is recorded; elsewhere nothing.
 
         Work that nobody asked for, such as a look at the database each second, makes no traces of its own.
         """
         return self._child(name, trace.SpanKind.CLIENT, attributes)
 
-    def root(self, name: str, attributes: Mapping[str, AttributeValue], cause: str | None = None) -> Span:
+    def root(self, name: str, attributes: Mapping[str, AttributeValue], cause: str | None = None) -> Work:
         """Begin a trace for work that no request asked for.
 
         Args:
@@ -178,17 +168,17 @@ class Tracer:
             cause: The `traceparent` of what led to it, which the new trace links to.
         """
         if self._tracer is None:
-            return _identity(_NOWHERE)
+            return identity({})
         links = []
         if cause is not None:
-            origin = trace.get_current_span(_propagator.extract({"traceparent": cause}, context=context.Context()))
+            origin = trace.get_current_span(_w3c.extract({"traceparent": cause}, context=context.Context()))
             links = [trace.Link(origin.get_span_context())]  # the SDK leaves out a link to nothing
-        return Span(self._tracer.start_span(name, context.Context(), attributes=attributes, links=links))
+        return Work(self._tracer.start_span(name, context.Context(), attributes=attributes, links=links))
 
-    def _child(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue] | None) -> Span:
+    def _child(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue] | None) -> Work:
         if self._tracer is None or not is_recorded():
             return NOTHING
-        return Span(self._tracer.start_span(name, kind=kind, attributes=attributes))
+        return Work(self._tracer.start_span(name, kind=kind, attributes=attributes))
 
 
 def _mark_failed(span: trace.Span, error_type: str) -> None:
@@ -196,12 +186,28 @@ def _mark_failed(span: trace.Span, error_type: str) -> None:
     span.set_status(trace.StatusCode.ERROR)
 
 
-_NOWHERE = context.Context()
+class _Identity(Work):
+    """Gives work ids, hands on what came with it, and records nothing."""
+
+    def __init__(self, span: trace.Span, around: context.Context) -> None:
+        super().__init__(span)
+        self._around = around
+
+    def __enter__(self) -> Self:
+        self._token = context.attach(trace.set_span_in_context(self._span, self._around))
+        return self
 
 
-def _identity(parent_context: context.Context) -> Span:
-    """Make a span that records nothing, but gives the work at hand its ids."""
-    parent = trace.get_current_span(parent_context).get_span_context()
+def identity(headers: Mapping[str, str]) -> Work:
+    """Begin work that is not recorded, but has ids: a valid context in the headers is continued.
+
+    Args:
+        headers: Those of the request, by their lower-case names.
+    """
+    from opentelemetry import propagate  # noqa: PLC0415  # as in `inject`
+
+    around = propagate.extract(headers, context=context.Context()) if headers else context.Context()
+    parent = trace.get_current_span(around).get_span_context()
     own = trace.SpanContext(
         trace_id=parent.trace_id if parent.is_valid else _random_id(128),
         span_id=_random_id(64),
@@ -209,17 +215,13 @@ def _identity(parent_context: context.Context) -> Span:
         trace_flags=parent.trace_flags if parent.is_valid else trace.TraceFlags(trace.TraceFlags.SAMPLED),
         trace_state=parent.trace_state,
     )
-    return Span(trace.NonRecordingSpan(own))
+    return _Identity(trace.NonRecordingSpan(own), around)
 
 
-UNRECORDED = Tracer()
-"""Gives ids and records nothing: for requests that get no span."""
-
-
-def unsampled() -> Span:
+def unsampled() -> Work:
     """Begin work that no trace shows, here or at those it calls: what is done again and again for its own sake."""
     own = trace.SpanContext(_random_id(128), _random_id(64), is_remote=False)
-    return Span(trace.NonRecordingSpan(own))
+    return Work(trace.NonRecordingSpan(own))
 
 
 def _random_id(bits: int) -> int:

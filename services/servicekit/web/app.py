@@ -5,14 +5,13 @@ import io
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
-from flask import Blueprint, Flask, Request, Response, abort, request
+from flask import Blueprint, Flask, Response, abort, request
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import NotFound
 from werkzeug.routing import RequestRedirect, Rule
 
 from servicekit.config import MAX_BODY, ServiceSettings
@@ -20,7 +19,6 @@ from servicekit.process.background import Periodic
 from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.metrics import OTHER_METHOD, Metrics, known_method
 from servicekit.telemetry.setup import Telemetry
-from servicekit.telemetry.tracing import Span
 from servicekit.web import errors
 from servicekit.web.errors import DependencyUnavailable, ErrorTable
 from servicekit.web.hosts import Hosts
@@ -29,10 +27,10 @@ UNMATCHED = "unmatched"
 """Stands for every path that has no route."""
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-_PROTOCOLS = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/2.0": "2"}
-_CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in tracing.HEADERS]
+_CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in ("traceparent", "tracestate", "baggage")]
 # What a request's environment carries of ours.
-_ROUTE, _ADMITTED, _REFUSED = "servicekit.route", "servicekit.admitted", "servicekit.refused"
+_ROUTE, _STARTED, _ADMITTED = "servicekit.route", "servicekit.started", "servicekit.admitted"
+_REFUSED, _IDENTITY = "servicekit.refused", "servicekit.identity"
 
 
 def create_app(  # noqa: PLR0913  # what makes a service, by name
@@ -61,13 +59,15 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     Returns:
         The app.
     """
-    app = _Service(service, metrics, telemetry, _Admission(settings), Hosts(service, settings.trusted_hosts))
+    app = _Service(service, metrics)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.url_map.merge_slashes = False  # a path has one spelling: `/orders//1` is not found, not redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
     app.extensions["tasks"] = list(tasks)
     app.extensions["telemetry"] = telemetry
+    telemetry.instrument(app)  # before all other hooks, so that they run inside the request's span
+    _Requests(app, metrics, _Admission(settings), Hosts(service, settings.trusted_hosts))
     errors.register(app, error_table)
     app.register_blueprint(_operations(metrics, ready_checks))
     for blueprint in blueprints:
@@ -103,47 +103,11 @@ class _Admission:
 
 
 class _Service(Flask):
-    """A Flask app that tells what it does, and takes on no more than it can.
+    """A Flask app that the server can have refuse what is no request."""
 
-    What every request needs is done around Flask's dispatch rather than in its hooks: these reach the request through
-    proxies, and a dozen of them cost as much as a small view.
-    """
-
-    def __init__(
-        self, service: str, metrics: Metrics, telemetry: Telemetry, admission: _Admission, hosts: Hosts
-    ) -> None:
+    def __init__(self, service: str, metrics: Metrics) -> None:
         super().__init__(service, static_folder=None)
         self._metrics = metrics
-        self._admission = admission
-        self._trusted = functools.lru_cache(128)(hosts.trusts)
-        self._log = logs.get_logger()
-        self._tracer = telemetry.tracer
-        self._makes_spans = telemetry.serves
-        telemetry.instrument(self)
-        if not self._makes_spans:
-            self.before_request(self._describe_request)
-            self.teardown_request(_mark_error)
-        self._span_of = functools.lru_cache(1024)(self._describe)
-
-    def full_dispatch_request(self) -> Response:
-        """Dispatch the request inside its span; measure and log it."""
-        incoming: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-        started = time.perf_counter()
-        self._metrics.request_began()
-        route = incoming.environ[_ROUTE] = route_template(incoming.url_rule)
-        try:
-            with self._span(incoming, route):
-                try:
-                    response = super().full_dispatch_request()
-                except Exception as error:  # noqa: BLE001  # what Flask does with it too, but after its span's end
-                    incoming.environ.setdefault(errors.TYPE, type(error).__qualname__)
-                    response = self.handle_exception(error)
-                self._tell(incoming, route, response, time.perf_counter() - started)
-                return response
-        finally:
-            self._metrics.request_left()
-            if incoming.environ.get(_ADMITTED):
-                self._admission.leave()
 
     def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
         """Answer what the server does not take for a request, with span, metrics and log line as any other.
@@ -178,41 +142,68 @@ class _Service(Flask):
         """Count a connection that the server closed for its client's fault."""
         self._metrics.connection_cut(reason)
 
-    def raise_routing_exception(self, request: Request) -> NoReturn:
-        """Say that there is no such route; Flask would answer a missing slash with a redirect, in HTML."""
-        if isinstance(request.routing_exception, RequestRedirect):
-            raise NotFound
-        super().raise_routing_exception(request)
-
-    def make_default_options_response(self) -> Response:
-        """Name a route's methods; Flask would call the empty body HTML."""
-        response = super().make_default_options_response()
-        del response.headers["Content-Type"]
-        return response
-
     def log_exception(self, exc_info: Any) -> None:
         """Log what no handler took, without the path, which Flask would quote."""
-        self._log.error("request.failed", exc_info=exc_info)
+        request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)
+        logs.get_logger().error("request.failed", exc_info=exc_info)
 
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Hand back the function: there are no asynchronous views here, and Flask would look at each call."""
-        return func
 
-    def preprocess_request(self) -> ResponseReturnValue | None:
+class _Requests:
+    """What is done around each request, in Flask's hooks.
+
+    Args:
+        app: The app.
+        metrics: Where requests are counted.
+        admission: Who may work.
+        hosts: The names that the service goes by.
+    """
+
+    def __init__(self, app: Flask, metrics: Metrics, admission: _Admission, hosts: Hosts) -> None:
+        self._service = app.name
+        self._metrics = metrics
+        self._admission = admission
+        self._trusted = functools.lru_cache(128)(hosts.trusts)
+        self._log = logs.get_logger()
+        self._described = functools.lru_cache(1024)(self._describe)
+        app.before_request(self._begin)
+        app.before_request(self._check)
+        app.after_request(self._tell)
+        app.teardown_request(self._leave)
+
+    def _begin(self) -> None:
+        environ = request.environ
+        environ[_STARTED] = time.perf_counter()
+        route = environ[_ROUTE] = route_template(request.url_rule)
+        self._metrics.request_began()
+        if tracing.current_ids() is None:  # a probe, or nobody asks for spans
+            headers = {name: environ[variable] for name, variable in _CONTEXT_HEADERS if variable in environ}
+            environ[_IDENTITY] = tracing.identity(headers).__enter__()  # `_leave` is its end
+        else:
+            tracing.describe(*self._described(known_method(environ["REQUEST_METHOD"]), route))
+
+    def _describe(self, method: str, route: str) -> tuple[str, dict[str, str]]:
+        """Name a request's span after the route, in our own words where the client's were taken: method, path, Host."""
+        name = "HTTP" if method == OTHER_METHOD else method
+        attributes = {"http.request.method": method, "server.address": self._service}
+        if route != UNMATCHED:
+            name = f"{name} {route}"
+            attributes["http.route"] = route
+        return name, attributes
+
+    def _check(self) -> ResponseReturnValue | None:
         """Let the request in, or refuse it."""
-        answer = super().preprocess_request()
         environ = request.environ
         if (refused := environ.get(_REFUSED)) is not None:
             abort(refused)
-        if answer is not None:
-            return answer
         if not self._trusted(environ.get("HTTP_HOST"), environ.get("SERVER_PROTOCOL")):
             return errors.problem_response(
                 HTTPStatus.BAD_REQUEST,
                 "untrusted-host",
                 "Unknown host",
-                f"{self.name} does not go by the name in the Host header. TRUSTED_HOSTS names further ones.",
+                f"{self._service} does not go by the name in the Host header. TRUSTED_HOSTS names further ones.",
             )
+        if isinstance(request.routing_exception, RequestRedirect):  # for a missing slash, in HTML
+            abort(HTTPStatus.NOT_FOUND)
         if environ[_ROUTE] in _PROBES:
             return None
         environ[_ADMITTED] = self._admission.enter()
@@ -223,68 +214,36 @@ class _Service(Flask):
             HTTPStatus.SERVICE_UNAVAILABLE,
             "overloaded",
             "Too many requests",
-            f"{self.name} has more to do than it can. Try again in a moment.",
+            f"{self._service} has more to do than it can. Try again in a moment.",
             headers=errors.RETRY_AFTER,
         )
 
-    def _span(self, incoming: Request, route: str) -> Span:
-        environ = incoming.environ
-        if route in _PROBES:
-            return tracing.UNRECORDED.server("", {}, {})
-        if not self._makes_spans:
-            return tracing.NOTHING  # the instrumentation will
-        name, attributes = self._span_of(
-            known_method(environ["REQUEST_METHOD"]),
-            route,
-            environ["SERVER_PORT"],
-            environ["wsgi.url_scheme"],
-            environ.get("SERVER_PROTOCOL"),
-        )
-        headers = {name: environ[variable] for name, variable in _CONTEXT_HEADERS if variable in environ}
-        return self._tracer.server(name, attributes, headers)
-
-    def _describe(
-        self, method: str, route: str, port: str, scheme: str, protocol: str | None
-    ) -> tuple[str, Mapping[str, str | int]]:
-        """Name a request's span after the route, in our own words where the client's would be: Host, path, method."""
-        name = "HTTP" if method == OTHER_METHOD else method
-        attributes: dict[str, str | int] = {
-            "http.request.method": method,
-            "server.address": self.name,
-            "server.port": int(port),
-            "url.scheme": scheme,
-        }
-        if protocol in _PROTOCOLS:
-            attributes["network.protocol.version"] = _PROTOCOLS[protocol]
-        if route != UNMATCHED:
-            name = f"{name} {route}"
-            attributes["http.route"] = route
-        return name, attributes
-
-    def _describe_request(self) -> None:
-        """Put our own words where the instrumentation took the client's."""
-        name, attributes = self._describe(known_method(request.method), request.environ[_ROUTE], "0", "", None)
-        ours = ("http.request.method", "server.address", "http.route")
-        tracing.describe(name, {key: attributes[key] for key in ours if key in attributes})
-
-    def _tell(self, incoming: Request, route: str, response: Response, seconds: float) -> None:
-        method, status = known_method(incoming.method), response.status_code
+    def _tell(self, response: Response) -> Response:
+        environ = request.environ
+        route, method, status = environ[_ROUTE], known_method(request.method), response.status_code
+        seconds = time.perf_counter() - environ[_STARTED]
         self._metrics.request_ended(method, route, status, seconds)
         if (traceresponse := tracing.traceparent()) is not None:
             response.headers["traceresponse"] = traceresponse
-        if self._makes_spans:
-            tracing.describe(attributes={"http.response.status_code": status})
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                tracing.failed(incoming.environ.get(errors.TYPE, str(status)))
+        if method == "OPTIONS" and not response.get_data():
+            response.headers.pop("Content-Type", None)  # Flask calls the empty body HTML
         if route not in _PROBES:  # they would be most of the log, and metrics count them
             self._log.info(
                 "request.completed", method=method, http_route=route, status=status, duration_s=round(seconds, 6)
             )
+        return response
 
-
-def _mark_error(_error: BaseException | None) -> None:
-    if (error_type := request.environ.get(errors.TYPE)) is not None:
-        tracing.failed(error_type)
+    def _leave(self, _error: BaseException | None) -> None:
+        environ = request.environ
+        if _STARTED not in environ:
+            return  # it did not come to `_begin`
+        self._metrics.request_left()
+        if environ.get(_ADMITTED):
+            self._admission.leave()
+        if (error_type := environ.get(errors.TYPE)) is not None:
+            tracing.failed(error_type)
+        if (identity := environ.get(_IDENTITY)) is not None:
+            identity.__exit__(None, None, None)
 
 
 def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) -> Blueprint:

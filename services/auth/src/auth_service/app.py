@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+import shop
 from auth_service import routes
 from auth_service.clients import Users
 from auth_service.domain import NAME, BadCredentials, ClientRefused
@@ -12,8 +13,8 @@ from auth_service.signals import Signals
 from servicekit.calls.client import ServiceClient
 from servicekit.config import load
 from servicekit.identity import auth
+from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.setup import Telemetry
 from servicekit.web.app import create_app as create_service
 from servicekit.web.errors import ErrorTable, Problem
 from servicekit.web.openapi import create_api, document_blueprint
@@ -44,8 +45,8 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(AuthSettings)
-    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
-    telemetry = Telemetry(SERVICE, settings, metrics)
+    metrics = Metrics(enabled=measures())
+    telemetry = shop.telemetry(SERVICE, metrics)
     ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
     ring.ensure()
     issuer = Issuer(settings, ring)

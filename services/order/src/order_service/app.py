@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+import shop
 from order_service import clients, routes
 from order_service.domain import KeyReused, OrderNotFound, ProductNotFound
 from order_service.ordering import Ordering
@@ -16,8 +17,8 @@ from servicekit.database.statistics import Statistics
 from servicekit.identity import auth
 from servicekit.identity.credentials import ServiceTokens
 from servicekit.process.background import Periodic
+from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.setup import Telemetry
 from servicekit.web.app import create_app as create_service
 from servicekit.web.errors import ErrorTable, Problem
 from servicekit.web.openapi import create_api, document_blueprint
@@ -39,8 +40,8 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(OrderSettings)
-    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
-    telemetry = Telemetry(SERVICE, settings, metrics)
+    metrics = Metrics(enabled=measures())
+    telemetry = shop.telemetry(SERVICE, metrics)
     tracer = telemetry.tracer
     signals = Signals(metrics, tracer)
     database = Database(settings, SERVICE, metrics, tracer)

@@ -6,7 +6,7 @@ from order_service.domain import ChargeRefused, Order, Status
 from order_service.store import Backlog
 from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.tracing import Span, Tracer
+from servicekit.telemetry.tracing import Tracer, Work
 
 
 class Signals:
@@ -61,11 +61,11 @@ class Signals:
             }
         )
 
-    def order_settling(self, order: Order) -> Span:
+    def order_settling(self, order: Order) -> Work:
         """An order is about to be charged."""
         return self._tracer.span("settle order", _about(order))
 
-    def order_reconciling(self, order: Order) -> Span:
+    def order_reconciling(self, order: Order) -> Work:
         """An order whose request is over is about to be settled: in a trace of its own, linked to the request's."""
         return self._tracer.root("reconcile order", _about(order), order.traceparent)
 

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge
 from payment_service.domain import Outcome, Payment
 from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.tracing import Span, Tracer
+from servicekit.telemetry.tracing import Tracer, Work
 
 _UNAVAILABLE = "UNAVAILABLE"
 
@@ -35,7 +35,7 @@ class Signals:
         for name, is_set in faults.items():
             self._faults.labels(name).set(is_set)
 
-    def charge_deciding(self, order_id: int) -> Span:
+    def charge_deciding(self, order_id: int) -> Work:
         """The processor is about to be asked."""
         return self._tracer.span("decide charge", {"shop.order.id": order_id})
 

@@ -2,13 +2,14 @@
 
 from flask import Flask
 
+import shop
 from product_service import routes
 from product_service.domain import ProductNotFound
 from product_service.settings import ProductSettings
 from product_service.store import read_catalogue
 from servicekit.config import load
+from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.setup import Telemetry
 from servicekit.web.app import create_app as create_service
 from servicekit.web.errors import ErrorTable, Problem
 from servicekit.web.openapi import create_api, document_blueprint
@@ -27,12 +28,12 @@ def create_app(settings: ProductSettings | None = None) -> Flask:
     settings = settings or load(ProductSettings)
     api = create_api("product-service", "What there is to buy.")
     blueprint = routes.blueprint(api, read_catalogue(settings.catalogue_file))
-    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
+    metrics = Metrics(enabled=measures())
     return create_service(
         SERVICE,
         settings,
         metrics,
-        Telemetry(SERVICE, settings, metrics),
+        shop.telemetry(SERVICE, metrics),
         blueprints=[blueprint, document_blueprint(api, "products")],
         error_table=ERRORS,
     )

@@ -2,11 +2,12 @@
 
 from flask import Flask
 
+import shop
 from servicekit.config import load
 from servicekit.database.pool import Database
 from servicekit.identity import auth
+from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.setup import Telemetry
 from servicekit.web.app import create_app as create_service
 from servicekit.web.errors import ErrorTable, Problem
 from servicekit.web.openapi import create_api, document_blueprint
@@ -34,8 +35,8 @@ def create_app(settings: UserSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(UserSettings)
-    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
-    telemetry = Telemetry(SERVICE, settings, metrics)
+    metrics = Metrics(enabled=measures())
+    telemetry = shop.telemetry(SERVICE, metrics)
     tracer = telemetry.tracer
     database = Database(settings, SERVICE, metrics, tracer)
     keys = auth.jwks_client(settings, metrics, tracer)

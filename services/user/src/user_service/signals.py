@@ -4,7 +4,7 @@ from prometheus_client import Counter
 
 from servicekit.telemetry import logs
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.tracing import Span, Tracer
+from servicekit.telemetry.tracing import Tracer, Work
 
 
 class Signals:
@@ -15,7 +15,7 @@ class Signals:
         self._tracer = tracer
         self._registrations = Counter("users_registered_total", "Users registered.", registry=metrics.registry)
 
-    def password_verifying(self) -> Span:
+    def password_verifying(self) -> Work:
         """A password is about to be checked, which takes time on purpose. Whose it is, and the result, stay out."""
         return self._tracer.span("verify password")
 

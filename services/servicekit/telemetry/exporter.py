@@ -1,0 +1,396 @@
+"""What leaves the process: spans, cut of what is nobody else's business, by OTLP/HTTP, and counted.
+
+Telemetry must not hurt the service. What the queue cannot take is dropped, oldest first; what the backend does not take
+is lost; both are counted, and told once a minute.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Collection, Sequence
+from http import HTTPStatus
+from importlib.metadata import entry_points
+from typing import Any
+
+import requests
+from google.protobuf.message import DecodeError
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from requests.adapters import HTTPAdapter
+
+from servicekit.telemetry import logs
+from servicekit.telemetry.encoder import encode
+
+PERSONAL = frozenset({
+    "client.address",
+    "client.port",
+    "enduser.id",
+    "enduser.pseudo.id",
+    "exception.message",
+    "http.client_ip",
+    "http.request.method_original",
+    "http.target",
+    "http.url",
+    "http.user_agent",
+    "net.peer.ip",
+    "net.peer.name",
+    "net.peer.port",
+    "net.sock.peer.addr",
+    "net.sock.peer.port",
+    "network.peer.address",
+    "network.peer.port",
+    "url.full",
+    "url.path",
+    "url.query",
+    "user.email",
+    "user.full_name",
+    "user.hash",
+    "user.id",
+    "user.name",
+    "user.roles",
+    "user_agent.original",
+})  # fmt: skip
+"""Attributes of the semantic conventions that hold a client's text, or say who it is."""
+
+_PERSONAL_PREFIXES = ("http.request.header.", "http.response.header.", "db.query.parameter.")
+_OF_EXCEPTIONS = frozenset({"exception.type", "exception.stacktrace", "exception.escaped"})
+
+STOP_SECONDS = 1.5
+"""How long the last spans may take to be sent when the process ends."""
+
+_REMIND_SECONDS = 60.0
+_STATUSES = {code: Status(code) for code in StatusCode}
+_FRAME = re.compile(r'  File "|    ')
+_FAILURES = ("timeout", "unavailable", "rejected", "shutdown", "_OTHER")
+_TIMEOUT, _UNAVAILABLE, _REJECTED, _SHUTDOWN, _OTHER = _FAILURES
+
+
+def cut_stacktrace(text: str) -> str:
+    """Return the frames of a formatted exception, and its type. What it says may be a row or somebody's input.
+
+    Whatever follows the first exception's type is left out: nobody can tell a message of many lines from what Python
+    writes after it.
+    """
+    head, *lines = text.split("\n")
+    if head != "Traceback (most recent call last):":
+        return ""
+    kept = [head]
+    for line in lines:
+        if not _FRAME.match(line):
+            kept.append(re.match(r"[\w.]*", line)[0])  # type: ignore[index]  # it may be empty, and always matches
+            break
+        kept.append(line)
+    return "\n".join(kept)
+
+
+class Privacy:
+    """Cuts spans of what must not leave the process.
+
+    Instrumentation libraries record more than one would think: path and query, the user agent, the client's address,
+    messages of exceptions. A list of what may leave keeps out what they will think of next. The client's tracestate is
+    handed on in headers, as W3C wants it, and not kept.
+
+    Args:
+        attributes: The names of the attributes that may leave; a `.` at the end stands for all that begin so. Without a
+            list, all may but those that are known to be personal.
+    """
+
+    def __init__(self, attributes: Collection[str] | None = None) -> None:
+        listed = attributes if attributes is not None else ()
+        self._names = frozenset(name for name in listed if not name.endswith("."))
+        self._prefixes = tuple(name for name in listed if name.endswith("."))
+        self._by_list = attributes is not None
+
+    def leaves(self, attribute: str) -> bool:
+        """Whether an attribute of this name may leave the process."""
+        if self._by_list:
+            return attribute in self._names or attribute.startswith(self._prefixes)
+        return attribute not in PERSONAL and not attribute.startswith(_PERSONAL_PREFIXES)
+
+    def cut(self, span: ReadableSpan) -> ReadableSpan:
+        """Return a span with what may leave."""
+        return ReadableSpan(
+            span.name,
+            _stateless(span.context),
+            _stateless(span.parent),
+            span.resource,
+            self._kept(span.attributes),
+            events=[self._event(event) for event in span.events] if span.events else (),
+            links=[
+                Link(_stateless(link.context) or link.context, self._kept(link.attributes)) for link in span.links
+            ] if span.links else (),
+            kind=span.kind,
+            status=_STATUSES[span.status.status_code],  # without its description, which quotes an exception
+            start_time=span.start_time,
+            end_time=span.end_time,
+            instrumentation_scope=span.instrumentation_scope,
+        )  # fmt: skip
+
+    def _kept(self, attributes: Any) -> dict[str, Any]:
+        return {name: value for name, value in attributes.items() if self.leaves(name)} if attributes else {}
+
+    def _event(self, event: Event) -> Event:
+        attributes: dict[str, Any] = {
+            name: value
+            for name, value in (event.attributes or {}).items()
+            if name in _OF_EXCEPTIONS or self.leaves(name)
+        }
+        if "exception.stacktrace" in attributes:
+            attributes["exception.stacktrace"] = cut_stacktrace(str(attributes["exception.stacktrace"]))
+        return Event(event.name, attributes, event.timestamp)
+
+
+def _stateless(context: SpanContext | None) -> SpanContext | None:
+    if context is None or not context.trace_state:
+        return context
+    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)
+
+
+class CompactSpanExporter(OTLPSpanExporter):
+    """OpenTelemetry's OTLP/HTTP exporter with another encoder; see `encoder` for why.
+
+    Its arguments, and the environment variables that it reads, are the official one's.
+    """
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See OpenTelemetry's SDK."""
+        if self._shutdown:
+            return SpanExportResult.FAILURE
+        sent = self._client.export(encode(spans))
+        return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
+
+
+class _Watch(HTTPAdapter):
+    """Sees what became of an export: the exporters themselves say no more than that it failed.
+
+    Attributes:
+        failure: Why the last try failed; empty if it did not.
+        refused: How many spans the backend refused of a batch that it took.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure, self.refused = _OTHER, 0
+        # A connection that was open at a fork is the parent's.
+        os.register_at_fork(after_in_child=self.close)
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        try:
+            response = super().send(*args, **kwargs)
+        except requests.Timeout:
+            self.failure = _TIMEOUT
+            raise
+        except requests.RequestException:
+            self.failure = _UNAVAILABLE
+            raise
+        self.failure, self.refused = "", 0
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status_code in {408, 429}:
+            self.failure = _UNAVAILABLE
+        elif response.status_code >= HTTPStatus.BAD_REQUEST:
+            self.failure = _REJECTED
+        elif response.ok:
+            try:
+                answer = ExportTraceServiceResponse.FromString(response.content)
+                self.refused = answer.partial_success.rejected_spans
+            except DecodeError:
+                pass  # the status says that it took them
+        return response
+
+
+class Outlet(SpanExporter):
+    """Hands spans to an exporter, cut of what must not leave; counts and tells what is lost.
+
+    Args:
+        exporter: Where they go.
+        privacy: Cuts them.
+        counts: Where they are counted.
+        watch: Knows why the exporter failed, if somebody does.
+    """
+
+    def __init__(self, exporter: SpanExporter, privacy: Privacy, counts: "Counts", watch: _Watch | None = None) -> None:
+        self._exporter = exporter
+        self._privacy = privacy
+        self._counts = counts
+        self._watch = watch
+        self._lost = 0
+        self._told_at = -_REMIND_SECONDS
+        self._told = False
+        self._in_hand = 0
+        self._given_up = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See OpenTelemetry's SDK."""
+        self._in_hand = len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export([self._privacy.cut(span) for span in spans])
+        finally:
+            self._in_hand = 0
+            if not self._given_up:
+                self._count(len(spans), failed=result is not SpanExportResult.SUCCESS)
+        return result
+
+    def shutdown(self) -> None:
+        """See OpenTelemetry's SDK."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """See OpenTelemetry's SDK."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def give_up(self, waiting: int) -> None:
+        """Count and tell what nobody will send: what waits, and what the backend has not answered."""
+        self._given_up = True
+        if lost := waiting + self._in_hand:
+            self._counts.exported(lost, _SHUTDOWN)
+            self._told_at = -_REMIND_SECONDS
+            self._tell(_SHUTDOWN, lost)
+
+    def _count(self, count: int, *, failed: bool) -> None:
+        watch = self._watch
+        failure = ((watch.failure if watch is not None else "") or _OTHER) if failed else ""
+        refused = watch.refused if watch is not None and not failed else 0
+        lost = count if failed else min(refused, count)
+        if lost:
+            self._counts.exported(lost, failure or _REJECTED)
+            self._tell(failure or _REJECTED, lost)
+        if lost < count:
+            self._counts.exported(count - lost, "")
+            if not lost:
+                self._tell("", 0)
+
+    def _tell(self, failure: str, count: int) -> None:
+        # A line a minute at most, however often it comes and goes. The endpoint stays out: it may hold a password.
+        if failure:
+            self._lost += count
+            if time.monotonic() - self._told_at >= _REMIND_SECONDS:
+                self._told_at, self._told = time.monotonic(), True
+                logs.get_logger().warning("telemetry.export_failed", error_type=failure, spans_lost=self._lost)
+        elif self._told:
+            logs.get_logger().info("telemetry.export_resumed", spans_lost=self._lost)
+            self._lost, self._told = 0, False
+
+
+class Counts:
+    """OpenTelemetry's SDK metrics, by their conventional names, in Prometheus' form.
+
+    Args:
+        registry: Where they are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._processed = Counter(
+            "otel_sdk_processor_span_processed_total",
+            "Spans handed to the exporter, or dropped: then error_type says why.",
+            ["error_type"],
+            registry=registry,
+        )
+        self.queue_size = Gauge(
+            "otel_sdk_processor_span_queue_size", "Spans that wait to be exported.", registry=registry
+        )
+        self.queue_capacity = Gauge(
+            "otel_sdk_processor_span_queue_capacity", "Spans that may wait to be exported.", registry=registry
+        )
+        self._exported = Counter(
+            "otel_sdk_exporter_span_exported_total",
+            "Spans exported, or lost: then error_type says why.",
+            ["error_type"],
+            registry=registry,
+        )
+        for error_type in ("", "queue_full"):
+            self._processed.labels(error_type)
+        for error_type in ("", *_FAILURES):
+            self._exported.labels(error_type)
+        self._dropped = self._processed.labels("queue_full")
+
+    def dropped(self) -> None:
+        """Count a span that found no room."""
+        self._dropped.inc()
+
+    def exported(self, count: int, error_type: str) -> None:
+        """Count spans that the exporter was handed, and what became of them."""
+        self._processed.labels("").inc(count)
+        self._exported.labels(error_type).inc(count)
+
+
+class Batches(BatchSpanProcessor):
+    """OpenTelemetry's batch processor, which counts what it drops and ends in bounded time.
+
+    The SDK's own counts need a second metrics library in the process, and its end waits half a minute for a backend
+    that hangs.
+
+    Args:
+        outlet: Where spans go.
+        counts: Where they are counted.
+    """
+
+    def __init__(self, outlet: Outlet, counts: Counts) -> None:
+        super().__init__(outlet)
+        self._outlet = outlet
+        self._counts = counts
+        self._queue = self._batch_processor._queue  # noqa: SLF001  # not public; the tests notice when it is another
+        self.capacity: int = self._queue.maxlen or 0
+        counts.queue_capacity.set(self.capacity)
+        counts.queue_size.set_function(lambda: self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many spans wait: who can come back later need not have any dropped."""
+        return len(self._queue)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """See OpenTelemetry's SDK."""
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        if len(self._queue) >= self.capacity:
+            self._counts.dropped()
+        super().on_end(span)
+
+    def shutdown(self) -> None:
+        """Send what is there, for as long as that may take, say what is left, and end."""
+        self._batch_processor.shutdown(int(STOP_SECONDS * 1000))
+        self._outlet.give_up(self.waiting)
+
+
+def processors(registry: CollectorRegistry, privacy: Privacy) -> list[Batches]:
+    """Make what the environment asks for, after `environment.prepare`.
+
+    Args:
+        registry: Where to count.
+        privacy: Cuts spans.
+
+    Returns:
+        One for each exporter; none if nothing is to be exported.
+    """
+    endpoint = any(f"OTEL_EXPORTER_OTLP_{name}" in os.environ for name in ("ENDPOINT", "TRACES_ENDPOINT"))
+    asked = os.environ.get("OTEL_TRACES_EXPORTER", "compact" if endpoint else "none")
+    names = [name for name in dict.fromkeys(item.strip().lower() for item in asked.split(",")) if name != "none"]
+    if not names or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return []
+    counts = Counts(registry)
+    return [Batches(Outlet(exporter, privacy, counts, watch), counts) for exporter, watch in map(_exporter, names)]
+
+
+def _exporter(name: str) -> tuple[SpanExporter, _Watch | None]:
+    if name == "console":
+        return ConsoleSpanExporter(out=sys.__stdout__ or sys.stdout, formatter=_line), None
+    if name not in {"otlp", "compact"}:
+        [found] = entry_points(group="opentelemetry_traces_exporter", name=name)
+        made: SpanExporter = found.load()()
+        return made, None
+    watch, session = _Watch(), requests.Session()
+    session.mount("http://", watch)
+    session.mount("https://", watch)
+    # The specification counts milliseconds; Python's exporter would take them for seconds.
+    milliseconds = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT")
+    kind = OTLPSpanExporter if name == "otlp" else CompactSpanExporter
+    return kind(session=session, timeout=int(milliseconds or 10_000) / 1000), watch
+
+
+def _line(span: ReadableSpan) -> str:
+    return f"{span.to_json(indent=None)}\n"
