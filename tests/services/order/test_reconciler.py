@@ -116,10 +116,12 @@ def test_hundreds_that_payment_refuses_do_not_keep_one_that_it_takes_waiting(app
         b"7",
         b'{"id": 1, "outcome": "PENDING"}',
         b'{"id": 1, "outcome": "paid"}',
-        b'{"id": "1", "outcome": "PAID"}',
-        b'{"id": true, "outcome": "PAID"}',
-        b'{"id": 2147483648, "outcome": "PAID"}',
-        b'{"id": 1}',
+        b'{"id": "1", "order_id": 1, "outcome": "PAID"}',
+        b'{"id": true, "order_id": 1, "outcome": "PAID"}',
+        b'{"id": 2147483648, "order_id": 1, "outcome": "PAID"}',
+        b'{"id": 1, "order_id": 1}',
+        b'{"id": 1, "outcome": "PAID"}',
+        b'{"id": 1, "order_id": 2147483647, "outcome": "PAID"}',
     ],
 )
 def test_an_answer_that_is_no_payment_settles_nothing_and_stops_no_round(

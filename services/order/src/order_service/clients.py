@@ -32,6 +32,7 @@ class _Payment(_Agreed):
     """What an order keeps of a payment."""
 
     id: int = Field(ge=1, le=MAX_ID)
+    order_id: int
     outcome: Literal["PAID", "DECLINED"]
 
 
@@ -58,9 +59,12 @@ class Products:
         if reply.status != HTTPStatus.OK:
             raise DependencyUnavailable("product-service")
         try:
-            return _Product.model_validate(reply.body).model_dump()
+            product = _Product.model_validate(reply.body)
         except ValidationError as error:
             raise DependencyUnavailable("product-service") from error
+        if product.id != product_id:
+            raise DependencyUnavailable("product-service")
+        return product.model_dump()
 
 
 class Payments:
@@ -78,7 +82,7 @@ class Payments:
 
         Raises:
             DependencyUnavailable: No answer; the charge may have been made all the same.
-            ChargeRefused: An answer that says neither paid nor declined.
+            ChargeRefused: An answer that says neither paid nor declined, or of another order.
         """
         reply = self._client.post(
             "/internal/charges",
@@ -97,4 +101,6 @@ class Payments:
             payment = _Payment.model_validate(reply.body)
         except ValidationError:
             raise ChargeRefused(Refusal.NO_PAYMENT) from None
+        if payment.order_id != order.id:
+            raise ChargeRefused(Refusal.NO_PAYMENT)
         return Settlement(Status(payment.outcome), payment.id)

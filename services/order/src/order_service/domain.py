@@ -44,7 +44,7 @@ class Refusal(StrEnum):
     REFUSED = "refused"
     """Payment did not take it as it was asked for."""
     NO_PAYMENT = "no_payment"
-    """What payment answered is no payment: neither PAID nor DECLINED, or without a proper id."""
+    """What payment answered is no payment of this order: neither PAID nor DECLINED, of another, or lacks a good id."""
     NO_PRICE = "no_price"
     """The order has nothing to charge."""
 
