@@ -5,6 +5,7 @@ import datetime as dt
 import gzip
 import ipaddress
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -41,6 +42,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 LOOP = "loop"  # answer every request
 RESET = "reset"  # end without a word
+END = "end"  # say that nothing more will come, and go on listening
 
 
 def serve(connection, script, seen, over):
@@ -59,6 +61,8 @@ def serve(connection, script, seen, over):
             elif step == RESET:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return
+            elif step == END:
+                connection.shutdown(socket.SHUT_WR)
             else:
                 over.wait(step)
         over.wait(10)
@@ -279,6 +283,35 @@ def test_a_connection_whose_request_failed_leaves_room_for_the_next(start, conne
     assert connections.request("GET", "/", {}) == HI
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_kept_connection_that_the_peer_has_closed_is_not_used_again(start, connect, method):
+    peer = start(["request", OK, END, "request"], [LOOP])
+    connections = connect(f"http://127.0.0.1:{peer.port}")
+    assert connections.request(method, "/", {}, b"{}") == HI
+    eventually(lambda: peer.seen[1:] == [b""])  # this side has closed it, too
+    assert connections.request(method, "/", {}, b"{}") == HI
+    assert peer.connections == 2
+
+
+def test_a_request_whose_kept_connection_breaks_is_not_sent_again_here(start, connect):
+    """It was sent: only the caller knows whether the work may be done twice."""
+    peer = start(["request", OK, "request", None], [LOOP])
+    connections = connect(f"http://127.0.0.1:{peer.port}")
+    assert connections.request("POST", "/", {}, b"{}") == HI
+    with pytest.raises(BrokenAnswerError):
+        connections.request("POST", "/", {}, b"{}")
+    assert (len(peer.seen), peer.connections) == (2, 1)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_answer_like_any_other(start, connect, status):
+    elsewhere = start([LOOP])
+    where = f"http://127.0.0.1:{elsewhere.port}/"
+    peer = start(["request", f"HTTP/1.1 {status} x\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode()])
+    assert connect(f"http://127.0.0.1:{peer.port}").request("POST", "/", {}, b"{}") == Answer(status, b"")
+    assert elsewhere.connections == 0
+
+
 @pytest.mark.parametrize("threads", [16, 300])
 def test_many_threads_share_few_connections(start, connect, threads):
     peer = start([LOOP])
@@ -286,6 +319,18 @@ def test_many_threads_share_few_connections(start, connect, threads):
     with ThreadPoolExecutor(threads) as pool:
         assert set(pool.map(lambda _: connections.request("GET", "/", {}), range(1000))) == {HI}
     assert peer.connections <= 8
+
+
+def test_closing_ends_the_requests_under_way(start, connect):
+    peer = start(["request", 5], [LOOP])
+    connections = connect(f"http://127.0.0.1:{peer.port}", seconds=20)
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(connections.request, "GET", "/", {})
+        eventually(lambda: peer.seen)
+        connections.close()
+        with pytest.raises(BrokenAnswerError):
+            held.result(timeout=5)
+    assert connections.request("GET", "/", {}) == HI
 
 
 def test_closing_closes_the_connections(start, connect):
@@ -328,7 +373,7 @@ def test_a_cookie_is_not_sent_back(start, connect):
 
 
 def test_the_environments_proxy_is_not_asked(ask, monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert ask(OK) == HI
 
@@ -394,6 +439,16 @@ def test_a_machine_without_certificates_trusts_nobody_and_speaks_http(ask, secur
     assert ask(OK) == HI
 
 
+def run(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, *arguments],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "services")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 FORKS = """
 import os, signal, sys
 from servicekit.calls.connections import Connections
@@ -409,7 +464,7 @@ if child == 0:
     except RuntimeError:
         print("refused", flush=True)
     connections.close()
-    os._exit(0)
+    sys.exit()
 assert os.waitpid(child, 0)[1] == 0
 print(connections.request("GET", "/", {}).body.decode())
 """
@@ -418,12 +473,46 @@ print(connections.request("GET", "/", {}).body.decode())
 @pytest.mark.parametrize(("forks", "child"), [("before a request", "hi"), ("after a request", "refused")])
 def test_a_fork_is_harmless_before_the_first_request_and_hangs_in_no_case(start, forks, child):
     peer = start([LOOP])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKS, f"http://127.0.0.1:{peer.port}", forks],
-        env={**os.environ, "PYTHONPATH": str(PROJECT / "services")},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout.split() == [child, "hi"]
+    with run(FORKS, f"http://127.0.0.1:{peer.port}", forks) as process:
+        assert process.communicate(timeout=30)[0].split() == [child, "hi"]
+    assert process.returncode == 0
+
+
+INTERRUPTED = """
+import sys
+from servicekit.calls.connections import Connections
+
+connections = Connections(sys.argv[1], most=1, wait_seconds=1, connect_seconds=1, seconds=2)
+try:
+    connections.request("GET", "/", {})
+except KeyboardInterrupt:
+    print(connections.request("GET", "/", {}).body.decode())
+"""
+
+
+def test_ctrl_c_is_heard_when_the_time_for_an_answer_is_over_at_the_latest(start):
+    peer = start(["request", 20], [LOOP])
+    started = time.monotonic()
+    with run(INTERRUPTED, f"http://127.0.0.1:{peer.port}") as process:
+        eventually(lambda: peer.seen)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0].split() == ["hi"]
+    assert time.monotonic() - started < 10
+
+
+ENDS = """
+import sys, threading
+from servicekit.calls.connections import Connections
+
+connections = Connections(sys.argv[1], most=1, wait_seconds=1, connect_seconds=20, seconds=20)
+threading.Thread(target=connections.request, args=("GET", "/", {}), daemon=True).start()
+input()
+"""
+
+
+def test_a_request_under_way_in_a_daemon_thread_does_not_hold_up_the_end_of_a_process(start):
+    peer = start(["request", 20])
+    with run(ENDS, f"http://127.0.0.1:{peer.port}") as process:
+        eventually(lambda: peer.seen)
+        process.communicate("\n", timeout=10)
+    assert process.returncode == 0

@@ -62,11 +62,15 @@ class Connections:
     """Connections to one peer, shared by all threads.
 
     Nothing is started before the first request: pyreqwest's thread does not survive a fork, so a process that has sent
-    a request must not fork into another that does. Requests there are refused (RuntimeError).
+    a request must not fork into another that does. Requests there are refused (RuntimeError). gunicorn's master sends
+    none, so it does not matter whether it makes the application before it forks or after.
+
+    Signals (Ctrl-C) that reach the thread that waits for an answer are handled when it has one, or none in time.
 
     Args:
         base_url: The peer's root, such as `http://127.0.0.1:5005`; a user and password in it are sent (RFC 7617).
-        most: Requests under way at most.
+        most: Requests under way at most. A connection is opened for one while another may just be coming back, so that
+            there can be up to twice as many connections for a moment.
         wait_seconds: How long a caller waits while there are as many.
         connect_seconds: How long connecting may take.
         seconds: How long all may take together, to the answer's last byte.
@@ -140,6 +144,7 @@ class Connections:
     def _built(self) -> SyncClient:
         builder = (
             SyncClientBuilder()
+            .http1_only()
             .max_connections(self._most)
             .pool_max_idle_per_host(self._most)
             .pool_timeout(self._wait)
