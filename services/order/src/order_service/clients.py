@@ -33,6 +33,8 @@ class _Payment(_Agreed):
 
     id: int = Field(ge=1, le=MAX_ID)
     order_id: int
+    amount_minor: int
+    currency: str
     outcome: Literal["PAID", "DECLINED"]
 
 
@@ -82,16 +84,12 @@ class Payments:
 
         Raises:
             DependencyUnavailable: No answer; the charge may have been made all the same.
-            ChargeRefused: An answer that says neither paid nor declined, or of another order.
+            ChargeRefused: An answer that says neither paid nor declined, or is about another order or amount.
         """
+        asked = {"order_id": order.id, "amount_minor": order.amount_minor, "currency": order.currency}
         reply = self._client.post(
             "/internal/charges",
-            {
-                "order_id": order.id,
-                "user_id": order.user_id,
-                "amount_minor": order.amount_minor,
-                "currency": order.currency,
-            },
+            {**asked, "user_id": order.user_id},
             idempotency_key=order.payment_key,
             retry=True,
         )
@@ -101,6 +99,6 @@ class Payments:
             payment = _Payment.model_validate(reply.body)
         except ValidationError:
             raise ChargeRefused(Refusal.NO_PAYMENT) from None
-        if payment.order_id != order.id:
+        if payment.model_dump(include=set(asked)) != asked:
             raise ChargeRefused(Refusal.NO_PAYMENT)
         return Settlement(Status(payment.outcome), payment.id)
