@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from local import nginx, postgres
 from local.settings import PROJECT
 
-_PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "httptools")
+_PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "pyreqwest")
 
 
 QUIET = 0.1

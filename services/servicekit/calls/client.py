@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import httptools
 import orjson
 
-from servicekit.calls.wire import Answer, AnswerTimeoutError, Connections, NoFreeConnectionError
+from servicekit.calls.connections import (
+    Answer,
+    AnswerTimeoutError,
+    Connections,
+    ConnectTimeoutError,
+    NoAnswerError,
+    NoFreeConnectionError,
+)
 from servicekit.telemetry import tracing
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.tracing import Tracer, Work
@@ -89,9 +95,9 @@ class ServiceClient:
         base_url: Its root, such as `http://127.0.0.1:5005`.
         metrics: Where calls are counted.
         tracer: What makes a span of each call.
-        timeout_seconds: How long one try may wait for the answer.
-        connections: Connections kept and used at most; a caller beyond waits a moment for one. Fewer than the
-            service's threads, a peer that hangs cannot hold them all.
+        timeout_seconds: How long one try may take, connecting included.
+        connections: Calls under way at most; a caller beyond waits a moment. Fewer than the service's threads, a peer
+            that hangs cannot hold them all.
         credential: What each call is sent with, for a peer that wants to know who calls.
     """
 
@@ -118,12 +124,12 @@ class ServiceClient:
             base_url,
             most=connections,
             wait_seconds=_POOL_WAIT_SECONDS,
-            connect_seconds=_CONNECT_SECONDS,
-            answer_seconds=timeout_seconds,
+            connect_seconds=min(_CONNECT_SECONDS, timeout_seconds / 2),
+            seconds=timeout_seconds,
         )
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close the connections."""
         self._connections.close()
 
     def get(self, route: str, **path: int) -> Reply:
@@ -217,8 +223,8 @@ class ServiceClient:
                 status = answer.status
                 self._breaker.answered()
                 content = orjson.loads(answer.body) if answer.body else None
-            except (OSError, httptools.HttpParserError, orjson.JSONDecodeError) as error:
-                if isinstance(error, TimeoutError) and not isinstance(error, NoFreeConnectionError):
+            except (NoAnswerError, orjson.JSONDecodeError) as error:
+                if isinstance(error, AnswerTimeoutError | ConnectTimeoutError):
                     self._breaker.hung()
                 raise DependencyUnavailable(self._peer) from error
             finally:
@@ -247,7 +253,7 @@ class ServiceClient:
             return self._connections.request(method, target, headers, body)
         except (AnswerTimeoutError, NoFreeConnectionError):
             raise  # asking a slow service twice makes it slower, and the client wait twice as long
-        except (OSError, httptools.HttpParserError):
+        except NoAnswerError:
             if retried_in is None:
                 raise
         self._metrics.call_retried(self._peer)

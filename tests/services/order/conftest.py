@@ -32,6 +32,7 @@ class FakePayments:
     broken: set = field(default_factory=set)
     refused: set = field(default_factory=set)
     body: str | None = None
+    wrong: dict = field(default_factory=dict)
     delay: float = 0
     gate: threading.Event | None = None
     tries: int = 0
@@ -57,7 +58,7 @@ class FakePayments:
         if self.gate is not None:
             self.gate.wait(10)
         time.sleep(self.delay)
-        body = self.body or json.dumps(self.charges[key])
+        body = self.body or json.dumps(self.charges[key] | self.wrong)
         return Response(body, 201 if is_new else 200, mimetype="application/json")
 
 

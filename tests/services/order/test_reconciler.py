@@ -114,24 +114,33 @@ def test_hundreds_that_payment_refuses_do_not_keep_one_that_it_takes_waiting(app
         b"[]",
         b"null",
         b"7",
-        b'{"id": 1, "outcome": "PENDING"}',
-        b'{"id": 1, "outcome": "paid"}',
-        b'{"id": "1", "outcome": "PAID"}',
-        b'{"id": true, "outcome": "PAID"}',
-        b'{"id": 2147483648, "outcome": "PAID"}',
-        b'{"id": 1}',
+        {"outcome": "PENDING"},
+        {"outcome": "paid"},
+        {"outcome": None},
+        {"id": "100"},
+        {"id": True},
+        {"id": 2**31},
+        {"order_id": None},
+        {"order_id": 2**31 - 1},
+        {"amount_minor": None},
+        {"amount_minor": 1},
+        {"currency": None},
+        {"currency": "USD"},
     ],
 )
 def test_an_answer_that_is_no_payment_settles_nothing_and_stops_no_round(
     orders, pending, payments, reconcile, rows, answer
 ):
     pending(4)
-    payments.body = answer
+    if isinstance(answer, dict):
+        payments.wrong = answer
+    else:
+        payments.body = answer
     reconcile()
     assert payments.tries == 4
     assert {status for _, status, *_ in rows()} == {"PENDING"}
     assert orders.metric("charges_refused_total") == 4
-    payments.body = None
+    payments.body, payments.wrong = None, {}
     reconcile()
     assert {status for _, status, *_ in rows()} == {"PAID"}
 

@@ -32,6 +32,9 @@ class _Payment(_Agreed):
     """What an order keeps of a payment."""
 
     id: int = Field(ge=1, le=MAX_ID)
+    order_id: int
+    amount_minor: int
+    currency: str
     outcome: Literal["PAID", "DECLINED"]
 
 
@@ -58,9 +61,12 @@ class Products:
         if reply.status != HTTPStatus.OK:
             raise DependencyUnavailable("product-service")
         try:
-            return _Product.model_validate(reply.body).model_dump()
+            product = _Product.model_validate(reply.body)
         except ValidationError as error:
             raise DependencyUnavailable("product-service") from error
+        if product.id != product_id:
+            raise DependencyUnavailable("product-service")
+        return product.model_dump()
 
 
 class Payments:
@@ -78,16 +84,12 @@ class Payments:
 
         Raises:
             DependencyUnavailable: No answer; the charge may have been made all the same.
-            ChargeRefused: An answer that says neither paid nor declined.
+            ChargeRefused: An answer that says neither paid nor declined, or is about another order or amount.
         """
+        asked = {"order_id": order.id, "amount_minor": order.amount_minor, "currency": order.currency}
         reply = self._client.post(
             "/internal/charges",
-            {
-                "order_id": order.id,
-                "user_id": order.user_id,
-                "amount_minor": order.amount_minor,
-                "currency": order.currency,
-            },
+            {**asked, "user_id": order.user_id},
             idempotency_key=order.payment_key,
             retry=True,
         )
@@ -97,4 +99,6 @@ class Payments:
             payment = _Payment.model_validate(reply.body)
         except ValidationError:
             raise ChargeRefused(Refusal.NO_PAYMENT) from None
+        if payment.model_dump(include=set(asked)) != asked:
+            raise ChargeRefused(Refusal.NO_PAYMENT)
         return Settlement(Status(payment.outcome), payment.id)

@@ -44,7 +44,7 @@ class Refusal(StrEnum):
     REFUSED = "refused"
     """Payment did not take it as it was asked for."""
     NO_PAYMENT = "no_payment"
-    """What payment answered is no payment: neither PAID nor DECLINED, or without a proper id."""
+    """What payment answered is no payment of this order: another order's or amount, or not PAID nor DECLINED."""
     NO_PRICE = "no_price"
     """The order has nothing to charge."""
 
