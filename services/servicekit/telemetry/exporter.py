@@ -4,11 +4,14 @@ Telemetry must not hurt the service. What the queue cannot take is dropped, olde
 is lost; both are counted, and told once a minute.
 """
 
+import functools
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from importlib.metadata import entry_points
 from typing import Any
@@ -176,8 +179,6 @@ class _Watch(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.failure, self.refused = _OTHER, 0
-        # A connection that was open at a fork is the parent's.
-        os.register_at_fork(after_in_child=self.close)
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:
@@ -206,17 +207,21 @@ class Outlet(SpanExporter):
     """Hands spans to an exporter, cut of what must not leave; counts and tells what is lost.
 
     Args:
-        exporter: Where they go.
+        make: Makes what they go to, and what knows why that failed, if there is such a thing.
         privacy: Cuts them.
         counts: Where they are counted.
-        watch: Knows why the exporter failed, if somebody does.
     """
 
-    def __init__(self, exporter: SpanExporter, privacy: Privacy, counts: "Counts", watch: _Watch | None = None) -> None:
-        self._exporter = exporter
+    def __init__(
+        self, make: Callable[[], tuple[SpanExporter, _Watch | None]], privacy: Privacy, counts: "Counts"
+    ) -> None:
+        self._make = make
         self._privacy = privacy
         self._counts = counts
-        self._watch = watch
+        self._exporter, self._watch = make()
+        self._begin()
+
+    def _begin(self) -> None:
         self._lost = 0
         self._told_at = -_REMIND_SECONDS
         self._told = False
@@ -242,6 +247,16 @@ class Outlet(SpanExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """See OpenTelemetry's SDK."""
         return self._exporter.force_flush(timeout_millis)
+
+    def begin_in_child(self) -> None:
+        """Leave to the parent of a fork what is the parent's: its connections, and what it has to tell."""
+        self._begin()
+        if self._watch is None:
+            return  # not ours: who wrote it sees to it
+        parents = self._exporter
+        self._exporter, self._watch = self._make()
+        # A thread of the parent may have held a lock of it, which nobody here will ever release.
+        threading.Thread(target=parents.shutdown, daemon=True).start()
 
     def give_up(self, waiting: int) -> None:
         """Count and tell what nobody will send: what waits, and what the backend has not answered."""
@@ -337,6 +352,14 @@ class Batches(BatchSpanProcessor):
         self.capacity: int = self._queue.maxlen or 0
         counts.queue_capacity.set(self.capacity)
         counts.queue_size.set_function(lambda: self.waiting)
+        self._began_ns = 0
+        begin = weakref.WeakMethod(self._begin_in_child)
+        os.register_at_fork(after_in_child=lambda: (call := begin()) and call())
+
+    def _begin_in_child(self) -> None:
+        # The SDK's processor empties its queue and starts its thread again, but knows nothing of what is not its own.
+        self._began_ns = time.time_ns()
+        self._outlet.begin_in_child()
 
     @property
     def waiting(self) -> int:
@@ -347,6 +370,8 @@ class Batches(BatchSpanProcessor):
         """See OpenTelemetry's SDK."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
+        if (span.start_time or 0) < self._began_ns:
+            return  # it was open at a fork, so the parent has it too and sends it
         if len(self._queue) >= self.capacity:
             self._counts.dropped()
         super().on_end(span)
@@ -373,7 +398,7 @@ def processors(registry: CollectorRegistry, privacy: Privacy) -> list[Batches]:
     if not names or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []
     counts = Counts(registry)
-    return [Batches(Outlet(exporter, privacy, counts, watch), counts) for exporter, watch in map(_exporter, names)]
+    return [Batches(Outlet(functools.partial(_exporter, name), privacy, counts), counts) for name in names]
 
 
 def _exporter(name: str) -> tuple[SpanExporter, _Watch | None]:
