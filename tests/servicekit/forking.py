@@ -41,7 +41,7 @@ def create_app():
 
 
 def main():
-    """Make spans, fork at each line that is read, and end at the last; say what each process did."""
+    """Make spans, and fork at each line that is read: into a child that makes spans of that name, or none if it is `idle`."""
     logs.configure("forking")
     telemetry = Telemetry("forking", Metrics().registry)
     _spans(telemetry, "before")
@@ -49,7 +49,8 @@ def main():
         name = line.strip()
         child = os.fork()
         if child == 0:
-            _spans(telemetry, name)
+            if name != "idle":
+                _spans(telemetry, name)
             telemetry.shutdown()
             os._exit(0)
         _spans(telemetry, "parent")

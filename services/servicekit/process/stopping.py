@@ -42,8 +42,8 @@ class StoppingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
 def _is_shared(listener: Any) -> bool:
     """Whether somebody else has the socket too, or may have.
 
-    gunicorn's master closes its own before it ends its workers. When it reloads, or replaces one worker, it keeps it for
-    the next. Two others may have it: a new master that the old one started, and systemd.
+    gunicorn's master closes its own before it ends its workers. When it reloads, or replaces one worker, it keeps it
+    for the next. Two others may have it: a new master that the old one started, and systemd.
     """
     ours, parent = os.fstat(listener.fileno()), os.getppid()
     try:
