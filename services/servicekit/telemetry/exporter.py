@@ -4,14 +4,12 @@ Telemetry must not hurt the service. What the queue cannot take is dropped, olde
 is lost; both are counted, and told once a minute.
 """
 
-import functools
 import os
 import re
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from importlib.metadata import entry_points
 from typing import Any
@@ -24,7 +22,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from requests.adapters import HTTPAdapter
+from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
 
 from servicekit.telemetry import logs
 from servicekit.telemetry.encoder import encode
@@ -179,6 +177,12 @@ class _Watch(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.failure, self.refused = _OTHER, 0
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        # A connection that was open at a fork is the parent's, and another thread may have held the pool's lock.
+        self._of_parent = self.poolmanager
+        self.init_poolmanager(DEFAULT_POOLSIZE, DEFAULT_POOLSIZE)
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:
@@ -207,21 +211,21 @@ class Outlet(SpanExporter):
     """Hands spans to an exporter, cut of what must not leave; counts and tells what is lost.
 
     Args:
-        make: Makes what they go to, and what knows why that failed, if there is such a thing.
+        exporter: Where they go.
         privacy: Cuts them.
         counts: Where they are counted.
+        watch: Knows why the exporter failed, if somebody does.
     """
 
-    def __init__(
-        self, make: Callable[[], tuple[SpanExporter, _Watch | None]], privacy: Privacy, counts: "Counts"
-    ) -> None:
-        self._make = make
+    def __init__(self, exporter: SpanExporter, privacy: Privacy, counts: "Counts", watch: _Watch | None = None) -> None:
+        self._exporter = exporter
         self._privacy = privacy
         self._counts = counts
-        self._exporter, self._watch = make()
-        self._begin()
+        self._watch = watch
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Know nothing of what was sent before: in the child of a fork, that is the parent's to tell."""
         self._lost = 0
         self._told_at = -_REMIND_SECONDS
         self._told = False
@@ -247,16 +251,6 @@ class Outlet(SpanExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """See OpenTelemetry's SDK."""
         return self._exporter.force_flush(timeout_millis)
-
-    def begin_in_child(self) -> None:
-        """Leave to the parent of a fork what is the parent's: its connections, and what it has to tell."""
-        self._begin()
-        if self._watch is None:
-            return  # not ours: who wrote it sees to it
-        parents = self._exporter
-        self._exporter, self._watch = self._make()
-        # A thread of the parent may have held a lock of it, which nobody here will ever release.
-        threading.Thread(target=parents.shutdown, daemon=True).start()
 
     def give_up(self, waiting: int) -> None:
         """Count and tell what nobody will send: what waits, and what the backend has not answered."""
@@ -346,20 +340,20 @@ class Batches(BatchSpanProcessor):
 
     def __init__(self, outlet: Outlet, counts: Counts) -> None:
         super().__init__(outlet)
+        self._began_ns = 0
+        begin = weakref.WeakMethod(self._begin_in_child)
+        os.register_at_fork(after_in_child=lambda: (call := begin()) and call())
         self._outlet = outlet
         self._counts = counts
         self._queue = self._batch_processor._queue  # noqa: SLF001  # not public; the tests notice when it is another
         self.capacity: int = self._queue.maxlen or 0
         counts.queue_capacity.set(self.capacity)
         counts.queue_size.set_function(lambda: self.waiting)
-        self._began_ns = 0
-        begin = weakref.WeakMethod(self._begin_in_child)
-        os.register_at_fork(after_in_child=lambda: (call := begin()) and call())
 
     def _begin_in_child(self) -> None:
         # The SDK's processor empties its queue and starts its thread again, but knows nothing of what is not its own.
         self._began_ns = time.time_ns()
-        self._outlet.begin_in_child()
+        self._outlet.begin()
 
     @property
     def waiting(self) -> int:
@@ -398,7 +392,7 @@ def processors(registry: CollectorRegistry, privacy: Privacy) -> list[Batches]:
     if not names or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []
     counts = Counts(registry)
-    return [Batches(Outlet(functools.partial(_exporter, name), privacy, counts), counts) for name in names]
+    return [Batches(Outlet(exporter, privacy, counts, watch), counts) for exporter, watch in map(_exporter, names)]
 
 
 def _exporter(name: str) -> tuple[SpanExporter, _Watch | None]:
