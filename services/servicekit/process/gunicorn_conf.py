@@ -15,7 +15,8 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from servicekit.config import ServerSettings, load
-from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, STAYING_THREADS, Worker
+from servicekit.process.staying import STAYING_THREADS
+from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, Worker
 from servicekit.telemetry import logs
 
 

@@ -4,27 +4,20 @@ gunicorn's own gives each connection a thread at once, which reads and writes fo
 many clients as there are threads send half a request, nobody is served. Here a thread gets a request when all of it has
 come. Until then the main thread waits, on all connections at once, with a time limit.
 
-Three other files do a part each: `reading` reads requests whole, `answering` cuts off clients that do not read,
-`stopping` stops without a reset. The worker speaks plain HTTP/1, as gunicorn does when nothing else is set. TLS is the
-gateway's.
+Four other files do a part each: `stopping` stops without a reset, `staying` is what makes it fast, `reading` reads
+requests whole, `answering` cuts off clients that do not read. The worker speaks plain HTTP/1, as gunicorn does when
+nothing else is set. TLS is the gateway's.
 
-What libraries would give instead (`POST /orders/` from 8 clients, no telemetry, 2 cores, all services on the same
-worker; medians of 6 rounds in turns, on a machine that was not quiet):
+What this file, `reading` and `answering` give is no speed: with `StayingWorker` instead, an order takes as much CPU
+(`staying` has the numbers and the command). They keep the promise that slow and hostile clients hold nobody up, and get
+a problem as an answer; tests/servicekit/test_worker.py checks it.
 
-    this worker                                      483 orders/s   3.35 ms of CPU an order
-    gunicorn's own, with `StoppingWorker` alone      0.87 of it     1.16 of it
-    this one without staying threads                 0.77           1.32
-    waitress in a worker of gunicorn                 0.78           1.26
-
-gunicorn's own does not keep the promises (see `Worker`). waitress reads requests whole too, but a request that comes
-byte by byte may take for ever, HTTP/9.9 counts as 1.0, `//orders/1` as `/orders/1`, a folded header, a control
-character in the target, and a length beside chunks are taken, refusals are plain text, and nothing stops gracefully.
-Each would be code of ours again.
+waitress reads requests whole too, but a request that comes byte by byte may take for ever, HTTP/9.9 counts as 1.0,
+`//orders/1` as `/orders/1`, a folded header, a control character in the target, and a length beside chunks are taken,
+refusals are plain text, and nothing stops gracefully. Each would be code of ours again.
 """
 
 import errno
-import os
-import select
 import selectors
 import socket
 import time
@@ -37,12 +30,10 @@ from typing import Any
 
 from servicekit.process.answering import ClientSocket, Stalled
 from servicekit.process.reading import MAX_HEAD, PIECE, Incomplete, Requests, status_of
-from servicekit.process.stopping import StoppingWorker
+from servicekit.process.staying import StayingWorker
 
 SPARE_THREADS = 4
 """For the probes."""
-STAYING_THREADS = 100
-"""Those that stay with an idle connection, or there would be none left to do the work of others."""
 STALLED_THREADS = 32
 """Those that wait for a client to read its answer."""
 
@@ -52,38 +43,24 @@ _MAX_DRAINED = 2 * MAX_HEAD  # of what nobody reads, before the connection is cl
 _MAX_HELD = 16 * 1024 * 1024  # of requests that have come in part, together
 
 
-class Worker(StoppingWorker):
-    """gunicorn's worker with threads, with these differences beside a clean stop.
+class Worker(StayingWorker):
+    """gunicorn's worker with threads, with these differences beside a clean stop and threads that stay.
 
     - A request that has come in part holds no thread. What does not come within a time limit is refused. With more
       connections than there may be, the one that has waited longest is closed.
     - What is no request gets its answer from the app: gunicorn's own is HTML, and in no trace and no metric.
     - A connection that is to be closed holds nobody up. gunicorn's main thread waits up to 2 s for the client to close,
       and does nothing else meanwhile (docs/upstream.md).
-    - A thread stays with its connection between two requests. gunicorn's own hands it back to the main thread, which
-      waits for the next request and finds a thread for it: two more threads to wake for each request, which compete for
-      the interpreter's lock. Services have few callers, which keep their connections and use them all the time.
     """
 
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
-        self._stopping = os.eventfd(0)
         self._stalled = Stalled(STALLED_THREADS, lambda: self.wsgi.connection_cut("unread"))
         # What the main thread waits for, and until when: requests, and clients that are to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
         self._next_sweep = 0.0
         super().init_process()
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop: who waits for a next request stops waiting."""
-        super().handle_exit(sig, frame)
-        os.eventfd_write(self._stopping, 1)
-
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """End at once: the process waits for its threads, and these for no next request."""
-        os.eventfd_write(self._stopping, 1)
-        super().handle_quit(sig, frame)
 
     def accept(self, listener: Any) -> None:
         """Take a connection; if that was the last that may be there, close another."""
@@ -109,23 +86,9 @@ class Worker(StoppingWorker):
     def handle(self, conn: Any) -> Any:
         """Serve a connection, in a thread of the pool; see gunicorn's for what comes back."""
         try:
-            while True:
-                kept = super().handle(conn)
-                # With more connections than that, the main thread waits for requests on all of them at once.
-                if kept is not True or self.nr_conns > STAYING_THREADS:
-                    return kept
-                if not conn.parser.unreader.buf.getvalue() and not self._next_request(conn):
-                    # When stopping, the main thread ends it; idle for too long, it is closed.
-                    return self.alive is False
+            return super().handle(conn)
         except Incomplete:
             return Incomplete
-
-    def _next_request(self, conn: Any) -> bool:
-        poll = select.poll()
-        poll.register(conn.sock, select.POLLIN)
-        poll.register(self._stopping, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(self.cfg.keepalive * 1000)}
-        return bool(ready) and self._stopping not in ready
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what is no request, as the app answers every error; gunicorn calls this in the thread."""
