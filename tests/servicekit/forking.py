@@ -41,7 +41,7 @@ def create_app():
 
 
 def main():
-    """Make spans, and fork at each line that is read: into a child that makes spans of that name, or none if it is `idle`."""
+    """Make spans, and fork at each line that is read: a child makes spans of that name, or none if it is `idle`."""
     logs.configure("forking")
     telemetry = Telemetry("forking", Metrics().registry)
     _spans(telemetry, "before")

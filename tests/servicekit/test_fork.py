@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
+from servicekit.telemetry.exporter import STOP_SECONDS
 from tests.fixtures.database import PROJECT
 from tests.fixtures.otlp import Collector, decode
 from tests.fixtures.services import Client, eventually
@@ -150,6 +152,43 @@ def test_a_request_that_forks_is_one_span_and_what_both_do_in_it_comes_too(start
         assert len({span.resource["service.instance.id"] for span in spans}) == 2
     assert server.stop() == 0
     assert len(collector.named("GET /fork")) == 3
+
+
+@pytest.mark.parametrize("arguments", ["", PRELOAD])
+def test_what_waits_when_it_is_told_to_stop_is_sent(start, collector, arguments):
+    server = _with_spans_that_wait(start, collector, arguments)
+    assert collector.requests == 0
+    assert server.stop() == 0
+    assert collections.Counter(span.name for span in collector.spans) == {"GET /pid": 300, "work": 300}
+    assert len({span.span_id for span in collector.spans}) == 600
+    assert not any(event["event"] == "telemetry.export_failed" for event in server.events)
+
+
+@pytest.mark.parametrize("arguments", ["", PRELOAD])
+def test_what_a_backend_that_hangs_does_not_take_is_told_when_it_stops(start, collector, arguments):
+    collector.frozen.set()
+    server = _with_spans_that_wait(start, collector, arguments)
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < STOP_SECONDS + 5  # a busy machine may need some of it
+    told = [(e["error_type"], e["spans_lost"]) for e in server.events if e["event"] == "telemetry.export_failed"]
+    assert told == [("shutdown", 600)]
+
+
+def _with_spans_that_wait(start, collector, arguments):
+    env = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2048"}
+    server = start(APP, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, GUNICORN_CMD_ARGS=arguments, **env)
+    eventually(server.is_up, 20)
+    for _ in range(300):
+        assert server.client.get("/pid").status_code == 200
+    return server
+
+
+def test_there_is_one_worker_also_where_the_environment_asks_for_more(start):
+    server = start(APP, WEB_CONCURRENCY="3")
+    eventually(server.is_up, 20)
+    assert server.stop() == 0
+    assert server.output.count("Booting worker") == 1
 
 
 @pytest.fixture
