@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 
 from flask import Blueprint
 from opentelemetry import trace
@@ -16,6 +17,8 @@ from servicekit.web.app import create_app as create_service
 
 def create_app():
     """For gunicorn: `/pid` makes a span beside the request's own."""
+    logs.get_logger().info("app.starting")
+    time.sleep(float(os.environ.get("START_SECONDS", "0")))
     metrics = Metrics()
     telemetry = Telemetry("forking", metrics.registry)
     routes = Blueprint("forking", __name__)

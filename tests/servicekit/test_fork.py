@@ -184,6 +184,13 @@ def _with_spans_that_wait(start, collector, arguments):
     return server
 
 
+def test_a_worker_that_is_told_to_stop_while_it_starts_ends_as_well(start):
+    server = start(APP, START_SECONDS="1")
+    eventually(lambda: "app.starting" in server.output, 20)
+    assert server.stop() == 0
+    assert "Exception in worker process" not in server.output
+
+
 def test_there_is_one_worker_also_where_the_environment_asks_for_more(start):
     server = start(APP, WEB_CONCURRENCY="3")
     eventually(server.is_up, 20)

@@ -24,9 +24,10 @@ class StoppingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  # the signature is gunicorn's
         """Start or stop accepting connections; when stopping for good, take in the queue and close it."""
         super().set_accept_enabled(enabled)
-        if self.alive:
+        if enabled or self.alive:
             return
-        for listener in self.sockets:
+        while self.sockets:  # gunicorn calls this more than once, where SIGTERM comes at the right moment
+            listener = self.sockets.pop()
             if not _is_shared(listener):
                 _let_nobody_in(listener)
             while self._accepts(listener):
