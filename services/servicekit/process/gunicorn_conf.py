@@ -1,8 +1,8 @@
 """How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "order_service.app:create_app()"`.
 
 One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
-comes from more replicas, which is what Compose and Kubernetes scale. docs/processes.md says what holds with more workers,
-after a fork, a reload and a kill.
+comes from more replicas, which is what Compose and Kubernetes scale. docs/processes.md says what holds with more
+workers, after a fork, a reload and a kill.
 
 Without the application's name on the command line, as in the images, `SERVICE=order` names it.
 """
