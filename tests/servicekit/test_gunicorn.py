@@ -218,6 +218,31 @@ def test_while_it_finishes_new_connections_are_refused_not_left_waiting(start, t
         assert answer.result().json() == {"finished": True}
 
 
+def test_no_connection_that_comes_while_it_ends_is_reset(start, tmp_path):
+    server = start(SAMPLE, MARKS_DIR=str(tmp_path))
+    eventually(server.is_up, 20)
+
+    def outcome(_number):
+        try:
+            with socket.create_connection(server.address, timeout=10) as connection:
+                connection.sendall(b"GET /notes/7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return connection.recv(100).split(b" ")[1]
+        except ConnectionRefusedError:
+            return "refused"
+
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        slow = pool.submit(server.client.get, "/slow")
+        eventually((tmp_path / "begun").exists)
+        came = [pool.submit(outcome, number) for number in range(100)]
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: outcome(0) == "refused", 5)
+        came += [pool.submit(outcome, number) for number in range(100)]
+        (tmp_path / "go").touch()
+        assert slow.result().status_code == 200
+        assert {one.result() for one in came} <= {b"200", "refused"}
+    assert server.process.wait(10) == 0
+
+
 def test_a_service_can_be_named_by_the_environment(start):
     server = start(None, SERVICE="product")
     eventually(server.is_up, 20)

@@ -319,6 +319,12 @@ def test_chunks_pieces_and_pipelined_requests_are_told_apart(connect):
     assert answers.body.endswith(b'{"id":9}\n')
 
 
+def test_clients_that_do_not_close_after_their_last_answer_hold_nobody_up(server, connect):
+    for connection in connect(GET + b"Connection: close\r\n\r\n", 20):
+        assert Got(connection).status == 200
+    _well(server, 1)
+
+
 def test_who_asks_whether_to_send_the_body_is_told_once(connect):
     (connection,) = connect(POST + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 14\r\n\r\n")
     assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -1,7 +1,8 @@
 """How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "order_service.app:create_app()"`.
 
 One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
-comes from more replicas, which is what Compose and Kubernetes scale.
+comes from more replicas, which is what Compose and Kubernetes scale. docs/processes.md says what holds with more
+workers, after a fork, a reload and a kill.
 
 Without the application's name on the command line, as in the images, `SERVICE=order` names it.
 """
@@ -15,7 +16,8 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from servicekit.config import ServerSettings, load
-from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, STAYING_THREADS, Worker
+from servicekit.process.staying import STAYING_THREADS
+from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, Worker
 from servicekit.telemetry import logs
 
 
@@ -54,7 +56,7 @@ if "SERVICE" in os.environ:
 
 bind = f"{_settings.host}:{_settings.port}"
 backlog = 1024  # as many as may come at once: one that finds no room here is not refused but tries again after a second
-workers = 1
+workers = 1  # also where WEB_CONCURRENCY, which gunicorn would take, says more
 worker_class = Worker
 # A thread for each request that works or waits for its turn (web.app decides which), and those of the worker.
 threads = _settings.threads + _settings.queue_length + SPARE_THREADS + STAYING_THREADS + STALLED_THREADS

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import weakref
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from importlib.metadata import entry_points
@@ -21,7 +22,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from requests.adapters import HTTPAdapter
+from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
 
 from servicekit.telemetry import logs
 from servicekit.telemetry.encoder import encode
@@ -176,8 +177,12 @@ class _Watch(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.failure, self.refused = _OTHER, 0
-        # A connection that was open at a fork is the parent's.
-        os.register_at_fork(after_in_child=self.close)
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        # A connection that was open at a fork is the parent's, and another thread may have held the pool's lock.
+        self._of_parent = self.poolmanager
+        self.init_poolmanager(DEFAULT_POOLSIZE, DEFAULT_POOLSIZE)
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:
@@ -217,6 +222,10 @@ class Outlet(SpanExporter):
         self._privacy = privacy
         self._counts = counts
         self._watch = watch
+        self.begin()
+
+    def begin(self) -> None:
+        """Know nothing of what was sent before: in the child of a fork, that is the parent's to tell."""
         self._lost = 0
         self._told_at = -_REMIND_SECONDS
         self._told = False
@@ -331,12 +340,20 @@ class Batches(BatchSpanProcessor):
 
     def __init__(self, outlet: Outlet, counts: Counts) -> None:
         super().__init__(outlet)
+        self._began_ns = 0
+        begin = weakref.WeakMethod(self._begin_in_child)
+        os.register_at_fork(after_in_child=lambda: (call := begin()) and call())
         self._outlet = outlet
         self._counts = counts
         self._queue = self._batch_processor._queue  # noqa: SLF001  # not public; the tests notice when it is another
         self.capacity: int = self._queue.maxlen or 0
         counts.queue_capacity.set(self.capacity)
         counts.queue_size.set_function(lambda: self.waiting)
+
+    def _begin_in_child(self) -> None:
+        # The SDK's processor empties its queue and starts its thread again, but knows nothing of what is not its own.
+        self._began_ns = time.time_ns()
+        self._outlet.begin()
 
     @property
     def waiting(self) -> int:
@@ -347,6 +364,8 @@ class Batches(BatchSpanProcessor):
         """See OpenTelemetry's SDK."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
+        if (span.start_time or 0) < self._began_ns:
+            return  # it was open at a fork, so the parent has it too and sends it
         if len(self._queue) >= self.capacity:
             self._counts.dropped()
         super().on_end(span)

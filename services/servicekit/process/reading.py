@@ -1,0 +1,191 @@
+"""Reads requests whole, head and body, without waiting: a thread need not wait for a slow client.
+
+gunicorn's parser reads from a socket that blocks, and the body only when the app asks for it. Here what has come is
+kept until the parser finds all of the request in it. As long as it does not, it raises `Incomplete`.
+"""
+
+import io
+import socket
+import time
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http import errors
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import SocketUnreader
+
+from servicekit.config import MAX_BODY
+from servicekit.process.answering import ClientSocket
+
+MAX_HEAD = 64 * 1024  # twice what the gateway lets through
+PIECE = 64 * 1024
+
+_MAX_FRAMING = 32 * 1024  # sizes and extensions of chunks
+_MAX_REQUEST = MAX_HEAD + MAX_BODY + _MAX_FRAMING
+
+
+class Incomplete(BaseException):  # gunicorn takes every Exception for a bad request
+    """There is more to come of the request."""
+
+
+class _Late(errors.ParseException):  # type: ignore[misc]  # gunicorn has no types
+    """The rest of the request did not come in time."""
+
+
+class _TooLarge(errors.ParseException):  # type: ignore[misc]
+    """A chunked body has more framing than content, or trailers without end."""
+
+
+class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+    """Reads what has come, and keeps it until the request is whole."""
+
+    def __init__(self, sock: ClientSocket) -> None:
+        super().__init__(sock)
+        self.most: int | None = None
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        if self.most is None:
+            return b""  # the request was whole: there is no more of it, or more than anybody may read
+        size = min(max(size_hint or 0, self.mxchunk), PIECE)
+        received: bytearray = self.sock.received
+        if len(received) > self.most:
+            raise errors.LimitRequestHeaders("too much")
+        try:
+            data: bytes = self.sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise Incomplete from None
+        received += data
+        return data
+
+
+class _Rest:
+    """Says whether the rest of a body has come, without parsing again what came before.
+
+    A head may have thousands of fields and a body thousands of chunks: a client that sends byte by byte must not have
+    them parsed for each byte. Whether they are right is for the parser to say, when all is there.
+
+    Args:
+        start: Where in the received bytes the body starts.
+        length: Its length; None if it comes in chunks.
+    """
+
+    def __init__(self, start: int, length: int | None) -> None:
+        self._next = start + (length or 0)  # the end of the body, or the next chunk
+        self._chunked = length is None
+        self._content = 0
+
+    def has_come(self, received: bytearray) -> bool:
+        """Whether all has come, or more than is allowed, or something that cannot be right."""
+        if not self._chunked:
+            return len(received) >= self._next
+        while (line_end := received.find(b"\r\n", self._next)) >= 0:
+            digits = received[self._next : line_end].partition(b";")[0].rstrip(b" \t")
+            if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+                return True
+            size = int(digits, 16)
+            if size == 0:
+                return received.find(b"\r\n\r\n", line_end) >= 0
+            start = line_end + 2
+            end = start + size + 2
+            too_large = self._content + min(size, len(received) - start) > MAX_BODY
+            if too_large or (end <= len(received) and received[end - 2 : end] != b"\r\n"):
+                return True
+            if end > len(received):
+                return False
+            self._content += size
+            self._next = end
+        return False
+
+
+class Requests(RequestParser):  # type: ignore[misc]
+    """The requests of a connection, each when all of it has come; until then `Incomplete`.
+
+    Attributes:
+        deadline: When the request at hand has to be there; None if nobody waits for the rest of one.
+    """
+
+    def __init__(self, cfg: Any, sock: ClientSocket, client: Any) -> None:
+        super().__init__(cfg, sock, client)
+        self.unreader: Any = _Unreader(sock)
+        self.deadline: float | None = None
+        self._socket = sock
+        self._rest: _Rest | None = None  # of the body, when its head has come
+        self._continued = False  # whether the client knows that it may send the body
+
+    def __next__(self) -> Any:
+        unreader = self.unreader
+        self._socket.received[:] = unreader.buf.getvalue()
+        try:
+            self._receive_rest()
+            unreader.most = MAX_HEAD
+            request = super().__next__()
+            unreader.most = _MAX_REQUEST
+            self._receive_body(request)
+        except Incomplete:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                raise _Late from None
+            # The parser begins anew when there is more of the head, or all of the body. So does finding out where the
+            # next request begins.
+            unreader.buf = io.BytesIO()
+            unreader.buf.write(self._socket.received)
+            self.mesg = None
+            raise
+        finally:
+            unreader.most = None
+        self.deadline = None
+        self._rest = None
+        self._continued = False
+        return request
+
+    def _receive_rest(self) -> None:
+        received = self._socket.received
+        self.unreader.most = _MAX_REQUEST
+        while self._rest is not None and len(received) <= _MAX_REQUEST and not self._rest.has_come(received):
+            more = self.unreader.chunk(PIECE)
+            if not more:
+                return  # the client has left, which the parser finds too
+            self.unreader.buf.write(more)
+
+    def _receive_body(self, request: Any) -> None:
+        expects, request._expected_100_continue = request._expected_100_continue, False  # noqa: SLF001  # see wsgi.create
+        length = getattr(request.body.reader, "length", None)
+        if length == 0:
+            return
+        if length is not None and length > MAX_BODY:
+            request.force_close()  # or gunicorn's thread would wait for what is announced
+            return  # too much: the app says so by its length
+        start = len(self._socket.received) - len(self.unreader.buf.getvalue())
+        try:
+            body = request.body.read(MAX_BODY + 1)
+        except Incomplete:
+            self._rest = _Rest(start, length)
+            if expects and not self._continued:
+                self._continued = True
+                util.write(self._socket, b"HTTP/1.1 100 Continue\r\n\r\n")
+            raise
+        except errors.LimitRequestHeaders:
+            raise _TooLarge from None
+        if length is not None and len(body) < length:
+            raise errors.NoMoreData  # the client has left: half a body is no request
+        if len(body) > MAX_BODY:
+            request.force_close()
+        request.body.buf.write(body)
+
+
+_STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
+    (errors.InvalidResponseHeader, HTTPStatus.INTERNAL_SERVER_ERROR),  # ours, though a kind of the clients' errors
+    (errors.InvalidResponseHeaderName, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (errors.ConfigurationProblem, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
+    (errors.LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    (errors.ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
+    (_Late, HTTPStatus.REQUEST_TIMEOUT),
+    (_TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (errors.ParseException, HTTPStatus.BAD_REQUEST),
+)
+
+
+def status_of(error: Exception) -> HTTPStatus:
+    """Return the status for what is no request."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
