@@ -18,7 +18,8 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, StatusCode
 _REMOTE_KNOWN, _REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS, _ATTRIBUTES = 1, 2, 2, 9  # field numbers, of trace.proto
 _STATUSES = {code: Status(code=code.value) for code in StatusCode}  # type: ignore[arg-type]  # the numbers are the same
-_REMEMBERED = frozenset({str, int, bool, float})  # two equal lists may have elements of different kinds
+_REMEMBERED = frozenset({str, int, bool})  # not floats, 0.0 equals -0.0; nor lists, whose elements may differ in kind
+_MAX_REMEMBERED = 1024  # characters: what is remembered stays
 
 
 def encode(spans: Sequence[ReadableSpan]) -> bytes:
@@ -70,7 +71,8 @@ def _span(span: ReadableSpan) -> bytes:
     attributes = []
     for name, value in (span.attributes or {}).items():
         kind: Any = value.__class__
-        attributes.append((_attribute if kind in _REMEMBERED else _attribute.__wrapped__)(name, value, kind))
+        remembered = kind in _REMEMBERED and not (isinstance(value, str) and len(value) > _MAX_REMEMBERED)
+        attributes.append((_attribute if remembered else _attribute.__wrapped__)(name, value, kind))
     return encoded.SerializePartialToString() + b"".join(attributes)
 
 
