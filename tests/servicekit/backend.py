@@ -62,6 +62,10 @@ class Backend(Collector):
             for of_resource in ExportTraceServiceRequest.FromString(plain).resource_spans:
                 self._raw.extend(span for of_scope in of_resource.scope_spans for span in of_scope.spans)
 
+    def headers_by_lower_name(self):
+        """Those of the first request."""
+        return {name.lower(): value for name, value in self.headers[0].items()}
+
     def raw(self, name):
         """The one span of this name, as OTLP has it."""
         self.one(name)
