@@ -1,4 +1,4 @@
-"""Writes settings from the code into README.md and docs/opentelemetry.md: `python docs/configuration.py`, `make docs`."""
+"""Writes settings into README.md and docs/opentelemetry.md, from the code: `python docs/configuration.py`, `make docs`."""
 
 import sys
 from pathlib import Path

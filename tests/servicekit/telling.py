@@ -1,4 +1,4 @@
-"""An app on servicekit in a process of its own, for test_environment.py and test_exporter.py: what it prints is JSON lines.
+"""An app on servicekit in a process of its own, for test_environment.py and test_exporter.py. It prints JSON lines.
 
 A process sets OpenTelemetry's provider once, and reads a part of the environment when it imports.
 """
@@ -19,7 +19,7 @@ from servicekit.web.app import create_app
 
 
 def main(level, requests, pause):
-    """Serve these requests, given as headers, and say what was handed on; `pause` is how long to wait before the end."""
+    """Serve these requests, given as headers, and say what was handed on; then wait for so many seconds, and end."""
     logs.configure("sample", level)
     logs.capture_output()
     metrics = Metrics(enabled=measures())
@@ -39,13 +39,13 @@ def main(level, requests, pause):
         tracing.inject(headers)
         return headers
 
-    app = create_app(
-        "sample", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={}, tasks=[]
-    )
+    app = create_app("sample", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={}, tasks=[])
     client = app.test_client()
     for headers in requests:
+        began = time.perf_counter()
         answer = client.get("/work", headers=headers)
-        logs.get_logger().info("test.answered", status=answer.status_code, handed_on=answer.json)
+        seconds = time.perf_counter() - began
+        logs.get_logger().info("test.answered", status=answer.status_code, handed_on=answer.json, seconds=seconds)
     logs.get_logger().info("test.measured", status=client.get("/metrics").status_code)
     time.sleep(pause)
     counted = [line for line in client.get("/metrics").text.splitlines(keepends=True) if "otel_sdk" in line]

@@ -419,9 +419,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [pytest.param(name, value, id=f"{name}-{n}") for name in BAD for n, value in enumerate(BAD[name])]
-)
+EACH_BAD = [pytest.param(name, value, id=f"{name}-{n}") for name in BAD for n, value in enumerate(BAD[name])]
+
+
+@pytest.mark.parametrize(("name", "value"), EACH_BAD)
 def test_a_bad_value_is_told_once_and_the_default_counts(name, value):
     environ = {name: value, "PATH": "untouched"}
     (problem,) = prepare(environ)
