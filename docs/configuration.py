@@ -1,4 +1,4 @@
-"""Writes settings into README.md and docs/opentelemetry.md, from the code: `python docs/configuration.py`, `make docs`."""
+"""Writes settings into the README and docs/opentelemetry.md, from the code: by `make docs`, or run as it is."""
 
 import sys
 from pathlib import Path
