@@ -56,10 +56,10 @@ class Backend(Collector):
             request.answer(404)
         else:
             plain = zlib.decompress(body) if request.headers["Content-Encoding"] == "deflate" else body
-            super()._take(request, plain)
             self.batches.append(len(decode(plain)))
             for of_resource in ExportTraceServiceRequest.FromString(plain).resource_spans:
                 self._raw.extend(span for of_scope in of_resource.scope_spans for span in of_scope.spans)
+            super()._take(request, plain)
 
     def headers_by_lower_name(self):
         """Those of the first request."""
