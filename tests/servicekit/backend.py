@@ -125,9 +125,8 @@ class Authority:
 class Told:
     """What a process of `telling` said, and what its backend got."""
 
-    def __init__(self, output, returncode, backend):
+    def __init__(self, output, backend):
         self.output = output
-        self.returncode = returncode
         self.backend = backend
         self.events = [json.loads(line) for line in output.splitlines() if line.startswith('{"timestamp"')]
         self.printed = [json.loads(line) for line in output.splitlines() if line.startswith('{"name"')]
@@ -153,19 +152,26 @@ class Told:
 
 
 def tell(backend, environment, requests=({},), *, pause=0.0, level="info", path=()):
-    """Run the sample in a process of its own, with nothing of OpenTelemetry in its environment but this."""
+    """Run `telling` in a process of its own, with nothing of OpenTelemetry in its environment but this."""
+    request = json.dumps([level, list(requests), pause])
+    return Told(run_python(["-m", "tests.servicekit.telling", request], environment, path), backend)
+
+
+def run_python(what, environment, path=()):
+    """Run Python with these arguments, or with this code, and return all that it wrote."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.servicekit.telling", json.dumps([level, list(requests), pause])],
+        [sys.executable, *(["-c", what] if isinstance(what, str) else what)],
         cwd=PROJECT,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
             "PYTHONPATH": os.pathsep.join(map(str, (PROJECT / "services", *path))),
             **environment,
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         timeout=60,
         check=False,
     )
-    told = Told((ran.stdout + ran.stderr).decode(), ran.returncode, backend)
-    assert ran.returncode == 0, told.output
-    return told
+    output = ran.stdout.decode()
+    assert ran.returncode == 0, output
+    return output

@@ -7,6 +7,7 @@ import pytest
 
 from servicekit.telemetry.environment import DAY_MS, SAMPLERS, VARIABLES, Problem, measures, prepare
 from tests.fixtures.ports import free_port
+from tests.fixtures.services import eventually
 from tests.servicekit.backend import PROJECT, Authority, Backend, tell
 
 BY_NAME = {variable.name: variable for variable in VARIABLES}
@@ -335,6 +336,14 @@ def test_without_any_the_defaults_count(run):
     assert (inner.attributes, len(inner.events), len(inner.links)) == ({"a": "0123456789", "b": "b", "c": 3}, 2, 2)
     server, _ = told.backend.named("GET /work")
     assert "http.method" not in server.attributes
+
+
+@pytest.mark.parametrize(("named", "service"), [(" parcel-service ", "parcel-service"), ("\udcff", "product-service")])
+def test_under_gunicorn_log_lines_have_the_name_too(start, named, service):
+    server = start("product_service.app:create_app()", OTEL_SERVICE_NAME=named)
+    eventually(server.is_up, 30)
+    server.stop()
+    assert {event["service"] for event in server.events} == {service}
 
 
 def test_without_an_endpoint_nothing_is_sent(run):

@@ -21,7 +21,7 @@ from servicekit.telemetry import environment
 from servicekit.telemetry.exporter import PERSONAL, Batches, Counts, Outlet, Privacy, cut_stacktrace, processors
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
-from tests.servicekit.backend import Authority, Backend, tell
+from tests.servicekit.backend import Authority, Backend, run_python, tell
 
 PROCESSED = "otel_sdk_processor_span_processed_total"
 EXPORTED = "otel_sdk_exporter_span_exported_total"
@@ -445,3 +445,35 @@ def test_no_request_is_slower_for_it_and_the_process_ends_in_time(backend, expor
     assert max(took) < max(took_without) + 0.5
     assert troubled.named("test.ended")[0]["seconds"] < 2.5
     assert 1 <= len(troubled.named("telemetry.export_failed")) <= 2  # once, and at the end if there were more
+
+
+FORKS = """
+import os, sys, time
+from prometheus_client import CollectorRegistry
+from servicekit.telemetry.setup import Telemetry
+
+registry = CollectorRegistry()
+telemetry = Telemetry("sample", registry)
+with telemetry.tracer.root("before", {}):
+    pass
+deadline = time.monotonic() + 10
+while not registry.get_sample_value("otel_sdk_exporter_span_exported_total", {"error_type": ""}):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+child = os.fork()
+for number in range(5):
+    with telemetry.tracer.root("parent" if child else "child", {}):
+        pass
+    time.sleep(0.05)
+telemetry.shutdown()
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_spans_go_on_after_a_fork(backend, exporter):
+    run_python(FORKS, {"OTEL_EXPORTER_OTLP_ENDPOINT": backend.endpoint, "OTEL_TRACES_EXPORTER": exporter})
+    assert sorted(span.name for span in backend.spans) == ["before", *["child"] * 5, *["parent"] * 5]
+    # The resource of a child is its own: two processes are two instances.
+    instances = {span.name: span.resource["service.instance.id"] for span in backend.spans}
+    assert instances["before"] == instances["parent"] != instances["child"]

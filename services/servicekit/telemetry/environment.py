@@ -203,7 +203,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_SDK_DISABLED", "`true`: no spans.", "`false`", _one_of("true", "false")),
     Variable(
         "OTEL_SERVICE_NAME",
-        "`service.name`; it wins over that of `OTEL_RESOURCE_ATTRIBUTES`.",
+        "`service.name`; it wins over that of `OTEL_RESOURCE_ATTRIBUTES`. Under gunicorn also `service` of log lines.",
         "the service's own",
         _anything,
         why="`unknown_service` would tell nobody anything.",
@@ -251,7 +251,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "The whole URL for traces; it wins.", "none", _url),
     *_otlp("HEADERS", "Headers of each export, such as an API key.", "none", _headers),
     *_otlp(
-        "TIMEOUT", "Milliseconds that an export may take, retries included; `0` is a day.", "`10000`", _milliseconds
+        "TIMEOUT",
+        "Milliseconds that an export may take, retries included; `0` is a day.",
+        "`10000`",
+        _milliseconds,
+        why="Python's exporter by itself would take them for seconds.",
     ),
     *_otlp("COMPRESSION", "`none`, `gzip` or `deflate`.", "`none`", _one_of("none", "gzip", "deflate")),
     *_otlp("CERTIFICATE", "File with the certificates to trust.", "the system's", _certificates),
