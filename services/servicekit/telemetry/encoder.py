@@ -69,9 +69,10 @@ def _span(span: ReadableSpan) -> bytes:
         flags=_REMOTE_KNOWN | (_REMOTE if parent and parent.is_remote else 0),
     )
     attributes = []
-    for name, value in (span.attributes or {}).items():
-        kind: Any = value.__class__
-        remembered = kind in _REMEMBERED and not (isinstance(value, str) and len(value) > _MAX_REMEMBERED)
+    given: Any = span.attributes or {}
+    for name, value in given.items():
+        kind = value.__class__
+        remembered = kind in _REMEMBERED and (kind is not str or len(value) <= _MAX_REMEMBERED)
         attributes.append((_attribute if remembered else _attribute.__wrapped__)(name, value, kind))
     return encoded.SerializePartialToString() + b"".join(attributes)
 
