@@ -94,7 +94,7 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \
 	done
 
-docs: $(VENV)/ready-local ## write the README's table of settings from the code, docs/telemetry.md from the contract
+docs: $(VENV)/ready-local ## write the tables of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
 	$(PY) docs/telemetry.py
 

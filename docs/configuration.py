@@ -1,4 +1,4 @@
-"""Writes the services' settings into the README, from the code: `python docs/configuration.py`, or `make docs`."""
+"""Writes settings into the README and docs/opentelemetry.md, from the code: by `make docs`, or run as it is."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN = "<!-- begin: settings, written by `make docs` -->\n"
 END = "<!-- end: settings -->\n"
+OPENTELEMETRY = ROOT / "docs" / "opentelemetry.md"
 
 ALL = "all services"
 SERVICES = ("auth", "user", "product", "order", "payment")
@@ -57,12 +58,22 @@ def _shown(default: object) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
-def updated(readme: str) -> str:
-    """Return the README with the table as it should be."""
-    before, rest = readme.split(BEGIN)
+def opentelemetry() -> str:
+    """Return the environment variables of OpenTelemetry that are honoured, as a Markdown table."""
+    from servicekit.telemetry.environment import VARIABLES  # noqa: PLC0415
+
+    lines = ["| variable | meaning | default | why |", "|---|---|---|---|"]
+    lines += [f"| `{each.name}` | {each.says} | {each.default} | {each.why} |" for each in VARIABLES]
+    return "\n".join(lines) + "\n"
+
+
+def updated(page: str, written: str) -> str:
+    """Return a page with the table as it should be."""
+    before, rest = page.split(BEGIN)
     _, after = rest.split(END)
-    return before + BEGIN + table() + END + after
+    return before + BEGIN + written + END + after
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, written in ((README, table()), (OPENTELEMETRY, opentelemetry())):
+        path.write_text(updated(path.read_text(encoding="utf-8"), written), encoding="utf-8")

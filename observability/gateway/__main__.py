@@ -11,13 +11,11 @@ from observability.gateway.app import AT_ONCE, MAX_BYTES, create_app
 from observability.gateway.follow import Follower
 from observability.gateway.line import Vocabulary
 from observability.gateway.metrics import GatewayMetrics
-from observability.gateway.pipeline import Pipeline
 from observability.gateway.probe import Probe
 from observability.gateway.settings import ROUTES, GatewaySettings
 from servicekit.config import ConfigError, load
 from servicekit.process.background import Periodic
 from servicekit.telemetry import environment, logs
-from servicekit.telemetry.exporter import Privacy, processors
 from servicekit.telemetry.setup import make_resource, report
 from shop import ATTRIBUTES, RESOURCE
 
@@ -39,6 +37,10 @@ def main() -> int:
     vocabulary = Vocabulary.of(ROUTES)
     metrics = GatewayMetrics(vocabulary, module=settings.gateway_tracing == "module")
     report(environment.prepare(os.environ))
+    # Imported here: the SDK reads a part of the environment when it is imported, and raises if that will not do.
+    from observability.gateway.pipeline import Pipeline  # noqa: PLC0415
+    from servicekit.telemetry.exporter import Privacy, processors  # noqa: PLC0415
+
     wanted = processors(metrics.registry, Privacy(ATTRIBUTES)) if settings.gateway_tracing == "log" else []
     export = wanted[0] if wanted else None
     pipeline = Pipeline(vocabulary, metrics, export, make_resource("nginx", RESOURCE))

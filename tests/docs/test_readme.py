@@ -16,7 +16,13 @@ MAKEFILE = (PROJECT / "Makefile").read_text()
 
 def test_its_table_of_settings_is_the_codes():
     configuration = runpy.run_path(str(PROJECT / "docs" / "configuration.py"))
-    assert configuration["updated"](README) == README, "run `make docs`"
+    assert configuration["updated"](README, configuration["table"]()) == README, "run `make docs`"
+
+
+def test_the_table_of_opentelemetrys_variables_is_the_codes():
+    configuration = runpy.run_path(str(PROJECT / "docs" / "configuration.py"))
+    page = (PROJECT / "docs" / "opentelemetry.md").read_text()
+    assert configuration["updated"](page, configuration["opentelemetry"]()) == page, "run `make docs`"
 
 
 def test_it_names_every_setting_of_the_stack():

@@ -20,7 +20,8 @@ _REMOTE_KNOWN, _REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS, _ATTRIBUTES = 1, 2, 2, 9  # field numbers, of trace.proto
 _STATUSES = {code: Status(code=code.value) for code in StatusCode}  # type: ignore[arg-type]  # the numbers are the same
 _NO_RESOURCE = Resource.get_empty()
-_REMEMBERED = frozenset({str, int, bool, float})  # two equal lists may have elements of different kinds
+_REMEMBERED = frozenset({str, int, bool})  # not floats, 0.0 equals -0.0; nor lists, whose elements may differ in kind
+_MAX_REMEMBERED = 1024  # characters: what is remembered stays
 
 
 def encode(spans: Sequence[ReadableSpan]) -> bytes:
@@ -70,9 +71,11 @@ def _span(span: ReadableSpan) -> bytes:
         flags=_REMOTE_KNOWN | (_REMOTE if parent and parent.is_remote else 0),
     )
     attributes = []
-    for name, value in (span.attributes or {}).items():
-        kind: Any = value.__class__
-        attributes.append((_attribute if kind in _REMEMBERED else _attribute.__wrapped__)(name, value, kind))
+    given: Any = span.attributes or {}
+    for name, value in given.items():
+        kind = value.__class__
+        remembered = kind in _REMEMBERED and (kind is not str or len(value) <= _MAX_REMEMBERED)
+        attributes.append((_attribute if remembered else _attribute.__wrapped__)(name, value, kind))
     return encoded.SerializePartialToString() + b"".join(attributes)
 
 

@@ -1,25 +1,33 @@
 """OpenTelemetry's environment variables: what this kit honours, and what happens to a value that cannot be one.
 
 The SDK reads most of them itself. Some of them, with a value that it does not know, end the process; its warnings about
-others say neither which variable it was nor what counts instead. The specification wants a warning and the default
-(https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/). So they are all looked at first,
-and one that will not do is taken out.
+others say neither which variable it was nor what counts instead, and quote the value. The specification wants a warning
+and the default (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/). So they are all
+looked at first. One that will not do is taken out; the others are written as the SDK knows them: without spaces around
+them, and in lower case where case does not matter.
 """
 
-import math
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+import ssl
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 EXPORTERS = ("compact", "otlp", "console", "none")
 """What this kit knows of `OTEL_TRACES_EXPORTER`, beside installed entry points."""
 
-_SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
-             "parentbased_traceidratio")  # fmt: skip
-_PAIR = re.compile(r"\s*[^=,;\s]+\s*=[^,]*")
+SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
+            "parentbased_traceidratio")  # fmt: skip
+"""What the SDK knows of `OTEL_TRACES_SAMPLER`, beside installed entry points."""
+
+DAY_MS = 86_400_000
+"""Stands for "no limit", where the specification says that 0 does."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_TEXT = re.compile(r"[ !#-+\--:<-\[\]-~]*")  # what the exporter takes; all else has to be percent-encoded
+_ATTRIBUTE = re.compile(r"[^=,;\s]+")
 
 
 @dataclass(frozen=True)
@@ -43,85 +51,147 @@ class Variable:
         name: Its name.
         says: What it is for.
         default: What counts without it, as the specification says, or as `why` explains.
-        fits: Raises ValueError, with what a value has to be, for one that will not do.
-        why: Why the default is another one than the specification's.
+        read: Returns a value as the SDK takes it; nothing if it is as good as none. Raises ValueError, with what a
+            value has to be, for one that will not do.
+        why: Why the default, or what a value may be, is not the specification's.
         ours: The default that is set here, because the SDK's own is another one.
     """
 
     name: str
     says: str
     default: str
-    fits: Callable[[str], None]
+    read: Callable[[str], str]
     why: str = ""
     ours: str | None = None
 
 
-def _anything(_value: str) -> None:
-    pass
+def _anything(value: str) -> str:
+    return value
 
 
-def _one_of(*known: str, group: str = "") -> Callable[[str], None]:
-    def fits(value: str) -> None:
-        if value.strip().lower() not in known and not (group and entry_points(group=group, name=value.strip())):
-            raise ValueError(f"not one of {', '.join(known)}" + (", nor installed" if group else ""))
+def _one_of(*known: str, group: str = "") -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.lower() in known:
+            return value.lower()
+        for found in entry_points(group=group, name=value) if group else ():
+            try:
+                found.load()
+            except Exception as error:  # whatever somebody else's code does when it is imported
+                raise ValueError("it is installed, but cannot be imported") from error
+            return value
+        raise ValueError(f"not one of {', '.join(known)}" + (", nor installed" if group else ""))
 
-    return fits
+    return read
 
 
-def _list_of(*known: str, group: str) -> Callable[[str], None]:
+def _list_of(*known: str, group: str = "") -> Callable[[str], str]:
     one = _one_of(*known, group=group)
 
-    def fits(value: str) -> None:
-        for item in value.split(","):
-            one(item)
+    def read(value: str) -> str:
+        return ",".join(dict.fromkeys(one(item) for item in _items(value)))
 
-    return fits
+    return read
 
 
-def _whole(least: int) -> Callable[[str], None]:
-    def fits(value: str) -> None:
-        if not (value.strip().isascii() and value.strip().isdecimal() and least <= int(value) < 2**31):
+def _items(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _whole(least: int, *, counts_as: Mapping[int, int] | None = None) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        plain = value.isascii() and value.isdecimal() and len(value) <= len(str(2**31))
+        if not plain or not least <= int(value) < 2**31:
             raise ValueError(f"not a whole number from {least}")
+        return str((counts_as or {}).get(int(value), int(value)))
 
-    return fits
+    return read
 
 
-def _url(value: str) -> None:
-    url = urlsplit(value)
+_milliseconds = _whole(0, counts_as={0: DAY_MS})
+
+
+def _url(value: str) -> str:
     try:
+        url = urlsplit(value)
         valid = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port is None or url.port > 0)
     except ValueError:
         valid = False
-    if not valid or any(character.isspace() for character in value):
+    if not valid or not value.isprintable() or " " in value:
         raise ValueError("not a URL with http or https and a host")
+    return value
 
 
-def _pairs(value: str) -> None:
-    if not all(_PAIR.fullmatch(item) for item in value.split(",") if item.strip()):
-        raise ValueError("not key=value pairs, separated by commas")
+def _pairs(value: str, fits: Callable[[str, str], bool]) -> str:
+    for item in _items(value):
+        name, equals, text = (part.strip() for part in item.partition("="))
+        if not equals or not fits(name, text):
+            raise ValueError("not key=value pairs, separated by commas, percent-encoded where need be")
+    return ",".join(_items(value))
 
 
-def _readable(value: str) -> None:
+def _decoded(text: str) -> str | None:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _headers(value: str) -> str:
+    def fits(name: str, text: str) -> bool:
+        sent = _decoded(text) if _HEADER_TEXT.fullmatch(text) else None
+        return bool(_HEADER_NAME.fullmatch(_decoded(name) or "")) and sent is not None and _is_latin(sent)
+
+    return _pairs(value, fits)
+
+
+def _is_latin(text: str) -> bool:
+    """Whether it can be a header's value: nothing that ends a line, and no character that HTTP has no byte for."""
+    return text.isprintable() and all(ord(character) < 0x100 for character in text)  # noqa: PLR2004
+
+
+def _attributes(value: str) -> str:
+    return _pairs(value, lambda name, text: bool(_ATTRIBUTE.fullmatch(name)) and _decoded(text) is not None)
+
+
+def _file(value: str) -> str:
     try:
         with open(value, "rb"):  # noqa: PTH123
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError("not a file that can be read") from error
+    return value
 
 
-def _share(value: str) -> None:
+def _certificates(value: str) -> str:
+    try:
+        ssl.create_default_context(cafile=_file(value))
+    except ssl.SSLError as error:
+        raise ValueError("not a file of certificates in PEM") from error
+    return value
+
+
+def _share(value: str) -> str:
     try:
         valid = 0 <= float(value) <= 1
     except ValueError:
         valid = False
-    if not valid or math.isnan(float(value)):
+    if not valid:
         raise ValueError("not a number from 0 to 1")
+    return value
 
 
-def _otlp(suffix: str, says: str, default: str, fits: Callable[[str], None]) -> tuple[Variable, ...]:
+def _expressions(value: str) -> str:
+    try:
+        re.compile("|".join(_items(value)))
+    except re.error as error:
+        raise ValueError("not regular expressions, separated by commas") from error
+    return value
+
+
+def _otlp(suffix: str, says: str, default: str, read: Callable[[str], str], why: str = "") -> tuple[Variable, Variable]:
     return (
-        Variable(f"OTEL_EXPORTER_OTLP_{suffix}", says, default, fits),
-        Variable(f"OTEL_EXPORTER_OTLP_TRACES_{suffix}", "The same, for traces; it wins.", "", fits),
+        Variable(f"OTEL_EXPORTER_OTLP_{suffix}", says, default, read, why),
+        Variable(f"OTEL_EXPORTER_OTLP_TRACES_{suffix}", "The same, for traces; it wins.", "none", read),
     )
 
 
@@ -131,21 +201,32 @@ def _limit(name: str, says: str, default: str) -> Variable:
 
 VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_SDK_DISABLED", "`true`: no spans.", "`false`", _one_of("true", "false")),
-    Variable("OTEL_SERVICE_NAME", "`service.name`, and the name in log lines.", "the service's own", _anything),
-    Variable("OTEL_RESOURCE_ATTRIBUTES", "Further attributes of the resource.", "none", _pairs),
+    Variable(
+        "OTEL_SERVICE_NAME",
+        "`service.name`; it wins over that of `OTEL_RESOURCE_ATTRIBUTES`. Under gunicorn also `service` of log lines.",
+        "the service's own",
+        _anything,
+        why="`unknown_service` would tell nobody anything.",
+    ),
+    Variable("OTEL_RESOURCE_ATTRIBUTES", "Further attributes of the resource.", "none", _attributes),
     Variable(
         "OTEL_PROPAGATORS",
-        "Which headers carry the context.",
+        "Which headers carry the context: `tracecontext`, `baggage`, `none`, or what is installed, such as `b3`.",
         "`tracecontext,baggage`",
         _list_of("tracecontext", "baggage", "none", group="opentelemetry_propagator"),
     ),
     Variable(
         "OTEL_TRACES_SAMPLER",
-        "Which traces are recorded.",
+        f"Which traces are recorded: {', '.join(f'`{name}`' for name in SAMPLERS)}, or what is installed.",
         "`parentbased_always_on`",
-        _one_of(*_SAMPLERS, group="opentelemetry_traces_sampler"),
+        _one_of(*SAMPLERS, group="opentelemetry_traces_sampler"),
     ),
-    Variable("OTEL_TRACES_SAMPLER_ARG", "The share, for samplers with `traceidratio`.", "`1`", _share),
+    Variable(
+        "OTEL_TRACES_SAMPLER_ARG",
+        "The share from 0 to 1, for samplers with `traceidratio`; what an installed one takes.",
+        "`1`",
+        _anything,
+    ),
     Variable(
         "OTEL_TRACES_EXPORTER",
         "`compact`, `otlp`, `console`, `none`, or what is installed; several with commas.",
@@ -158,31 +239,55 @@ VARIABLES: tuple[Variable, ...] = (
         "OTEL_METRICS_EXPORTER",
         "`prometheus`: `/metrics`. `none`: nothing is measured.",
         "`prometheus`",
-        _one_of("prometheus", "none"),
+        _list_of("prometheus", "none"),
         why="Metrics are scraped here: exemplars and `up` come free.",
     ),
-    *_otlp("ENDPOINT", "Root of an OTLP/HTTP receiver; `/v1/traces` is added.", "`http://localhost:4318`", _url)[:1],
-    Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "The whole URL for traces; it wins.", "", _url),
-    *_otlp("HEADERS", "Headers of each export, such as an API key.", "none", _pairs),
-    *_otlp("TIMEOUT", "Milliseconds that an export may take, retries included.", "`10000`", _whole(1)),
+    Variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Root of an OTLP/HTTP receiver, with a path if it has one; `/v1/traces` is added.",
+        "`http://localhost:4318`",
+        _url,
+    ),
+    Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "The whole URL for traces; it wins.", "none", _url),
+    *_otlp("HEADERS", "Headers of each export, such as an API key.", "none", _headers),
+    *_otlp(
+        "TIMEOUT",
+        "Milliseconds that an export may take, retries included; `0` is a day.",
+        "`10000`",
+        _milliseconds,
+        why="Python's exporter by itself would take them for seconds.",
+    ),
     *_otlp("COMPRESSION", "`none`, `gzip` or `deflate`.", "`none`", _one_of("none", "gzip", "deflate")),
-    *_otlp("CERTIFICATE", "File with the certificates to trust.", "the system's", _readable),
-    *_otlp("PROTOCOL", "`http/protobuf` is the only one here.", "`http/protobuf`", _one_of("http/protobuf")),
+    *_otlp("CERTIFICATE", "File with the certificates to trust.", "the system's", _certificates),
+    *_otlp("CLIENT_CERTIFICATE", "File with the certificate to show.", "none", _certificates),
+    *_otlp("CLIENT_KEY", "File with its private key.", "none", _file),
+    *_otlp(
+        "PROTOCOL",
+        "`http/protobuf`.",
+        "`http/protobuf`",
+        _one_of("http/protobuf"),
+        why="`grpc` and `http/json` are not there: the specification asks for one of the three.",
+    ),
     Variable(
         "OTEL_BSP_SCHEDULE_DELAY",
-        "Milliseconds between two exports.",
+        "Milliseconds between two exports; `0` is one.",
         "`200`",
-        _whole(1),
+        _whole(0, counts_as={0: 1}),
         why="The specification says 5000. Somebody who has just placed an order wants to see it.",
         ours="200",
     ),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "Spans that may wait; more are dropped and counted.", "`2048`", _whole(1)),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Spans in an export; not above the queue's size.", "`512`", _whole(1)),
-    Variable("OTEL_BSP_EXPORT_TIMEOUT", "Not used by Python's SDK: see the exporter's.", "`30000`", _whole(0)),
-    _limit("OTEL_ATTRIBUTE_COUNT_LIMIT", "Attributes of anything.", "`128`"),
+    Variable(
+        "OTEL_BSP_EXPORT_TIMEOUT",
+        "Milliseconds that an export may take, if `OTEL_EXPORTER_OTLP_TIMEOUT` is not less; `0` is a day.",
+        "`30000`",
+        _milliseconds,
+    ),
+    _limit("OTEL_ATTRIBUTE_COUNT_LIMIT", "Attributes of a span, an event, a link.", "`128`"),
     _limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "Characters of an attribute's value.", "no limit"),
     _limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "Attributes of a span.", "`128`"),
-    _limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "Characters of a span's attribute's value.", "no limit"),
+    _limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "Characters of the value of a span's attribute.", "no limit"),
     _limit("OTEL_SPAN_EVENT_COUNT_LIMIT", "Events of a span.", "`128`"),
     _limit("OTEL_SPAN_LINK_COUNT_LIMIT", "Links of a span.", "`128`"),
     _limit("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "Attributes of an event.", "`128`"),
@@ -192,44 +297,80 @@ VARIABLES: tuple[Variable, ...] = (
         "Which names instrumentations use.",
         "`http,database`",
         _anything,
-        why="The stable ones, which the contract has.",
+        why="The stable names, which the contract has.",
         ours="http,database",
+    ),
+    Variable(
+        "OTEL_PYTHON_FLASK_EXCLUDED_URLS",
+        "Regular expressions, separated by commas, of URLs that get no span; probes never do.",
+        "none",
+        _expressions,
+        why="Python's own, not the specification's.",
+    ),
+    Variable(
+        "OTEL_PYTHON_EXCLUDED_URLS",
+        "The same, for all of Python's instrumentations, where they have none of their own.",
+        "none",
+        _expressions,
+        why="Python's own, not the specification's.",
     ),
 )
 """All that is honoured, in the order of the documentation."""
 
 
-def prepare(environ: MutableMapping[str, str], variables: Collection[Variable] = VARIABLES) -> list[Problem]:
+def prepare(environ: MutableMapping[str, str]) -> list[Problem]:
     """Take out what the SDK could not use, and set the defaults that are ours.
 
     Args:
         environ: The environment, usually `os.environ`: the SDK reads it there.
-        variables: Which ones to look at.
 
     Returns:
         What was taken out.
     """
-    problems = []
-    for variable in variables:
-        value = environ.get(variable.name)
-        if value is not None and not value.strip():  # the specification: an empty value is none
-            del environ[variable.name]
-        elif value is not None:
-            try:
-                variable.fits(value)
-            except ValueError as error:
-                problems.append(Problem(variable.name, str(error)))
-                del environ[variable.name]
+    problems = list(_read(environ))
+    for variable in VARIABLES:
         if variable.ours is not None:
             environ.setdefault(variable.name, variable.ours)
     queue, batch = "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
     if int(environ.get(batch, 512)) > (most := int(environ.get(queue, 2048))):
         if batch in environ:
-            problems.append(Problem(batch, "above the queue's size"))
+            problems.append(Problem(batch, f"above {queue}"))
         environ[batch] = str(min(most, 512))
     return problems
 
 
+def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
+    for variable in VARIABLES:
+        value = environ.pop(variable.name, "").strip()
+        try:
+            value.encode()  # the operating system may have bytes that are no text
+            if value and (read := variable.read(value)):  # the specification: an empty value is none
+                environ[variable.name] = read
+        except ValueError as error:
+            reason = "not text" if isinstance(error, UnicodeError) else str(error)
+            yield Problem(variable.name, reason)
+    name, sampler = "OTEL_TRACES_SAMPLER_ARG", environ.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    if name in environ and sampler in SAMPLERS:
+        try:
+            if not sampler.endswith("traceidratio"):
+                raise ValueError(f"{sampler} takes none")
+            _share(environ[name])
+        except ValueError as error:
+            yield Problem(name, str(error))
+            del environ[name]
+
+
 def measures(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether `OTEL_METRICS_EXPORTER` wants anything measured. A value that is not known does."""
-    return environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() != "none"
+    return {item.lower() for item in _items(environ.get("OTEL_METRICS_EXPORTER", ""))} != {"none"}
+
+
+def first(environ: Mapping[str, str], setting: str) -> str | None:
+    """Return what an exporter of traces goes by: `OTEL_EXPORTER_OTLP_TRACES_...`, or the one for all signals.
+
+    Args:
+        environ: The environment, after `prepare`.
+        setting: The end of their names, such as `TIMEOUT`.
+    """
+    names = (f"OTEL_EXPORTER_OTLP_TRACES_{setting}", f"OTEL_EXPORTER_OTLP_{setting}")
+    return next((environ[name] for name in names if name in environ), None)

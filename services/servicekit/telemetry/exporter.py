@@ -2,8 +2,14 @@
 
 Telemetry must not hurt the service. What the queue cannot take is dropped, oldest first; what the backend does not take
 is lost; both are counted, and told once a minute.
+
+`OTEL_TRACES_EXPORTER` takes entry points of the group `opentelemetry_traces_exporter`, of packages that are installed.
+This kit is a folder, not a package, so `compact` is no entry point: the name is known here, as `otlp` is. If you make a
+package of it, `compact = "servicekit.telemetry.exporter:CompactSpanExporter"` in that group gives the encoder to other
+programs too; what `Privacy` cuts, they send.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -13,18 +19,21 @@ from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from importlib.metadata import entry_points
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from google.protobuf.message import DecodeError
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
 
-from servicekit.telemetry import logs
+from servicekit.telemetry import environment, logs
 from servicekit.telemetry.encoder import encode
 
 PERSONAL = frozenset({
@@ -116,21 +125,19 @@ class Privacy:
     def cut(self, span: ReadableSpan) -> ReadableSpan:
         """Return a span with what may leave."""
         return ReadableSpan(
-            span.name,
+            _text(span.name),
             _stateless(span.context),
             _stateless(span.parent),
             span.resource,
-            self._kept(span.attributes),
-            events=[self._event(event) for event in span.events] if span.events else (),
-            links=[
-                Link(_stateless(link.context) or link.context, self._kept(link.attributes)) for link in span.links
-            ] if span.links else (),
+            _counted(self._kept(span.attributes), span.dropped_attributes),
+            events=_listed([self._event(event) for event in span.events], span.dropped_events),
+            links=_listed([self._link(link) for link in span.links], span.dropped_links),
             kind=span.kind,
             status=_STATUSES[span.status.status_code],  # without its description, which quotes an exception
             start_time=span.start_time,
             end_time=span.end_time,
             instrumentation_scope=span.instrumentation_scope,
-        )  # fmt: skip
+        )
 
     def _kept(self, attributes: Any) -> dict[str, Any]:
         return {name: value for name, value in attributes.items() if self.leaves(name)} if attributes else {}
@@ -143,7 +150,34 @@ class Privacy:
         }
         if "exception.stacktrace" in attributes:
             attributes["exception.stacktrace"] = cut_stacktrace(str(attributes["exception.stacktrace"]))
-        return Event(event.name, attributes, event.timestamp)
+        return Event(_text(event.name), _counted(attributes, event.dropped_attributes), event.timestamp)
+
+    def _link(self, link: Link) -> Link:
+        attributes = _counted(self._kept(link.attributes), link.dropped_attributes)
+        return Link(_stateless(link.context) or link.context, attributes)
+
+
+def _text(name: str) -> str:
+    """Return a name that can be encoded: half a character would cost all spans of the batch."""
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
+
+
+def _counted(attributes: dict[str, Any], dropped: int) -> Any:
+    """Attributes that say how many the limits took, as the SDK's own do."""
+    if not dropped:
+        return attributes
+    counted = BoundedAttributes(attributes=attributes)
+    counted.dropped = dropped
+    return counted
+
+
+def _listed(items: list[Any], dropped: int) -> Any:
+    """Events or links that say how many the limits took, as the SDK's own do."""
+    if not dropped:
+        return items
+    listed = BoundedList.from_seq(None, items)
+    listed.dropped = dropped
+    return listed
 
 
 def _stateless(context: SpanContext | None) -> SpanContext | None:
@@ -177,6 +211,7 @@ class _Watch(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.failure, self.refused = _OTHER, 0
+        self._certificate = environment.first(os.environ, "CERTIFICATE")
         os.register_at_fork(after_in_child=self._begin_anew)
 
     def _begin_anew(self) -> None:
@@ -185,26 +220,33 @@ class _Watch(HTTPAdapter):
         self.init_poolmanager(DEFAULT_POOLSIZE, DEFAULT_POOLSIZE)
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        if self._certificate is not None:
+            kwargs["verify"] = self._certificate  # requests prefers REQUESTS_CA_BUNDLE to what the exporter says
+        self.failure, self.refused = _OTHER, 0
         try:
             response = super().send(*args, **kwargs)
+            content = response.content
         except requests.Timeout:
             self.failure = _TIMEOUT
             raise
         except requests.RequestException:
             self.failure = _UNAVAILABLE
             raise
-        self.failure, self.refused = "", 0
-        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status_code in {408, 429}:
-            self.failure = _UNAVAILABLE
-        elif response.status_code >= HTTPStatus.BAD_REQUEST:
-            self.failure = _REJECTED
-        elif response.ok:
-            try:
-                answer = ExportTraceServiceResponse.FromString(response.content)
-                self.refused = answer.partial_success.rejected_spans
-            except DecodeError:
-                pass  # the status says that it took them
+        self.failure = _failure(response.status_code)
+        if not self.failure:
+            # An answer that is none: the status says that it took them.
+            with contextlib.suppress(DecodeError):
+                self.refused = ExportTraceServiceResponse.FromString(content).partial_success.rejected_spans
         return response
+
+
+def _failure(status: int) -> str:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return ""
+    # A redirection is not followed: the headers may hold a key, and are for one address.
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 429}:
+        return _UNAVAILABLE
+    return _REJECTED
 
 
 class Outlet(SpanExporter):
@@ -236,6 +278,8 @@ class Outlet(SpanExporter):
         """See OpenTelemetry's SDK."""
         self._in_hand = len(spans)
         result = SpanExportResult.FAILURE
+        if self._watch is not None:
+            self._watch.failure = _OTHER  # until it was asked to send something
         try:
             result = self._exporter.export([self._privacy.cut(span) for span in spans])
         finally:
@@ -254,6 +298,8 @@ class Outlet(SpanExporter):
 
     def give_up(self, waiting: int) -> None:
         """Count and tell what nobody will send: what waits, and what the backend has not answered."""
+        if self._given_up:
+            return
         self._given_up = True
         if lost := waiting + self._in_hand:
             self._counts.exported(lost, _SHUTDOWN)
@@ -261,10 +307,11 @@ class Outlet(SpanExporter):
             self._tell(_SHUTDOWN, lost)
 
     def _count(self, count: int, *, failed: bool) -> None:
-        watch = self._watch
-        failure = ((watch.failure if watch is not None else "") or _OTHER) if failed else ""
-        refused = watch.refused if watch is not None and not failed else 0
-        lost = count if failed else min(refused, count)
+        failure, refused = (_OTHER if failed else ""), 0
+        if self._watch is not None:
+            # The official exporter takes a redirection for a success.
+            failure, refused = self._watch.failure or failure, self._watch.refused
+        lost = count if failure else min(refused, count)
         if lost:
             self._counts.exported(lost, failure or _REJECTED)
             self._tell(failure or _REJECTED, lost)
@@ -299,12 +346,13 @@ class Counts:
             ["error_type"],
             registry=registry,
         )
-        self.queue_size = Gauge(
-            "otel_sdk_processor_span_queue_size", "Spans that wait to be exported.", registry=registry
-        )
-        self.queue_capacity = Gauge(
+        self._watched: list[Batches] = []
+        size = Gauge("otel_sdk_processor_span_queue_size", "Spans that wait to be exported.", registry=registry)
+        size.set_function(lambda: sum(batches.waiting for batches in self._watched))
+        capacity = Gauge(
             "otel_sdk_processor_span_queue_capacity", "Spans that may wait to be exported.", registry=registry
         )
+        capacity.set_function(lambda: sum(batches.capacity for batches in self._watched))
         self._exported = Counter(
             "otel_sdk_exporter_span_exported_total",
             "Spans exported, or lost: then error_type says why.",
@@ -316,6 +364,10 @@ class Counts:
         for error_type in ("", *_FAILURES):
             self._exported.labels(error_type)
         self._dropped = self._processed.labels("queue_full")
+
+    def watch(self, batches: "Batches") -> None:
+        """Show how full its queue is; with several exporters, of all together."""
+        self._watched.append(batches)
 
     def dropped(self) -> None:
         """Count a span that found no room."""
@@ -347,8 +399,7 @@ class Batches(BatchSpanProcessor):
         self._counts = counts
         self._queue = self._batch_processor._queue  # noqa: SLF001  # not public; the tests notice when it is another
         self.capacity: int = self._queue.maxlen or 0
-        counts.queue_capacity.set(self.capacity)
-        counts.queue_size.set_function(lambda: self.waiting)
+        counts.watch(self)
 
     def _begin_in_child(self) -> None:
         # The SDK's processor empties its queue and starts its thread again, but knows nothing of what is not its own.
@@ -386,29 +437,48 @@ def processors(registry: CollectorRegistry, privacy: Privacy) -> list[Batches]:
     Returns:
         One for each exporter; none if nothing is to be exported.
     """
-    endpoint = any(f"OTEL_EXPORTER_OTLP_{name}" in os.environ for name in ("ENDPOINT", "TRACES_ENDPOINT"))
-    asked = os.environ.get("OTEL_TRACES_EXPORTER", "compact" if endpoint else "none")
-    names = [name for name in dict.fromkeys(item.strip().lower() for item in asked.split(",")) if name != "none"]
-    if not names or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    default = "none" if environment.first(os.environ, "ENDPOINT") is None else "compact"
+    names = [name for name in os.environ.get("OTEL_TRACES_EXPORTER", default).split(",") if name != "none"]
+    if not names or os.environ.get("OTEL_SDK_DISABLED") == "true":
         return []
     counts = Counts(registry)
-    return [Batches(Outlet(exporter, privacy, counts, watch), counts) for exporter, watch in map(_exporter, names)]
+    made = []
+    for name in names:
+        try:
+            exporter, watch = _exporter(name)
+        except Exception as error:  # noqa: BLE001  # an installed one does what it likes; the service starts
+            reason = f"an exporter could not be made: {type(error).__qualname__}"
+            logs.get_logger().warning("telemetry.setting_ignored", variable="OTEL_TRACES_EXPORTER", reason=reason)
+        else:
+            made.append(Batches(Outlet(exporter, privacy, counts, watch), counts))
+    return made
 
 
 def _exporter(name: str) -> tuple[SpanExporter, _Watch | None]:
     if name == "console":
         return ConsoleSpanExporter(out=sys.__stdout__ or sys.stdout, formatter=_line), None
     if name not in {"otlp", "compact"}:
-        [found] = entry_points(group="opentelemetry_traces_exporter", name=name)
+        [found, *_] = entry_points(group="opentelemetry_traces_exporter", name=name)
         made: SpanExporter = found.load()()
         return made, None
     watch, session = _Watch(), requests.Session()
     session.mount("http://", watch)
     session.mount("https://", watch)
-    # The specification counts milliseconds; Python's exporter would take them for seconds.
-    milliseconds = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT")
     kind = OTLPSpanExporter if name == "otlp" else CompactSpanExporter
-    return kind(session=session, timeout=int(milliseconds or 10_000) / 1000), watch
+    return kind(endpoint=_endpoint(), session=session, timeout=_seconds()), watch
+
+
+def _endpoint() -> str:
+    if (whole := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")) is not None:
+        return whole
+    root = urlsplit(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318"))
+    return root._replace(path=f"{root.path.rstrip('/')}/v1/traces").geturl()  # before a query, if there is one
+
+
+def _seconds() -> float:
+    """How long an export may take. The specification counts milliseconds; Python's exporter takes them for seconds."""
+    limits = environment.first(os.environ, "TIMEOUT"), os.environ.get("OTEL_BSP_EXPORT_TIMEOUT")
+    return min(int(limit or default) for limit, default in zip(limits, (10_000, 30_000), strict=True)) / 1000
 
 
 def _line(span: ReadableSpan) -> str:

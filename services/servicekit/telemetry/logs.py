@@ -26,6 +26,7 @@ _FIRST = ("timestamp", "level", "service", "event", "trace_id", "span_id")
 
 _QUIET = {
     "opentelemetry": logging.CRITICAL,  # it quotes a tracestate that it does not like, which is the client's text
+    "urllib3": logging.INFO,  # below, it quotes whole URLs, and that of a telemetry backend may hold a key
     "werkzeug": logging.WARNING,  # its access lines are raw request lines
 }
 

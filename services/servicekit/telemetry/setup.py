@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 from servicekit.telemetry import environment, logs
-from servicekit.telemetry.exporter import Privacy, processors
 from servicekit.telemetry.tracing import Tracer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 SCOPE = "servicekit"
 
@@ -45,8 +48,12 @@ class Telemetry:
         resource: Mapping[str, str] | None = None,
         attributes: Collection[str] | None = None,
     ) -> None:
-        for problem in environment.prepare(os.environ):
-            logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)
+        report(environment.prepare(os.environ))
+        # Imported here: the SDK reads a part of the environment when it is imported, and raises if that will not do.
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+        from servicekit.telemetry.exporter import Privacy, processors  # noqa: PLC0415
+
         self._provider: TracerProvider | None = None
         current = trace.get_tracer_provider()
         if isinstance(current, TracerProvider):  # another app's, or `opentelemetry-instrument` set it
@@ -54,7 +61,10 @@ class Telemetry:
         elif wanted := processors(registry, Privacy(attributes)):
             # The worker shuts it down, while logs still work.
             self._provider = TracerProvider(
-                resource=make_resource(service, resource), shutdown_on_exit=False, meter_provider=NoOpMeterProvider()
+                sampler=_installed_sampler(),
+                resource=make_resource(service, resource),
+                shutdown_on_exit=False,
+                meter_provider=NoOpMeterProvider(),
             )
             for processor in wanted:
                 self._provider.add_span_processor(processor)
@@ -94,6 +104,21 @@ def make_resource(service: str, attributes: Mapping[str, str] | None = None) -> 
     return Resource.create(
         {"service.name": service, **(attributes or {}), **OTELResourceDetector().detect().attributes}
     )
+
+
+def _installed_sampler() -> "Sampler | None":
+    """Make the sampler that OTEL_TRACES_SAMPLER names, if it is not one of the SDK's own, which it makes itself."""
+    name = os.environ.get("OTEL_TRACES_SAMPLER")
+    if name is None or name in environment.SAMPLERS:
+        return None
+    [found, *_] = entry_points(group="opentelemetry_traces_sampler", name=name)
+    try:
+        made: Sampler = found.load()(os.environ.get("OTEL_TRACES_SAMPLER_ARG"))
+    except Exception as error:  # noqa: BLE001  # somebody else's code: the service starts
+        report([environment.Problem("OTEL_TRACES_SAMPLER", f"it could not be made: {type(error).__qualname__}")])
+        os.environ.pop("OTEL_TRACES_SAMPLER")
+        return None
+    return made
 
 
 def report(problems: Iterable[environment.Problem]) -> None:
