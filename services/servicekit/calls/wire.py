@@ -43,7 +43,7 @@ class Connections:
     """Connections to one peer, shared by all threads.
 
     Args:
-        base_url: The peer's root, such as `http://127.0.0.1:5005`; a user and password in it are sent (RFC 7617).
+        base_url: The peer's root, such as `http://127.0.0.1:8000`; a user and password in it are sent (RFC 7617).
         most: Connections kept and used at most.
         wait_seconds: How long a caller waits for a free one.
         connect_seconds: How long connecting may take.

@@ -297,7 +297,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
         self._stopping = os.eventfd(0)
-        self._stalled = _Stalled(STALLED_THREADS, lambda: self.wsgi.connection_cut("unread"))
+        self._stalled = _Stalled(STALLED_THREADS, lambda: self.wsgi.extensions["server"].connection_cut("unread"))
         # What the main thread waits for, and until when: requests, and clients that are to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
@@ -363,7 +363,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling request", exc_info=exc)
         with suppress(OSError):  # the client may have left, or take nothing
-            client.send(self.wsgi.refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
+            client.send(self.wsgi.extensions["server"].refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Take a connection back from its thread."""
@@ -441,7 +441,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._leave(conn)
         self._discard(conn)
         if reason is not None:
-            self.wsgi.connection_cut(reason)
+            self.wsgi.extensions["server"].connection_cut(reason)
 
     def _discard(self, conn: Any) -> None:
         self.nr_conns -= 1
@@ -455,7 +455,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn = self.keepalived_conns.popleft()
             self.poller.unregister(conn.sock)
             self._discard(conn)
-            self.wsgi.connection_cut("crowded")
+            self.wsgi.extensions["server"].connection_cut("crowded")
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  # the signature is gunicorn's
         """Start or stop accepting connections; when stopping for good, take in the queue and close it."""

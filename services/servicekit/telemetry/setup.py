@@ -52,9 +52,9 @@ class Telemetry:
         if isinstance(current, TracerProvider):  # another app's, or `opentelemetry-instrument` set it
             self._provider = current
         elif wanted := processors(registry, Privacy(attributes)):
-            # The worker shuts it down, while logs still work.
+            # Shut down by the server's worker; where there is none, by the SDK when the process exits.
             self._provider = TracerProvider(
-                resource=make_resource(service, resource), shutdown_on_exit=False, meter_provider=NoOpMeterProvider()
+                resource=make_resource(service, resource), meter_provider=NoOpMeterProvider()
             )
             for processor in wanted:
                 self._provider.add_span_processor(processor)

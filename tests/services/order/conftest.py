@@ -11,6 +11,7 @@ from werkzeug import Response
 
 from order_service.app import create_app
 from order_service.settings import OrderSettings
+from tests.fixtures.services import task
 
 PRODUCT = {
     "id": 1,
@@ -123,11 +124,11 @@ def orders(app, serve):
 @pytest.fixture
 def reconcile(app, database):
     """Run one round of the reconciler, as if the leases had run out."""
-    task, *_ = app.extensions["tasks"]
+    reconciler = task(app, "reconciler")
 
     def run():
         database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s'")
-        task.run_once()
+        reconciler.run_once()
 
     return run
 
