@@ -12,12 +12,14 @@ from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, StatusCode
 
 _REMOTE_KNOWN, _REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS, _ATTRIBUTES = 1, 2, 2, 9  # field numbers, of trace.proto
 _STATUSES = {code: Status(code=code.value) for code in StatusCode}  # type: ignore[arg-type]  # the numbers are the same
+_NONE = Resource.get_empty()  # without one, each span would look for its own, in threads, which an exit refuses
 _REMEMBERED = frozenset({str, int, bool, float})  # two equal lists may have elements of different kinds
 
 
@@ -76,7 +78,8 @@ def _span(span: ReadableSpan) -> bytes:
 
 @lru_cache(2048)
 def _attribute(name: str, value: Any, _kind: type) -> bytes:  # 1, 1.0 and True are one key without their kinds
-    encoded = Span.FromString(_official(ReadableSpan("", INVALID_SPAN_CONTEXT, attributes={name: value})))
+    span = ReadableSpan("", INVALID_SPAN_CONTEXT, resource=_NONE, attributes={name: value})
+    encoded = Span.FromString(_official(span))
     return b"".join(_field(_ATTRIBUTES, attribute.SerializeToString()) for attribute in encoded.attributes)
 
 
