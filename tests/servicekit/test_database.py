@@ -22,9 +22,10 @@ def connect():
     """A Database of servicekit on a database of the fixtures: `connect(database)`."""
     pools = []
 
-    def make(where, metrics=None, **settings):
-        env = {name.lower(): value for name, value in where.env("users_app").items()}
-        pools.append(Database(DatabaseSettings(**{**env, **settings}), "sample", metrics or Metrics(), Tracer(), peer="order-db"))
+    def make(database, metrics=None, **settings):
+        env = {name.lower(): value for name, value in database.env("users_app").items()}
+        where = DatabaseSettings(**{**env, **settings})
+        pools.append(Database(where, "sample", metrics or Metrics(), Tracer(), peer="order-db"))
         return pools[-1]
 
     yield make

@@ -1,5 +1,6 @@
 """The example of servicekit's README, taken home: copied to an empty folder, with nothing of the shop near it."""
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,16 @@ from tests.fixtures.services import Client, eventually
 
 KIT = PROJECT / "services/servicekit"
 EXAMPLE = KIT / "example/app.py"
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OTEL_"))}
+OURS = {"shop", "local", "loadtest", "observability", "bench", "tests"} | {
+    path.name for path in PROJECT.glob("services/*/src/*_service")
+}
+OF_THE_SHOP = re.compile(
+    r"(?i)shop|catalogue|payment|\bcustomers?\b|\bproducts?\b|\b(?:an|placed|each) orders?\b|\borders?[-_./]\w|/orders?\b|"
+    r"orders_user|(?:auth|user|order|product|payment)[-_]service|:500[1-5]\b|\b5433\b|/auth/|/internal/token"
+)
+"""What only the shop has: its nouns, names, ports and paths. An `order` may be one of things, too."""
+
 GUNICORN = ["gunicorn", "--bind", "127.0.0.1:{port}"]  # with PORT alone it listens on all addresses
 SERVERS = {
     "Flask's own": ["python", "app.py"],
@@ -50,12 +61,11 @@ class Run:
         port = str(free_port())
         self.client = Client(f"http://127.0.0.1:{port}")
         self.log = home / "log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OTEL_"))}
         with self.log.open("wb") as output, (home / "errors").open("wb") as errors:
             self.process = subprocess.Popen(
                 [programs / command[0], *(part.format(port=port) for part in command[1:])],
                 cwd=home,
-                env={**kept, "PORT": port, **env},
+                env={**CLEAN, "PORT": port, **env},
                 stdout=output,
                 stderr=errors,
             )
@@ -80,17 +90,23 @@ class Run:
 
 
 @pytest.fixture
-def run(home):
+def run_in():
+    """Start the example in a folder: `run_in(folder, command, programs)`."""
     started = []
 
-    def start(command, programs=None, **env):
-        started.append(Run(home, programs or Path(sys.executable).parent, command, **env))
+    def start(folder, command, programs, **env):
+        started.append(Run(folder, programs, command, **env))
         eventually(started[-1].is_up, 30)
         return started[-1]
 
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def run(run_in, home):
+    return lambda command, **env: run_in(home, command, Path(sys.executable).parent, **env)
 
 
 def openmetrics(client):
@@ -103,7 +119,7 @@ def assert_is_observed(started, collector):
     assert answer.json() == {"greeting": "Hello, canary-ada!"}
     trace_id = answer.headers["traceresponse"].split("-")[1]
     exposed = openmetrics(started.client)
-    assert 'greetings_total 1.0' in exposed
+    assert "greetings_total 1.0" in exposed
     assert re.search(
         r'^http_server_request_duration_seconds_bucket{.*http_route="/hello/{name}".*} 1.0 '
         rf'# {{span_id="[0-9a-f]{{16}}",trace_id="{trace_id}"}} ',
@@ -125,9 +141,7 @@ def assert_is_observed(started, collector):
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_example_is_observed_under_any_server(run, collector, server):
     """Its last spans are sent when the process ends: nothing else sends them here."""
-    started = run(
-        SERVERS[server], OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000"
-    )
+    started = run(SERVERS[server], OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000")
     assert_is_observed(started, collector)
 
 
@@ -146,5 +160,42 @@ def test_the_readme_shows_the_example():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_the_readme_says_is_enough_in_an_empty_environment(tmp_path, collector):
-    """Its commands, typed in an empty folder: they copy, install and run."""
+def test_what_the_readme_says_is_enough_in_an_empty_environment(tmp_path, run_in, collector):
+    """Its commands, typed in an empty folder: they copy, install, and there is nothing else."""
+    set_up, running = block("sh", (KIT / "README.md").read_text())
+    environment = {**CLEAN, "REPOSITORY": str(PROJECT), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(["sh", "-euc", set_up], cwd=tmp_path, env=environment, check=True)
+    programs = tmp_path / ".venv/bin"
+    export, *commands = running.splitlines()
+    assert export.startswith("export OTEL_EXPORTER_OTLP_ENDPOINT=")
+    assert len(commands) == 3
+    for command in commands:
+        program, *arguments = command.split()
+        listen = ["--bind", "127.0.0.1:{port}"] if "gunicorn" in program and "-c" not in arguments else []
+        started = run_in(
+            tmp_path,
+            [Path(program).name, *listen, *arguments],
+            programs,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            OTEL_BSP_SCHEDULE_DELAY="60000",
+        )
+        assert_is_observed(started, collector)
+    imported = subprocess.run([programs / "python", "-c", "import shop"], cwd=tmp_path, env=CLEAN, check=False)
+    assert imported.returncode != 0
+
+
+@pytest.mark.parametrize("path", sorted(KIT.rglob("*.py")), ids=lambda path: str(path.relative_to(KIT)))
+def test_nothing_in_servicekit_knows_the_shop(path):
+    source = path.read_text()
+    assert not OF_THE_SHOP.findall(source)
+    others = {name.partition(".")[0] for name in imported(source)} & OURS
+    assert not others
+
+
+def imported(source):
+    """What a module imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module

@@ -1,9 +1,9 @@
-"""How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "order_service.app:create_app()"`.
+"""How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "parcel_service.app:create_app()"`.
 
 One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
 comes from more replicas, which is what Compose and Kubernetes scale.
 
-Without the application's name on the command line, as in the images, `SERVICE=order` names it.
+Without the application's name on the command line, as in the images, `SERVICE=parcel` names it.
 """
 
 import gc
@@ -38,7 +38,7 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _service() -> str:
-    """Name the service: by the application, `order_service.app:create_app()`, or by the environment."""
+    """Name the service: by the application, `parcel_service.app:create_app()`, or by the environment."""
     application = next((argument for argument in sys.argv[1:] if ":create_app" in argument), None)
     package = application.partition(".")[0] if application else f"{os.environ.get('SERVICE', 'unknown')}_service"
     return package.replace("_", "-")

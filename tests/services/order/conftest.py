@@ -110,9 +110,9 @@ def settings(database, products, payment_peer, auth_peer, endpoint, client_secre
 def app(settings):
     app = create_app(settings)
     yield app
-    for task in app.extensions["tasks"]:
-        if task.started:
-            task.stop()
+    for one in app.extensions["tasks"]:
+        if one.started:
+            one.stop()
 
 
 @pytest.fixture
