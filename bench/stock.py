@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import requests
+import structlog
 from flask import g, request
 from opentelemetry import trace
 from prometheus_client import Histogram, make_wsgi_app
@@ -232,6 +233,7 @@ def main() -> None:
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
+    structlog.configure()  # or the service would set up logging as servicekit does, for what libraries log
     swap("Telemetry", lambda kit: functools.partial(Telemetry, kit))
     swap("ServiceClient", lambda kit: functools.partial(Client, kit))
     swap("get_logger", lambda _kit: Logger)

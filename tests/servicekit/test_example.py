@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,14 @@ from tests.fixtures.services import Client, eventually
 
 KIT = PROJECT / "services/servicekit"
 EXAMPLE = KIT / "example/app.py"
+PROGRAMS = Path(sys.executable).parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OTEL_"))}
 OURS = {"shop", "local", "loadtest", "observability", "bench", "tests"} | {
     path.name for path in PROJECT.glob("services/*/src/*_service")
 }
 OF_THE_SHOP = re.compile(
-    r"(?i)shop|catalogue|payment|\bcustomers?\b|\bproducts?\b|\b(?:an|placed|each) orders?\b|\borders?[-_./]\w|/orders?\b|"
-    r"orders_user|(?:auth|user|order|product|payment)[-_]service|:500[1-5]\b|\b5433\b|/auth/|/internal/token"
+    r"(?i)shop|catalog|payment|\bcustomers?\b|\bproducts?\b|\b(?:an|placed|each) orders?\b|\borders?[-_./]\w|/orders?\b"
+    r"|orders_user|(?:auth|user|order|product|payment)[-_]service|:500[1-5]\b|\b5433\b|/auth/|/internal/token"
 )
 """What only the shop has: its nouns, names, ports and paths. An `order` may be one of things, too."""
 
@@ -106,7 +108,7 @@ def run_in():
 
 @pytest.fixture
 def run(run_in, home):
-    return lambda command, **env: run_in(home, command, Path(sys.executable).parent, **env)
+    return lambda command, **env: run_in(home, command, PROGRAMS, **env)
 
 
 def openmetrics(client):
@@ -151,6 +153,32 @@ def test_the_example_needs_no_setting(run):
     assert answer.ok
     assert [event["event"] for event in started.events] == ["greeting.sent", "request.completed"]
     assert 'http_route="/hello/{name}"' in openmetrics(started.client)
+
+
+def test_the_environments_name_is_in_spans_and_log_lines(run, collector):
+    name = {"OTEL_SERVICE_NAME": "usher", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    started = run(SERVERS["gunicorn as servicekit runs it"], **name)
+    started.client.get("/hello/ada")
+    eventually(lambda: len(collector.spans) == 2)
+    assert {span.service for span in collector.spans} == {"usher"}
+    assert {event["service"] for event in started.events} == {"usher"}
+
+
+def test_servicekits_worker_refuses_for_an_app_of_ones_own_and_runs_its_tasks(run_in, home):
+    (home / "tasks.py").write_text(
+        "from app import app, kit\nkit.every(0.01, 'watch', lambda _: kit.log.info('watch.done'))\n"
+    )
+    *command, _ = SERVERS["gunicorn as servicekit runs it"]
+    started = run_in(home, [*command, "tasks:app"], PROGRAMS)
+    eventually(lambda: "watch.done" in {event["event"] for event in started.events})
+    with socket.create_connection(("127.0.0.1", int(started.client.root.rpartition(":")[2])), 10) as connection:
+        connection.sendall(b"canary\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"traceresponse: 00-" in answer
+    refused = [event for event in started.events if event.get("http_route") == "unmatched"]
+    assert [(event["status"], event["method"]) for event in refused] == [(400, "_OTHER")]
+    assert "canary" not in started.log.read_text()
 
 
 def test_the_readme_shows_the_example():

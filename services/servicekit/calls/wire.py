@@ -1,6 +1,7 @@
 """HTTP/1.1 over kept connections, for calls between services: plain sockets, and httptools' parser.
 
-urllib3, which reads headers with Python's e-mail parser, takes twenty times as long for a small answer. What it does beyond this, redirects, cookies, proxies, compression, no service here needs.
+urllib3, which reads headers with Python's e-mail parser, takes twenty times as long for a small answer. What it does
+beyond this, redirects, cookies, proxies, compression, no service here needs.
 """
 
 import base64
