@@ -13,7 +13,6 @@ from servicekit.config import (
     load,
 )
 
-
 REQUIRED = {
     "DATABASE_NAME": "sample",
     "DATABASE_USER": "app",
