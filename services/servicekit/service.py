@@ -67,6 +67,8 @@ class Application:
 class Service:
     """A service: make one, make its parts with it, and then its app; or give it an app that you have.
 
+    The first one sets up the process's logging and tracing.
+
     Args:
         name: Its name, such as `parcel-service`.
         settings: How much it takes on at once; read from the environment if not given.
@@ -82,6 +84,7 @@ class Service:
     def __init__(
         self, name: str, settings: ServiceSettings | None = None, application: Application | None = None
     ) -> None:
+        _log_as(name)  # before all else: what is wrong with the settings is a log line too
         self.name = name
         self._settings = settings or load(ServiceSettings)
         self._application = application or Application(name)
@@ -100,10 +103,9 @@ class Service:
     def instrument(self, app: Flask) -> None:
         """Have an app of your own tell what it does; call it first, before the app has hooks.
 
-        The app gets spans, metrics, an access line for each request, `/healthz`, `/readyz` and `/metrics`, and the
-        process logs in JSON. What the app answers otherwise stays its own business.
+        The app gets spans, metrics, an access line for each request, `/healthz`, `/readyz` and `/metrics`. What it
+        answers otherwise stays its own business.
         """
-        self._set_up_logs()
         web.instrument(
             app,
             self.name,
@@ -131,7 +133,6 @@ class Service:
         """
         from servicekit.web.openapi import document_blueprint
 
-        self._set_up_logs()
         return web.create_app(
             self.name,
             self._settings,
@@ -228,8 +229,9 @@ class Service:
             raise ValueError(f"{self._application.name} has no authority: nobody signs its tokens.")
         return self._application.authority
 
-    def _set_up_logs(self) -> None:
-        if structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
-            logs.name_service(self.name)
-        else:
-            logs.configure(self.name, load(ServerSettings).log_level)
+
+def _log_as(service: str) -> None:
+    if structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
+        logs.name_service(service)
+    else:
+        logs.configure(service, load(ServerSettings).log_level)

@@ -164,6 +164,12 @@ def test_the_environments_name_is_in_spans_and_log_lines(run, collector):
     assert {event["service"] for event in started.events} == {"usher"}
 
 
+def test_what_is_wrong_with_its_settings_is_a_log_line(run):
+    started = run(["python", "app.py"], OTEL_TRACES_SAMPLER="nobody")
+    warning, *_ = started.events
+    assert (warning["level"], warning["service"], warning["variable"]) == ("warning", "greeter", "OTEL_TRACES_SAMPLER")
+
+
 def test_servicekits_worker_refuses_for_an_app_of_ones_own_and_runs_its_tasks(run_in, home):
     (home / "tasks.py").write_text(
         "from app import app, kit\nkit.every(0.01, 'watch', lambda _: kit.log.info('watch.done'))\n"
