@@ -96,7 +96,7 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 
 docs: $(VENV)/ready-local ## write the tables of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
-	$(PY) docs/telemetry.py
+	$(PY) docs/contract.py
 
 slo: $(VENV)/ready-local ## write Prometheus' rules for the SLOs of observability/slo/shop.yaml
 	@$(PY) observability/slo/generate.py

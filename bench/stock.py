@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import requests
+import structlog
 from flask import g, request
 from opentelemetry import trace
 from prometheus_client import Histogram, make_wsgi_app
@@ -59,7 +60,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class Logger:
+class StockLogger:
     """Takes a service's events for the standard library's logging."""
 
     def log(self, level: int, event: str, *, exc_info: Any = None, **fields: Any) -> None:
@@ -73,7 +74,7 @@ class Logger:
     critical = functools.partialmethod(log, logging.CRITICAL)
 
 
-class Telemetry:
+class StockTelemetry:
     """Stands for servicekit's: spans are made by others.
 
     Args:
@@ -95,7 +96,7 @@ class Telemetry:
         provider.shutdown()
 
 
-class Client:
+class StockClient:
     """Stands for servicekit's client of another service.
 
     Args:
@@ -232,9 +233,10 @@ def main() -> None:
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
-    swap("Telemetry", lambda kit: functools.partial(Telemetry, kit))
-    swap("ServiceClient", lambda kit: functools.partial(Client, kit))
-    swap("get_logger", lambda _kit: Logger)
+    structlog.configure()  # or the service would set up logging as servicekit does, for what libraries log
+    swap("Telemetry", lambda kit: functools.partial(StockTelemetry, kit))
+    swap("ServiceClient", lambda kit: functools.partial(StockClient, kit))
+    swap("get_logger", lambda _kit: StockLogger)
     vars(service)["create_app"] = measured(vars(service)["create_app"])
     from gunicorn.app.wsgiapp import run  # noqa: PLC0415  # it reads sys.argv; the shop comes first
 

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import nginx, stack, telemetry
+from local import nginx, observers, stack
 from local.cli import main
 from local.parts import Part, Stack, Task, ending_with_parent
 from local.probes import http_ready
@@ -109,7 +109,7 @@ def _watchers(settings: Settings) -> list[Part]:
         parts += _backends(settings, Path(os.environ["BENCH_BACKENDS"]))
     if os.environ.get("BENCH_GATEWAY_TELEMETRY"):
         tracing = os.environ.get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"])
-        parts.append(dataclasses.replace(telemetry.gateway(settings, tracing), outlived_by=()))
+        parts.append(dataclasses.replace(observers.gateway(settings, tracing), outlived_by=()))
     return parts
 
 

@@ -9,7 +9,7 @@ import sys
 from collections import ChainMap
 from typing import TYPE_CHECKING
 
-from local import nginx, postgres, rundir, telemetry
+from local import nginx, observers, postgres, rundir
 from local.errors import LocalError, StepError
 from local.parts import Part, Stack, Task, ending_with_parent
 from local.probes import http_ready, postgres_ready
@@ -77,7 +77,7 @@ def build(settings: Settings) -> Stack:
         stop_signal=nginx.STOP_SIGNAL,
         stop_seconds=nginx.STOP_SECONDS,
         needs=tuple(service.name for service in services),
-        outlived_by=(telemetry.GATEWAY,) if settings.telemetry else (),  # which reads its log
+        outlived_by=(observers.GATEWAY,) if settings.telemetry else (),  # which reads its log
     )
     migrate = Task(
         name="migrations",
@@ -98,14 +98,14 @@ def build(settings: Settings) -> Stack:
     scraper: tuple[Part, ...] = ()
     if settings.telemetry:
         tracing = gateway_settings(settings).get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"])
-        watchers = (telemetry.backend(settings), telemetry.gateway(settings, tracing))
+        watchers = (observers.backend(settings), observers.gateway(settings, tracing))
         targets = {f"{service}-service": _port(settings, service) for service in SERVICES}
-        scraper = (telemetry.metrics(settings, targets, after="migrations"),)
+        scraper = (observers.metrics(settings, targets, after="migrations"),)
     return Stack(
         # A task holds up what stands after it, so the services are begun before the seed. So does the scraper, which
         # may have to be fetched.
         steps=(database, *watchers, migrate, *services, *scraper, seed, gateway),
-        welcome=_welcome(settings, telemetry.LOOK.format(**vars(settings)) if watchers else ""),
+        welcome=_welcome(settings, observers.LOOK.format(**vars(settings)) if watchers else ""),
         check=lambda: _check(settings, watchers),
     )
 
@@ -125,7 +125,7 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         "USER_URL": f"http://127.0.0.1:{settings.user_port}",
         "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",
         "PAYMENT_URL": f"http://127.0.0.1:{settings.payment_port}",
-        **telemetry.environment(settings),
+        **observers.environment(settings),
     }
     if service in ROLES:
         environment |= _database_environment(settings, ROLES[service])
@@ -179,7 +179,7 @@ def _service(settings: Settings, service: str) -> Part:
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),
         environment=service_environment(settings, service),
         needs=("migrations",) if service in ROLES else (),
-        outlived_by=(telemetry.BACKEND,) if settings.telemetry else (),  # its last spans go there
+        outlived_by=(observers.BACKEND,) if settings.telemetry else (),  # its last spans go there
         stop_seconds=settings.graceful_timeout_seconds + 10,  # after its requests it ends its background tasks
     )
 
@@ -199,7 +199,7 @@ def _check(settings: Settings, watchers: tuple[Part, ...]) -> None:
     path = ":".join(environment["PYTHONPATH"] for environment in environments)
     environments += [dict(part.environment) for part in watchers]
     environment = {**os.environ, **ChainMap(*environments), "PYTHONPATH": path}
-    modules = [f"{service}_service.settings" for service in SERVICES] + (telemetry.SETTINGS if watchers else [])
+    modules = [f"{service}_service.settings" for service in SERVICES] + (observers.SETTINGS if watchers else [])
     services = [sys.executable, "-m", "local.check", *modules]
     for command in (services, [*_prepare_gateway(settings), "-t", "-q"]):
         try:

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import structlog
 
 from local.processes import hear_ctrl_c
 
@@ -13,8 +14,9 @@ pytest_plugins = [
 
 
 def pytest_configure():
-    """Let Ctrl-C end the tests, and what they start, also where a script began them in the background."""
+    """Let Ctrl-C end the tests, and what they start, also where a script began them in the background; log as ever."""
     hear_ctrl_c()
+    structlog.configure()  # or the first app would set up logging for the whole process
 
 
 def pytest_addoption(parser):

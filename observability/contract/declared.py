@@ -73,7 +73,7 @@ class Seen(_Entry):
         return self.may is None and self.tested_by is None and self.only_in in {None, mode}
 
 
-class Span(Seen):
+class DeclaredSpan(Seen):
     """A span of one service."""
 
     name: str
@@ -84,7 +84,7 @@ class Span(Seen):
     """What its link leads to, if it has one."""
 
 
-class SpanTemplate(Span):
+class SpanTemplate(DeclaredSpan):
     """A span, or one for each route, method, call or query of the service."""
 
     for_each: Literal["route", "method", "call", "query"] | None = None
@@ -134,7 +134,7 @@ class Call(_Entry):
     """False for what is done beside the requests, again and again: it makes no span."""
 
 
-class Query(_Entry):
+class DeclaredQuery(_Entry):
     """A database statement, by its summary `<operation> <collection>`."""
 
     summary: str
@@ -142,7 +142,7 @@ class Query(_Entry):
     """False for what only looks from the background: it makes no span."""
 
 
-class Service(_Entry):
+class DeclaredService(_Entry):
     """A part that emits telemetry."""
 
     about: str
@@ -151,7 +151,7 @@ class Service(_Entry):
     untraced_routes: list[str] = []
     """Those of the routes that are asked for by work that no trace shows: their spans need not be there."""
     calls: list[Call] = []
-    queries: list[Query] = []
+    queries: list[DeclaredQuery] = []
 
     @property
     def traced_queries(self) -> list[str]:
@@ -175,7 +175,7 @@ class Group(_Entry):
 Tree = dict[str, Any]
 
 
-class Trace(_Entry):
+class DeclaredTrace(_Entry):
     """How the spans of a trace hang together: `service name` of the parent, below it those of its children.
 
     A child that ends in ` ?` need not be there, and need not be seen under this parent.
@@ -215,9 +215,9 @@ class _File(_Entry):
     metadata: Rules
     line: Rules
     target_labels: Rules
-    services: dict[str, Service]
+    services: dict[str, DeclaredService]
     groups: list[Group]
-    traces: dict[str, Trace]
+    traces: dict[str, DeclaredTrace]
 
     @model_validator(mode="after")
     def _known_services(self) -> Self:
@@ -248,7 +248,7 @@ class Contract:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.file = _File.model_validate(document)
-        self.spans: dict[tuple[str, str, str], Span] = {}
+        self.spans: dict[tuple[str, str, str], DeclaredSpan] = {}
         self.metrics: dict[tuple[str, str], Metric] = {}
         self.events: dict[tuple[str, str], Event] = {}
         self._sets: dict[str, dict[str, list[Any]]] = {
@@ -303,7 +303,7 @@ class Contract:
             fields = _resolved(event.fields, self._sets[service])
             self.events[service, event.name] = event.model_copy(update={"fields": fields, **mode})
 
-    def _spans(self, service: str, template: SpanTemplate) -> Iterator[Span]:
+    def _spans(self, service: str, template: SpanTemplate) -> Iterator[DeclaredSpan]:
         attributes = _resolved(template.attributes, self._sets[service])
         plain = template.model_dump(include=template.model_fields_set - _TEMPLATE)
         for names, fixed, more in self._variants(service, template):
@@ -311,7 +311,7 @@ class Contract:
                 key: rule.model_copy(update={"values": [fixed[key]]}) if key in fixed else rule
                 for key, rule in attributes.items()
             }
-            yield Span(**{**plain, **more}, name=template.name.format(**names), attributes=rules)
+            yield DeclaredSpan(**{**plain, **more}, name=template.name.format(**names), attributes=rules)
 
     def _variants(self, service: str, template: SpanTemplate) -> Iterator[_Variant]:
         described = self.file.services[service]
@@ -364,7 +364,7 @@ class Contract:
         return found[0]
 
 
-def _by_route(service: Service, others: list[str]) -> Iterator[_Variant]:
+def _by_route(service: DeclaredService, others: list[str]) -> Iterator[_Variant]:
     for route, methods in service.routes.items():
         for method in dict.fromkeys([*methods, *others]):
             more = {} if method in methods else {"may": "the route is not meant for this method"}

@@ -1,1 +1,1 @@
-"""What every service of the shop shares, and nothing that only one of them needs."""
+"""Makes a Flask app an observable service: traces, metrics, logs, health, and what services need of each other."""

@@ -50,7 +50,7 @@ class ServerSettings(ServiceSettings):
     """How a service's process listens and logs."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(ge=1, le=65535, description="Port to listen on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     graceful_timeout_seconds: int = Field(
         15, ge=1, le=300, description="How long requests in flight may take to finish after SIGTERM."
     )
@@ -63,8 +63,8 @@ class DatabaseSettings(Settings):
     """Where the service's schema lives, and how long it waits for it."""
 
     database_host: str = Field("127.0.0.1", description="PostgreSQL's host.")
-    database_port: int = Field(5433, ge=1, le=65535, description="PostgreSQL's port.")
-    database_name: str = Field("orders_user", description="The database that holds the schemas.")
+    database_port: int = Field(5432, ge=1, le=65535, description="PostgreSQL's port.")
+    database_name: str = Field(description="The database that holds the schemas.")
     database_user: str = Field(description="The role of this service, which sees its own schema only.")
     database_password_file: Path = Field(description="File with that role's password.")
     database_pool_size: int = Field(10, ge=1, le=100, description="Connections a replica holds at most.")
@@ -79,19 +79,19 @@ class DatabaseSettings(Settings):
 class TokenSettings(Settings):
     """What a token has to say to be accepted."""
 
-    token_issuer: str = Field("auth-service", description="`iss` of the tokens.")
-    token_audience: str = Field("shop", description="`aud` of the tokens.")
+    token_issuer: str = Field(description="`iss` of the tokens.")
+    token_audience: str = Field(description="`aud` of the tokens.")
 
 
 class VerifierSettings(TokenSettings):
-    """What a service needs to verify tokens that auth-service signed."""
+    """What a service needs to verify tokens that the application's authority signed."""
 
-    auth_url: Url = Field("http://127.0.0.1:5001", description="auth-service, where the JWKS is.")
+    auth_url: Url = Field(description="Root of the authority, which publishes keys and gives services their tokens.")
     keys_kept_seconds: int = Field(
         3600,
         ge=60,
         le=86400,
-        description="How long the keys last had from auth-service count while it does not answer; then tokens get 503.",
+        description="How long the keys last had count while the authority does not answer; then tokens get 503.",
     )
 
 
@@ -99,7 +99,7 @@ class ClientSettings(Settings):
     """What a service needs to get tokens of its own, for calls to internal routes of others."""
 
     client_secret_file: Path = Field(
-        description="File with the secret that proves to auth-service who this service is."
+        description="File with the secret that proves to the authority who this service is."
     )
 
 

@@ -1,7 +1,6 @@
 """What the shop's services have in common, and servicekit does not know."""
 
-from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.setup import Telemetry
+from servicekit.service import Application, Authority
 
 NAMESPACE = "shop"
 VERSION = "1.0.0"
@@ -33,7 +32,17 @@ ATTRIBUTES = frozenset({
 })  # fmt: skip
 """The attributes of spans that may leave a process: those of the telemetry contract."""
 
+DATABASE = "order-db"
+"""What the database is called, which some of the services share."""
 
-def telemetry(service: str, metrics: Metrics) -> Telemetry:
-    """Set up tracing for one of the services."""
-    return Telemetry(service, metrics.registry, resource=RESOURCE, attributes=ATTRIBUTES)
+SHOP = Application(
+    NAMESPACE,
+    resource=RESOURCE,
+    span_attributes=ATTRIBUTES,
+    authority=Authority(
+        "auth-service",
+        keys_path="/auth/.well-known/jwks.json",
+        tokens_path="/internal/token",
+        login="get one from POST /auth/login",
+    ),
+)

@@ -22,6 +22,8 @@ from servicekit.telemetry.tracing import Tracer
 from tests.fixtures.services import Signer, eventually
 from tests.servicekit.sample import sample_app
 
+KEYS = "/auth/.well-known/jwks.json"
+TOKENS = TokenSettings(token_issuer="auth-service", token_audience="shop")
 OTHERS_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
@@ -31,8 +33,8 @@ def client_of(serve, clock):
 
     def start(root):
         metrics = Metrics()
-        keys = JwksClient(ServiceClient("auth-service", root, metrics, Tracer(), timeout_seconds=0.3), clock)
-        app = sample_app(metrics=metrics, auth=Authenticator(keys, TokenSettings()), error_table=auth.ERRORS)
+        keys = JwksClient(ServiceClient("auth-service", root, metrics, Tracer(), timeout_seconds=0.3), clock, path=KEYS)
+        app = sample_app(metrics=metrics, auth=Authenticator(keys, TOKENS), error_table=auth.ERRORS)
         return serve(app)
 
     return start
@@ -103,7 +105,7 @@ def test_a_bad_token_is_401_the_same_for_all(client, signer, kind):
     nothing = client.get("/whoami")
     response = client.get("/whoami", headers={"Authorization": f"Bearer {BAD[kind](signer)}".encode("latin-1")})
     assert response.status_code == nothing.status_code == 401
-    assert response.headers["WWW-Authenticate"] == nothing.headers["WWW-Authenticate"] == 'Bearer realm="shop"'
+    assert response.headers["WWW-Authenticate"] == nothing.headers["WWW-Authenticate"] == 'Bearer realm="sample"'
     assert response.headers["Content-Type"] == "application/problem+json"
     assert {**response.json(), "trace_id": ""} == {**nothing.json(), "trace_id": ""}
 
@@ -220,8 +222,8 @@ UNUSABLE = {
 def ageing(auth_peer, clock, serve):
     """A service whose keys age as the test says; `refresh()` is a look of the background task."""
     client = ServiceClient("auth-service", auth_peer.root, Metrics(), Tracer(), timeout_seconds=0.3)
-    keys = JwksClient(client, clock, kept_seconds=600)
-    app = sample_app(auth=Authenticator(keys, TokenSettings()), error_table=auth.ERRORS)
+    keys = JwksClient(client, clock, kept_seconds=600, path=KEYS)
+    app = sample_app(auth=Authenticator(keys, TOKENS), error_table=auth.ERRORS)
     task = keys.task()
 
     def publish(body, status=200):
@@ -356,7 +358,7 @@ def test_a_key_of_the_same_name_with_other_content_does_not_take_the_old_tokens(
 def authenticator(signer):
     """One whose published keys the test decides on."""
     published = {signer.kid: signer.key.public_key()}
-    made = Authenticator(SimpleNamespace(key=published.get), TokenSettings())
+    made = Authenticator(SimpleNamespace(key=published.get), TOKENS)
     made.published = published
     return made
 

@@ -13,6 +13,16 @@ from servicekit.config import (
     load,
 )
 
+REQUIRED = {
+    "DATABASE_NAME": "sample",
+    "DATABASE_USER": "app",
+    "DATABASE_PASSWORD_FILE": "/nowhere",
+    "TOKEN_ISSUER": "issuer",
+    "TOKEN_AUDIENCE": "sample",
+    "AUTH_URL": "http://127.0.0.1:5001",
+}
+"""What has no default: who copies servicekit has others of it."""
+
 
 class Sample(Settings):
     answer_count: int = Field(ge=1)
@@ -59,7 +69,6 @@ def test_settings_do_not_change_after_they_are_read(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        (ServerSettings, "PORT", None),
         (ServerSettings, "PORT", "0"),
         (ServerSettings, "PORT", "65536"),
         (ServerSettings, "PORT", "http"),
@@ -83,7 +92,7 @@ def test_settings_do_not_change_after_they_are_read(monkeypatch):
     ],
 )
 def test_what_a_service_cannot_run_with_is_refused(monkeypatch, kind, name, value):
-    given = {"PORT": "5000", "DATABASE_USER": "app", "DATABASE_PASSWORD_FILE": "/nowhere", name: value}
+    given = {**REQUIRED, name: value}
     for variable, text in given.items():
         if text is None:
             monkeypatch.delenv(variable, raising=False)
@@ -94,8 +103,16 @@ def test_what_a_service_cannot_run_with_is_refused(monkeypatch, kind, name, valu
 
 
 def test_a_peers_url_may_end_with_a_slash(monkeypatch):
-    monkeypatch.setenv("AUTH_URL", "http://auth-service:5001/")
+    for variable, text in {**REQUIRED, "AUTH_URL": "http://auth-service:5001/"}.items():
+        monkeypatch.setenv(variable, text)
     assert load(VerifierSettings).auth_url == "http://auth-service:5001"
+
+
+def test_a_service_needs_no_variable_to_run(monkeypatch):
+    for name in (*ServiceSettings.model_fields, *ServerSettings.model_fields):
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert load(ServiceSettings).threads == 16
+    assert load(ServerSettings).port == 8000
 
 
 def test_the_base_of_all_settings_reads_no_file():

@@ -49,7 +49,7 @@ def issuer(peer):
 def tokens(issuer, tmp_path, clock):
     (tmp_path / "secret").write_text("s: €cret\n")
     client = ServiceClient("auth-service", issuer.server.root, Metrics(), Tracer(), timeout_seconds=0.5)
-    yield ServiceTokens(client, "caller", tmp_path / "secret", "callee", clock)
+    yield ServiceTokens(client, "caller", tmp_path / "secret", "callee", clock, path="/internal/token")
     client.close()
 
 
@@ -188,7 +188,7 @@ class Callee:
         self.seen.append(request.headers["Authorization"])
         if self.seen[-1].removeprefix("Bearer ") in self.taken:
             return Response("{}", 200, mimetype="application/json")
-        return Response(f'{{"type": "urn:shop:problem:{self.kind}"}}', 401, mimetype="application/json")
+        return Response(f'{{"type": "urn:sample:problem:{self.kind}"}}', 401, mimetype="application/json")
 
 
 @pytest.fixture

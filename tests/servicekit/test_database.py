@@ -22,9 +22,10 @@ def connect():
     """A Database of servicekit on a database of the fixtures: `connect(database)`."""
     pools = []
 
-    def make(where, metrics=None, **settings):
-        env = {name.lower(): value for name, value in where.env("users_app").items()}
-        pools.append(Database(DatabaseSettings(**{**env, **settings}), "sample", metrics or Metrics(), Tracer()))
+    def make(database, metrics=None, **settings):
+        env = {name.lower(): value for name, value in database.env("users_app").items()}
+        where = DatabaseSettings(**{**env, **settings})
+        pools.append(Database(where, "sample", metrics or Metrics(), Tracer(), peer="order-db"))
         return pools[-1]
 
     yield make
@@ -51,7 +52,7 @@ def _timed(call):
 def _assert_database_unavailable(response):
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "1"
-    assert response.json()["type"] == "urn:shop:problem:dependency-unavailable"
+    assert response.json()["type"] == "urn:sample:problem:dependency-unavailable"
     assert "order-db" in response.json()["detail"]
 
 

@@ -45,7 +45,7 @@ def _assert_problem(response, status):
     body = response.json()
     assert set(body) >= MEMBERS
     assert body["status"] == status
-    assert body["type"].startswith("urn:shop:problem:")
+    assert body["type"].startswith("urn:sample:problem:")
     assert body["title"]
     assert body["detail"]
     assert body["trace_id"] == response.headers["traceresponse"].split("-")[1]
@@ -56,7 +56,7 @@ def _assert_problem(response, status):
     ("name", "status", "kind", "headers"),
     [
         ("dependency", 503, "dependency-unavailable", {"Retry-After": "1"}),
-        ("unauthenticated", 401, "unauthenticated", {"WWW-Authenticate": 'Bearer realm="shop"'}),
+        ("unauthenticated", 401, "unauthenticated", {"WWW-Authenticate": 'Bearer realm="sample"'}),
         ("forbidden", 403, "forbidden", {}),
         ("own", 409, "own", {"X-Own": "yes"}),
         ("unexpected", 500, "internal-error", {}),
@@ -64,7 +64,7 @@ def _assert_problem(response, status):
 )
 def test_each_error_of_the_table_has_its_status(client, name, status, kind, headers):
     response = client.get(f"/failures/{name}")
-    assert _assert_problem(response, status)["type"] == f"urn:shop:problem:{kind}"
+    assert _assert_problem(response, status)["type"] == f"urn:sample:problem:{kind}"
     assert headers.items() <= dict(response.headers).items()
 
 
@@ -184,7 +184,7 @@ def test_a_name_given_twice_is_no_json_and_named(client, body, field):
     """One reader takes the first, another the last: whoever checks a request may not see what another one acts on."""
     response = client.post("/notes/", data=body, headers={"Content-Type": "application/json"})
     problem = _assert_problem(response, 400)
-    assert problem["type"] == "urn:shop:problem:malformed-json"
+    assert problem["type"] == "urn:sample:problem:malformed-json"
     assert [(error["location"], error["field"]) for error in problem["errors"]] == [("body", field)]
 
 

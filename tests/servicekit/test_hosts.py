@@ -39,7 +39,7 @@ def test_a_page_that_gave_its_own_name_this_address_gets_nothing(serve, path):
     answer = client.get(path, headers={"Host": "rebound.evil.example"})
     assert answer.status_code == 400
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["type"] == "urn:shop:problem:untrusted-host"
+    assert answer.json()["type"] == "urn:sample:problem:untrusted-host"
     assert "evil" not in answer.text
     assert client.get("/notes/7", headers={"Host": "sample:1"}).status_code == 200
 

@@ -76,7 +76,7 @@ def _assert_problem(got, status):
     assert got.header(b"Content-Type") == "application/problem+json"
     assert int(got.header(b"Content-Length")) == len(got.body)
     problem = json.loads(got.body)
-    assert (problem["status"], problem["type"][:17]) == (status, "urn:shop:problem:")
+    assert (problem["status"], problem["type"][:19]) == (status, "urn:sample:problem:")
     assert problem["title"]
     assert problem["detail"]
     assert problem["trace_id"] == got.header(b"traceresponse").split("-")[1]

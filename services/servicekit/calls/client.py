@@ -21,7 +21,7 @@ from servicekit.calls.connections import (
 from servicekit.telemetry import tracing
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.tracing import Tracer, Work
-from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, problem_type
+from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, is_problem
 
 _CONNECT_SECONDS = 0.5
 _POOL_WAIT_SECONDS = 0.1
@@ -91,8 +91,8 @@ class ServiceClient:
     """A client of one other service, shared by all threads.
 
     Args:
-        peer: The other service's name, such as `payment-service`.
-        base_url: Its root, such as `http://127.0.0.1:5005`.
+        peer: The other service's name, such as `parcel-service`.
+        base_url: Its root, such as `http://127.0.0.1:8000`.
         metrics: Where calls are counted.
         tracer: What makes a span of each call.
         timeout_seconds: How long one try may take, connecting included.
@@ -128,6 +128,11 @@ class ServiceClient:
             seconds=timeout_seconds,
         )
 
+    @property
+    def peer(self) -> str:
+        """The other service's name."""
+        return self._peer
+
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
@@ -136,7 +141,7 @@ class ServiceClient:
         """GET a resource; one more try after a failure, since reading twice harms nobody.
 
         Args:
-            route: Route template, such as `/products/{product_id}`.
+            route: Route template, such as `/parcels/{parcel_id}`.
             path: The values for it.
 
         Returns:
@@ -263,5 +268,4 @@ class ServiceClient:
 
 def _refuses_the_token(reply: Reply) -> bool:
     """Tell whether it is the caller's token that is wrong: a 401 of a view may be about what the body says."""
-    body = reply.body if isinstance(reply.body, dict) else {}
-    return reply.status == HTTPStatus.UNAUTHORIZED and body.get("type") == problem_type(UNAUTHENTICATED)
+    return reply.status == HTTPStatus.UNAUTHORIZED and is_problem(reply.body, UNAUTHENTICATED)

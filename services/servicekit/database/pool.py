@@ -38,10 +38,14 @@ class Database:
         service: The service's name, PostgreSQL's `application_name`.
         metrics: Where statements and waits are recorded.
         tracer: What makes a span of each statement.
+        peer: What the database is called in errors and log lines.
     """
 
-    def __init__(self, settings: DatabaseSettings, service: str, metrics: Metrics, tracer: Tracer) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, service: str, metrics: Metrics, tracer: Tracer, *, peer: str = "database"
+    ) -> None:
         self._settings = settings
+        self._peer = peer
         self._service = service
         self._metrics = DatabaseMetrics(metrics)
         self._tracer = tracer
@@ -64,7 +68,7 @@ class Database:
         """Run a statement and return its only row, or None.
 
         Args:
-            summary: What it does in two words, such as `INSERT orders`: its name in metrics and traces.
+            summary: What it does in two words, such as `INSERT parcels`: its name in metrics and traces.
             sql: The statement, with `%(name)s` where parameters go.
             parameters: Their values.
 
@@ -143,7 +147,7 @@ class Database:
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             # Lost, too slow, or shutting down: whatever state the connection is in, the next one starts afresh.
             connection.invalidate(error)
-            raise DependencyUnavailable("order-db") from error
+            raise DependencyUnavailable(self._peer) from error
         finally:
             self._metrics.query_ended(summary, ok=ok, seconds=time.perf_counter() - started)
         return rows
@@ -158,9 +162,9 @@ class Database:
                 connection = self._engine.raw_connection()
         except sqlalchemy.exc.TimeoutError as error:
             self._metrics.connection_missed()
-            raise DependencyUnavailable("order-db") from error
+            raise DependencyUnavailable(self._peer) from error
         except (psycopg2.OperationalError, psycopg2.InterfaceError, OSError) as error:  # OSError: no password file
-            raise DependencyUnavailable("order-db") from error
+            raise DependencyUnavailable(self._peer) from error
         self._metrics.connection_taken(time.perf_counter() - started)
         return connection
 

@@ -1,4 +1,4 @@
-"""Who is asking: tokens verified here, in the service, with auth-service's published keys."""
+"""Who is asking: tokens verified here, in the service, with the published keys of the authority that signs them."""
 
 import functools
 import threading
@@ -13,11 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import g, request
 
 from servicekit.calls.client import ServiceClient
-from servicekit.config import TokenSettings, VerifierSettings
+from servicekit.config import TokenSettings
 from servicekit.process.background import Periodic
 from servicekit.telemetry import logs, tracing
-from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.tracing import Tracer
 from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, ErrorTable, Problem
 
 ALGORITHM = "RS256"
@@ -27,12 +25,13 @@ REFRESH_SECONDS = 20.0
 """Keys in use are fetched again so often, in the background: so long may one that is withdrawn still count."""
 
 REFETCH_SECONDS = 10.0
-"""An unknown `kid` is a new key, or somebody's guess: guesses must not become load on auth-service."""
+"""An unknown `kid` is a new key, or somebody's guess: guesses must not become load on the authority."""
 
+_NEEDED = "This needs a valid bearer token"
 _LOOK_SECONDS = 1.0  # between two looks whether it is time
 _FIRST_SECONDS = 5.0  # between two tries to get any at all
 _MAX_AGE_SECONDS = 60.0  # where the background did not get to it (a process was frozen), the next request fetches them
-_RETRY_SECONDS = 1.0  # after a failure; requests must not queue up, each to wait for an auth-service that hangs
+_RETRY_SECONDS = 1.0  # after a failure; requests must not queue up, each to wait for an authority that hangs
 _MAX_TOKEN = 4096
 _MOST_VERIFIED = 1024  # tokens remembered: with _MAX_TOKEN, 4 MB
 _T = TypeVar("_T")
@@ -43,7 +42,7 @@ _R = TypeVar("_R")
 class Unauthenticated(Exception):  # noqa: N818
     """There is no valid token. The message is the same whatever is wrong with it."""
 
-    def __init__(self, detail: str = "This needs a valid bearer token: get one from POST /auth/login.") -> None:
+    def __init__(self, detail: str = f"{_NEEDED}.") -> None:
         super().__init__(detail)
 
 
@@ -59,7 +58,7 @@ ERRORS: ErrorTable = {
         HTTPStatus.UNAUTHORIZED,
         UNAUTHENTICATED,
         "No valid token",
-        headers={"WWW-Authenticate": 'Bearer realm="shop"'},
+        challenge="Bearer",
     ),
     Forbidden: Problem(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
 }
@@ -71,7 +70,7 @@ class Principal:
 
     Attributes:
         user_id: The user's id.
-        role: `customer` or `admin`.
+        role: What the token says; `admin` may see what belongs to others.
     """
 
     user_id: int
@@ -87,7 +86,7 @@ class Principal:
 class _Verified(Generic[_T]):
     """What a token said whose signature was right: as long as its key is published and it has not expired, it still is.
 
-    A shopper sends the same one again and again, and checking a signature takes longer than reading a row.
+    A client sends the same one again and again, and checking a signature takes longer than reading a row.
     """
 
     kid: str
@@ -108,23 +107,30 @@ class KeySource(Protocol):
 
 
 class JwksClient:
-    """auth-service's keys: fetched again and again by `task`, and when an unknown `kid` turns up or there are none yet.
+    """The authority's keys: fetched by `task` again and again, and when an unknown `kid` turns up or there are none.
 
-    A key that is published no more is thus forgotten. While auth-service does not answer, or answers with no usable key
-    at all, the keys last had go on to count, for a bounded time.
+    A key that is published no more is thus forgotten. While the authority does not answer, or with no usable key, the
+    keys last had go on to count, for a bounded time.
 
     Args:
-        client: A client of auth-service.
+        client: A client of the authority.
         clock: Seconds, for tests. They go on whatever happens to the time of day.
         kept_seconds: How long keys count that could not be fetched again.
+        path: Where they are published.
     """
 
     def __init__(
-        self, client: ServiceClient, clock: Callable[[], float] = time.monotonic, kept_seconds: float = 3600.0
+        self,
+        client: ServiceClient,
+        clock: Callable[[], float] = time.monotonic,
+        kept_seconds: float = 3600.0,
+        *,
+        path: str = "/.well-known/jwks.json",
     ) -> None:
         self._client = client
         self._clock = clock
         self._kept_seconds = kept_seconds
+        self._path = path
         self._lock = threading.Lock()
         self._keys: Mapping[str, RSAPublicKey] = {}
         self._had_at = self._asked_at = self._guessed_at = float("-inf")
@@ -141,7 +147,7 @@ class JwksClient:
             found = self._keys.get(kid)
             # Without an answer, too old keys are none, and a new key's token cannot be told from a bad one.
             if self._failed and (found is None or self._clock() - self._had_at >= self._kept_seconds):
-                raise DependencyUnavailable("auth-service")
+                raise DependencyUnavailable(self._client.peer)
             return found
 
     def task(self) -> Periodic:
@@ -172,12 +178,12 @@ class JwksClient:
 
     def _fetch(self) -> None:
         try:
-            reply = self._client.get("/auth/.well-known/jwks.json")
+            reply = self._client.get(self._path)
             if reply.status != HTTPStatus.OK:
-                raise DependencyUnavailable("auth-service")
+                raise DependencyUnavailable(self._client.peer)
             published = _usable(reply.body)
             if not published:
-                raise DependencyUnavailable("auth-service")
+                raise DependencyUnavailable(self._client.peer)
         except DependencyUnavailable:
             logs.get_logger().warning("jwks.unavailable")
             self._failed = True
@@ -215,13 +221,17 @@ class _Verifier(Generic[_T]):
         issuer: What `iss` has to be.
         audience: What `aud` has to be.
         read: Makes of the claims whose token it is; a ValueError says that it is nobody's.
+        refusal: What a client is told whose token is none.
     """
 
-    def __init__(self, keys: KeySource, issuer: str, audience: str, read: Callable[[Mapping[str, Any]], _T]) -> None:
+    def __init__(
+        self, keys: KeySource, issuer: str, audience: str, read: Callable[[Mapping[str, Any]], _T], refusal: str
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._read = read
+        self._refusal = refusal
         self._verified: dict[str, _Verified[_T]] = {}
 
     def verify(self, token: str) -> tuple[_T, int]:
@@ -244,7 +254,7 @@ class _Verifier(Generic[_T]):
             kid = jwt.get_unverified_header(token).get("kid")
             key = self._keys.key(kid) if isinstance(kid, str) else None
             if kid is None or key is None:
-                raise Unauthenticated
+                raise Unauthenticated(self._refusal)
             claims = jwt.decode(
                 token,
                 key,
@@ -256,7 +266,7 @@ class _Verifier(Generic[_T]):
             owner = self._read(claims)
             expires_at = int(claims["exp"])
         except (jwt.PyJWTError, ValueError):
-            raise Unauthenticated from None
+            raise Unauthenticated(self._refusal) from None
         if len(self._verified) >= _MOST_VERIFIED:
             self._verified.clear()
         self._verified[token] = _Verified(kid, key, owner, expires_at)
@@ -269,10 +279,12 @@ class Authenticator(_Verifier[Principal]):
     Args:
         keys: Where verification keys come from.
         settings: What `iss` and `aud` have to be.
+        login: How to get a token, such as `get one from POST /login`; it is told to who has none.
     """
 
-    def __init__(self, keys: KeySource, settings: TokenSettings) -> None:
-        super().__init__(keys, settings.token_issuer, settings.token_audience, _principal)
+    def __init__(self, keys: KeySource, settings: TokenSettings, login: str = "") -> None:
+        refusal = f"{_NEEDED}: {login}." if login else f"{_NEEDED}."
+        super().__init__(keys, settings.token_issuer, settings.token_audience, _principal, refusal)
 
     def required(self, view: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a view: it is called only with a valid token, and `principal()` says whose.
@@ -291,7 +303,7 @@ class Authenticator(_Verifier[Principal]):
 class Callers(_Verifier[str]):
     """Verifies the tokens of other services that call this one's internal routes.
 
-    They are auth-service's, as users' are, with the called service as their audience and the caller as `sub`. So a
+    They are the authority's, as users' are, with the called service as their audience and the caller as `sub`. So a
     user's token opens no internal route, and a service's token no public one, nor another service's.
 
     Args:
@@ -301,7 +313,13 @@ class Callers(_Verifier[str]):
     """
 
     def __init__(self, keys: KeySource, settings: TokenSettings, service: str) -> None:
-        super().__init__(keys, settings.token_issuer, service, lambda claims: str(claims["sub"]))
+        super().__init__(
+            keys,
+            settings.token_issuer,
+            service,
+            lambda claims: str(claims["sub"]),
+            "This route is for other services, which have tokens of their own.",
+        )
 
     def only(self, *callers: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         """Decorate an internal view: it is for these services. Goes above `api.validate`, as `required` does."""
@@ -309,10 +327,7 @@ class Callers(_Verifier[str]):
         def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
             @functools.wraps(view)
             def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-                try:
-                    caller, _ = self.verify(_bearer_token())
-                except Unauthenticated:
-                    raise Unauthenticated("This route is for other services, which have tokens of their own.") from None
+                caller, _ = self.verify(_bearer_token())
                 if caller not in callers:
                     raise Forbidden("This route is for other services than yours.")
                 return view(*args, **kwargs)
@@ -322,12 +337,6 @@ class Callers(_Verifier[str]):
         return decorate
 
 
-def jwks_client(settings: VerifierSettings, metrics: Metrics, tracer: Tracer) -> JwksClient:
-    """Make the key source of a service that asks auth-service for the keys."""
-    client = ServiceClient("auth-service", settings.auth_url, metrics, tracer, timeout_seconds=2.0, connections=4)
-    return JwksClient(client, kept_seconds=settings.keys_kept_seconds)
-
-
 def principal() -> Principal:
     """Return whose token the current request carries; only in views under `required`."""
     found: Principal = g.principal
@@ -335,12 +344,11 @@ def principal() -> Principal:
 
 
 def _principal(claims: Mapping[str, Any]) -> Principal:
-    return Principal(int(claims["sub"]), str(claims.get("role", "customer")))
+    return Principal(int(claims["sub"]), str(claims.get("role", "")))
 
 
 def _bearer_token() -> str:
+    """Return the request's token; what verifies nowhere if there is none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
-    if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
-        raise Unauthenticated
-    return token
+    return token if scheme.lower() == "bearer" and len(token) <= _MAX_TOKEN else ""

@@ -1,7 +1,7 @@
 """This service's own tokens, with which it calls internal routes of others.
 
-OAuth 2's client credentials (RFC 6749, section 4.4), in JSON as everything here: auth-service gives a token for one
-audience to who knows the client's secret. It is fetched beside the requests, long before it is needed.
+OAuth 2's client credentials (RFC 6749, section 4.4), in JSON as everything here: the application's authority gives a
+token for one audience to who knows the client's secret. It is fetched beside the requests, long before it is needed.
 """
 
 import base64
@@ -22,13 +22,13 @@ from servicekit.web.errors import DependencyUnavailable
 
 _LOOK_SECONDS = 1.0  # between two looks whether the token is due
 _AGAIN_SECONDS = 5.0  # after a failure, in the background
-_RENEWED_AFTER = 1 / 6  # of its life: for the other five sixths auth-service may be down
+_RENEWED_AFTER = 1 / 6  # of its life: for the other five sixths the authority may be down
 _RETRY_SECONDS = 1.0  # after a failure, where a request needs it
 _MARGIN_SECONDS = 5.0  # a token has to arrive, too
 
 
 class _Given(BaseModel):
-    """What auth-service's answer has to hold; whatever else it holds is not looked at."""
+    """What the authority's answer has to hold; whatever else it holds is not looked at."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -47,26 +47,30 @@ class ServiceTokens:
     """Tokens for calls to one other service; see `servicekit.calls.client.Credential`.
 
     Args:
-        client: A client of auth-service.
+        client: A client of the authority.
         name: This service's name.
         secret_file: File with its secret. Read each time, so that another one counts at once.
         audience: The other service's name.
         clock: Seconds, for tests.
+        path: Where the authority gives tokens.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         client: ServiceClient,
         name: str,
         secret_file: Path,
         audience: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        path: str = "/token",
     ) -> None:
         self._client = client
         self._name = name
         self._secret_file = secret_file
         self._audience = audience
         self._clock = clock
+        self._path = path
         self._lock = threading.Lock()
         self._held: _Held | None = None
         self._failed_at = float("-inf")
@@ -75,7 +79,7 @@ class ServiceTokens:
         """Return a token, fetched now if there is none.
 
         Raises:
-            DependencyUnavailable: There is none, and auth-service gives none.
+            DependencyUnavailable: There is none, and the authority gives none.
         """
         held = self._valid()
         if held is None:
@@ -83,7 +87,7 @@ class ServiceTokens:
                 held = self._valid()
                 if held is None:
                     if self._clock() - self._failed_at < _RETRY_SECONDS:
-                        raise DependencyUnavailable("auth-service")
+                        raise DependencyUnavailable(self._client.peer)
                     held = self._fetch()
         return held.token
 
@@ -129,18 +133,18 @@ class ServiceTokens:
         try:
             secret = self._secret_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise DependencyUnavailable("auth-service") from error
+            raise DependencyUnavailable(self._client.peer) from error
         basic = base64.b64encode(f"{self._name}:{secret}".encode()).decode()
         reply = self._client.post(
-            "/internal/token",
+            self._path,
             {"grant_type": "client_credentials", "audience": self._audience},
             authorization=f"Basic {basic}",
             retry=True,
         )
         if reply.status != HTTPStatus.OK:
-            raise DependencyUnavailable("auth-service")
+            raise DependencyUnavailable(self._client.peer)
         try:
             given = _Given.model_validate(reply.body)
         except ValidationError as error:
-            raise DependencyUnavailable("auth-service") from error
+            raise DependencyUnavailable(self._client.peer) from error
         return given.access_token, given.expires_in

@@ -12,14 +12,14 @@ class Periodic:
     A round that fails is logged and the next one comes all the same.
 
     Args:
-        name: The thread's name, and the field `task` of its log lines.
+        name: The thread's name, and the field `task` of its log lines; stays as an attribute.
         interval_seconds: Pause between two rounds.
         work: A round. It is given a function that says whether the process is about to end, so that a long round can
             end early.
     """
 
     def __init__(self, name: str, interval_seconds: float, work: Callable[[Callable[[], bool]], None]) -> None:
-        self._name = name
+        self.name = name
         self._interval = interval_seconds
         self._work = work
         self._stopping = threading.Event()
@@ -45,7 +45,7 @@ class Periodic:
         try:
             self._work(self._stopping.is_set)
         except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
-            logs.get_logger().error("task.failed", task=self._name, exc_info=error)
+            logs.get_logger().error("task.failed", task=self.name, exc_info=error)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):

@@ -1,10 +1,10 @@
-"""How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "order_service.app:create_app()"`.
+"""How gunicorn runs a service: `gunicorn -c python:servicekit.process.gunicorn_conf "parcel_service.app:create_app()"`.
 
 One process with threads: Prometheus' multiprocess mode would lose exemplars and runtime metrics. More throughput
 comes from more replicas, which is what Compose and Kubernetes scale. docs/processes.md says what holds with more
 workers, after a fork, a reload and a kill.
 
-Without the application's name on the command line, as in the images, `SERVICE=order` names it.
+Without the application's name on the command line, as in the images, `SERVICE=parcel` names it.
 """
 
 import gc
@@ -40,7 +40,7 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _service() -> str:
-    """Name the service: by the environment, or by the application, `order_service.app:create_app()`."""
+    """Name the service: by the environment, or by the application, `parcel_service.app:create_app()`."""
     named = os.environ.get("OTEL_SERVICE_NAME", "").strip()
     if named.isprintable() and named:  # as its spans are; bytes that are no text are not printable
         return named

@@ -55,7 +55,7 @@ class Worker(StayingWorker):
 
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
-        self._stalled = Stalled(STALLED_THREADS, lambda: self.wsgi.connection_cut("unread"))
+        self._stalled = Stalled(STALLED_THREADS, lambda: self.wsgi.extensions["server"].connection_cut("unread"))
         # What the main thread waits for, and until when: requests, and clients that are to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
@@ -97,7 +97,7 @@ class Worker(StayingWorker):
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling request", exc_info=exc)
         with suppress(OSError):  # the client may have left, or take nothing
-            client.send(self.wsgi.refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
+            client.send(self.wsgi.extensions["server"].refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Take a connection back from its thread."""
@@ -175,7 +175,7 @@ class Worker(StayingWorker):
         self._leave(conn)
         self._discard(conn)
         if reason is not None:
-            self.wsgi.connection_cut(reason)
+            self.wsgi.extensions["server"].connection_cut(reason)
 
     def _discard(self, conn: Any) -> None:
         self.nr_conns -= 1
@@ -189,4 +189,4 @@ class Worker(StayingWorker):
             conn = self.keepalived_conns.popleft()
             self.poller.unregister(conn.sock)
             self._discard(conn)
-            self.wsgi.connection_cut("crowded")
+            self.wsgi.extensions["server"].connection_cut("crowded")

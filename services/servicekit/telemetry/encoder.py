@@ -81,7 +81,7 @@ def _span(span: ReadableSpan) -> bytes:
 
 @lru_cache(2048)
 def _attribute(name: str, value: Any, _kind: type) -> bytes:  # 1, 1.0 and True are one key without their kinds
-    # With a resource, because a span without one has the SDK detect it anew: threads, and a millisecond.
+    # With a resource: for a span without one the SDK detects it anew, in threads, which takes a millisecond.
     bare = ReadableSpan("", INVALID_SPAN_CONTEXT, resource=_NO_RESOURCE, attributes={name: value})
     encoded = Span.FromString(_official(bare))
     return b"".join(_field(_ATTRIBUTES, attribute.SerializeToString()) for attribute in encoded.attributes)

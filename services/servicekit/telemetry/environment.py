@@ -273,7 +273,7 @@ VARIABLES: tuple[Variable, ...] = (
         "Milliseconds between two exports; `0` is one.",
         "`200`",
         _whole(0, counts_as={0: 1}),
-        why="The specification says 5000. Somebody who has just placed an order wants to see it.",
+        why="The specification says 5000. Somebody who has just sent a request wants to see its trace.",
         ours="200",
     ),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "Spans that may wait; more are dropped and counted.", "`2048`", _whole(1)),

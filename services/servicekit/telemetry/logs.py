@@ -5,6 +5,7 @@ comes out in the same form, as the event `library.logged`; what one prints, as `
 """
 
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -24,6 +25,9 @@ MAX_FRAMES = 20
 
 _FIRST = ("timestamp", "level", "service", "event", "trace_id", "span_id")
 
+_process: dict[str, str] = {}
+"""What all lines of this process have."""
+
 _QUIET = {
     "opentelemetry": logging.CRITICAL,  # it quotes a tracestate that it does not like, which is the client's text
     "urllib3": logging.INFO,  # below, it quotes whole URLs, and that of a telemetry backend may hold a key
@@ -35,15 +39,16 @@ def configure(service: str, level: str = "info") -> None:
     """Set up logging for this process.
 
     Args:
-        service: Value of the field `service`.
+        service: Value of the field `service`, unless OTEL_SERVICE_NAME has another.
         level: The least severe level that is written, in lower case.
     """
+    name_service(service)
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         # Its "iso" leaves the fraction out when it is zero: lines of the same second would not sort as text.
         structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
-        _service_adder(service),
+        add_service,
         add_trace_ids,
         describe_exception,
     ]
@@ -71,6 +76,11 @@ def configure(service: str, level: str = "info") -> None:
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, threshold))
     logging.captureWarnings(capture=True)
+
+
+def name_service(service: str) -> None:
+    """Set the field `service` of this process's lines, unless OTEL_SERVICE_NAME has another."""
+    _process["service"] = os.environ.get("OTEL_SERVICE_NAME", "").strip() or service
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -104,6 +114,12 @@ def capture_output() -> None:
     sys.stderr = Printed(_replaced(sys.stderr), stderr_printed, lines.MAX_LINE)
     threading.excepthook = thread_crashed
     sys.excepthook = process_crashed
+
+
+def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add `service`."""
+    event.update(_process)
+    return event
 
 
 def add_trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -147,14 +163,6 @@ def name_library_event(_logger: WrappedLogger, _method: str, event: EventDict) -
 def common_fields_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Put what every line has before an event's own fields, for whoever reads the raw lines."""
     return {**{name: event[name] for name in _FIRST if name in event}, **event}
-
-
-def _service_adder(service: str) -> Processor:
-    def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event["service"] = service
-        return event
-
-    return add_service
 
 
 def _as_text(_logger: WrappedLogger, _method: str, line: Any) -> str:

@@ -59,11 +59,10 @@ class Telemetry:
         if isinstance(current, TracerProvider):  # another app's, or `opentelemetry-instrument` set it
             self._provider = current
         elif wanted := processors(registry, Privacy(attributes)):
-            # The worker shuts it down, while logs still work.
+            # Shut down by the server's worker; where there is none, by the SDK when the process exits.
             self._provider = TracerProvider(
                 sampler=_installed_sampler(),
                 resource=make_resource(service, resource),
-                shutdown_on_exit=False,
                 meter_provider=NoOpMeterProvider(),
             )
             for processor in wanted:

@@ -39,6 +39,7 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     metrics: Metrics,
     telemetry: Telemetry,
     *,
+    application: str | None = None,
     blueprints: Sequence[Blueprint],
     error_table: ErrorTable,
     ready_checks: Sequence[Callable[[], None]] = (),
@@ -47,10 +48,11 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     """Put a service's routes into an app with everything that is the same in all of them.
 
     Args:
-        service: Its name, such as `order-service`.
+        service: Its name, such as `parcel-service`.
         settings: Its settings; here, how much it takes on at once.
         metrics: Its metrics.
         telemetry: Its tracing, which the server's worker shuts down.
+        application: What it is a part of, which errors name; by default itself.
         blueprints: Its routes.
         error_table: Its errors and their statuses.
         ready_checks: Each raises DependencyUnavailable while the service cannot serve for want of something.
@@ -59,20 +61,42 @@ def create_app(  # noqa: PLR0913  # what makes a service, by name
     Returns:
         The app.
     """
-    app = _Service(service, metrics)
+    app = Flask(service, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.url_map.merge_slashes = False  # a path has one spelling: `/orders//1` is not found, not redirected
+    app.url_map.merge_slashes = False  # a path has one spelling: `/parcels//1` is not found, not redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
-    app.extensions["tasks"] = list(tasks)
-    app.extensions["telemetry"] = telemetry
-    telemetry.instrument(app)  # before all other hooks, so that they run inside the request's span
-    _Requests(app, metrics, _Admission(settings), Hosts(service, settings.trusted_hosts))
+    instrument(app, service, metrics, telemetry, application=application, ready_checks=ready_checks, tasks=tasks)
+    _Door(app, service, metrics, _Admission(settings), Hosts(service, settings.trusted_hosts))
     errors.register(app, error_table)
-    app.register_blueprint(_operations(metrics, ready_checks))
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app
+
+
+def instrument(  # noqa: PLR0913
+    app: Flask,
+    service: str,
+    metrics: Metrics,
+    telemetry: Telemetry,
+    *,
+    application: str | None = None,
+    ready_checks: Sequence[Callable[[], None]] = (),
+    tasks: Sequence[Periodic] = (),
+) -> None:
+    """Have an app tell what it does: spans, metrics, an access line; and answer `/healthz`, `/readyz`, `/metrics`.
+
+    What it answers otherwise stays its own business. To be called before any other hook is registered, so that they run
+    inside the request's span. The arguments are those of `create_app`.
+    """
+    app.extensions[errors.APPLICATION] = application or service
+    app.extensions["tasks"] = tasks
+    app.extensions["telemetry"] = telemetry
+    app.extensions["server"] = ServerSide(app, service, metrics)
+    app.log_exception = _log_exception  # type: ignore[method-assign]  # Flask's own quotes the path
+    telemetry.instrument(app)
+    _Requests(app, service, metrics)
+    app.register_blueprint(_operations(metrics, ready_checks))
 
 
 class _Admission:
@@ -102,11 +126,18 @@ class _Admission:
         self._working.release()
 
 
-class _Service(Flask):
-    """A Flask app that the server can have refuse what is no request."""
+class ServerSide:
+    """What the server's worker wants of an app beside WSGI: it stands in its `extensions` as `server`.
 
-    def __init__(self, service: str, metrics: Metrics) -> None:
-        super().__init__(service, static_folder=None)
+    Args:
+        app: The app.
+        service: The service's name.
+        metrics: Where connections are counted.
+    """
+
+    def __init__(self, app: Flask, service: str, metrics: Metrics) -> None:
+        self._app = app
+        self._service = service
         self._metrics = metrics
 
     def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
@@ -123,7 +154,7 @@ class _Service(Flask):
         environ = {
             "REQUEST_METHOD": known_method(head.lstrip().partition(b" ")[0].decode("latin-1")),
             "PATH_INFO": "*",  # no route has it
-            "SERVER_NAME": self.name,
+            "SERVER_NAME": self._service,
             "SERVER_PORT": "0",
             "wsgi.url_scheme": "http",
             "wsgi.input": io.BytesIO(),
@@ -133,7 +164,7 @@ class _Service(Flask):
             given = re.findall(rb"(?im)^%s:[ \t]*([\x20-\x7e]*?)[ \t]*\r?$" % name.encode(), head)
             if len(given) == 1:
                 environ[variable] = given[0].decode()
-        answer = Response.from_app(self, environ)
+        answer = Response.from_app(self._app, environ)
         answer.headers["Connection"] = "close"
         lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in answer.headers)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.get_data()
@@ -142,31 +173,28 @@ class _Service(Flask):
         """Count a connection that the server closed for its client's fault."""
         self._metrics.connection_cut(reason)
 
-    def log_exception(self, exc_info: Any) -> None:
-        """Log what no handler took, without the path, which Flask would quote."""
-        request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)
-        logs.get_logger().error("request.failed", exc_info=exc_info)
+
+def _log_exception(exc_info: Any) -> None:
+    """Log what no handler took, without the path, which Flask would quote."""
+    request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)
+    logs.get_logger().error("request.failed", exc_info=exc_info)
 
 
 class _Requests:
-    """What is done around each request, in Flask's hooks.
+    """What is told of each request, in Flask's hooks.
 
     Args:
         app: The app.
+        service: The service's name.
         metrics: Where requests are counted.
-        admission: Who may work.
-        hosts: The names that the service goes by.
     """
 
-    def __init__(self, app: Flask, metrics: Metrics, admission: _Admission, hosts: Hosts) -> None:
-        self._service = app.name
+    def __init__(self, app: Flask, service: str, metrics: Metrics) -> None:
+        self._service = service
         self._metrics = metrics
-        self._admission = admission
-        self._trusted = functools.lru_cache(128)(hosts.trusts)
         self._log = logs.get_logger()
         self._described = functools.lru_cache(1024)(self._describe)
         app.before_request(self._begin)
-        app.before_request(self._check)
         app.after_request(self._tell)
         app.teardown_request(self._leave)
 
@@ -180,6 +208,8 @@ class _Requests:
             environ[_IDENTITY] = tracing.identity(headers).__enter__()  # `_leave` is its end
         else:
             tracing.describe(*self._described(known_method(environ["REQUEST_METHOD"]), route))
+        if (refused := environ.get(_REFUSED)) is not None:
+            abort(refused)
 
     def _describe(self, method: str, route: str) -> tuple[str, dict[str, str]]:
         """Name a request's span after the route, in our own words where the client's were taken: method, path, Host."""
@@ -190,11 +220,54 @@ class _Requests:
             attributes["http.route"] = route
         return name, attributes
 
+    def _tell(self, response: Response) -> Response:
+        environ = request.environ
+        route, method, status = environ[_ROUTE], known_method(request.method), response.status_code
+        seconds = time.perf_counter() - environ[_STARTED]
+        self._metrics.request_ended(method, route, status, seconds)
+        if (traceresponse := tracing.traceparent()) is not None:
+            response.headers["traceresponse"] = traceresponse
+        if method == "OPTIONS" and not response.get_data():
+            response.headers.pop("Content-Type", None)  # Flask calls the empty body HTML
+        if route not in _PROBES:  # they would be most of the log, and metrics count them
+            self._log.info(
+                "request.completed", method=method, http_route=route, status=status, duration_s=round(seconds, 6)
+            )
+        return response
+
+    def _leave(self, _error: BaseException | None) -> None:
+        environ = request.environ
+        if _STARTED not in environ:
+            return  # it did not come to `_begin`
+        self._metrics.request_left()
+        if (error_type := environ.get(errors.TYPE)) is not None:
+            tracing.failed(error_type)
+        if (identity := environ.get(_IDENTITY)) is not None:
+            identity.__exit__(None, None, None)
+
+
+class _Door:
+    """Lets requests in, or refuses them, in Flask's hooks.
+
+    Args:
+        app: The app.
+        service: The service's name.
+        metrics: Where refused requests are counted.
+        admission: Who may work.
+        hosts: The names that the service goes by.
+    """
+
+    def __init__(self, app: Flask, service: str, metrics: Metrics, admission: _Admission, hosts: Hosts) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._admission = admission
+        self._trusted = functools.lru_cache(128)(hosts.trusts)
+        app.before_request(self._check)
+        app.teardown_request(self._leave)
+
     def _check(self) -> ResponseReturnValue | None:
         """Let the request in, or refuse it."""
         environ = request.environ
-        if (refused := environ.get(_REFUSED)) is not None:
-            abort(refused)
         if not self._trusted(environ.get("HTTP_HOST"), environ.get("SERVER_PROTOCOL")):
             return errors.problem_response(
                 HTTPStatus.BAD_REQUEST,
@@ -218,32 +291,9 @@ class _Requests:
             headers=errors.RETRY_AFTER,
         )
 
-    def _tell(self, response: Response) -> Response:
-        environ = request.environ
-        route, method, status = environ[_ROUTE], known_method(request.method), response.status_code
-        seconds = time.perf_counter() - environ[_STARTED]
-        self._metrics.request_ended(method, route, status, seconds)
-        if (traceresponse := tracing.traceparent()) is not None:
-            response.headers["traceresponse"] = traceresponse
-        if method == "OPTIONS" and not response.get_data():
-            response.headers.pop("Content-Type", None)  # Flask calls the empty body HTML
-        if route not in _PROBES:  # they would be most of the log, and metrics count them
-            self._log.info(
-                "request.completed", method=method, http_route=route, status=status, duration_s=round(seconds, 6)
-            )
-        return response
-
     def _leave(self, _error: BaseException | None) -> None:
-        environ = request.environ
-        if _STARTED not in environ:
-            return  # it did not come to `_begin`
-        self._metrics.request_left()
-        if environ.get(_ADMITTED):
+        if request.environ.get(_ADMITTED):
             self._admission.leave()
-        if (error_type := environ.get(errors.TYPE)) is not None:
-            tracing.failed(error_type)
-        if (identity := environ.get(_IDENTITY)) is not None:
-            identity.__exit__(None, None, None)
 
 
 def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) -> Blueprint:
@@ -283,7 +333,7 @@ def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) ->
 
 
 def route_template(rule: Rule | None) -> str:
-    """Return a route as OpenAPI writes it, `/orders/{order_id}`, or `unmatched`.
+    """Return a route as OpenAPI writes it, `/parcels/{parcel_id}`, or `unmatched`.
 
     It is the one form in which a path may appear in a log line, a metric or a span.
 

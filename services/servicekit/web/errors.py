@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -64,15 +64,17 @@ class Problem:
 
     Attributes:
         status: The response's status.
-        kind: The last part of the type URI, such as `product-not-found`.
+        kind: The last part of the type URI, such as `parcel-not-found`.
         title: The kind of problem in words.
         headers: Further headers.
+        challenge: The scheme that a 401 asks for, `Bearer` or `Basic`; the realm is the application.
     """
 
     status: int
     kind: str
     title: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    challenge: str = ""
 
 
 ErrorTable = Mapping[type[Exception], Problem]
@@ -86,9 +88,24 @@ TYPE = "servicekit.error_type"
 """Where a request's environment says what went wrong unexpectedly."""
 
 
+APPLICATION = "application"
+"""Where an app's `extensions` have the application's name."""
+
+
 def problem_type(kind: str) -> str:
-    """Return the URI that names a kind of problem."""
-    return f"urn:shop:problem:{kind}"
+    """Return the URI that names a kind of problem of the current app's application."""
+    return f"urn:{_application()}:problem:{kind}"
+
+
+def is_problem(body: object, kind: str) -> bool:
+    """Whether another service's answer is a problem of this kind, whatever application it belongs to."""
+    named = body.get("type") if isinstance(body, dict) else None
+    return isinstance(named, str) and named.startswith("urn:") and named.endswith(f":problem:{kind}")
+
+
+def _application() -> str:
+    name: str = current_app.extensions[APPLICATION]
+    return name
 
 
 def problem_response(  # noqa: PLR0913  # the members of RFC 9457
@@ -149,7 +166,9 @@ def _handler_of(row: Problem) -> Callable[[Any], Response]:
             row.kind,
             row.title,
             str(error),
-            headers=row.headers,
+            headers={**row.headers, "WWW-Authenticate": f'{row.challenge} realm="{_application()}"'}
+            if row.challenge
+            else row.headers,
         )
 
     return handle
@@ -162,7 +181,7 @@ def _dependency_unavailable(error: DependencyUnavailable) -> Response:
     return problem_response(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "dependency-unavailable",
-        "A part of the shop is unavailable",
+        f"A part of the {_application()} is unavailable",
         str(error),
         headers=RETRY_AFTER,
     )
@@ -194,5 +213,5 @@ def _unexpected_error(error: Exception) -> Response:
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal-error",
         "Internal error",
-        "Something went wrong in the shop. The trace id finds the cause in its logs.",
+        f"Something went wrong in the {_application()}. The trace id finds the cause in its logs.",
     )

@@ -99,7 +99,7 @@ class _StrictFlaskPlugin(FlaskPlugin):
         headers: type[BaseModel] | None,
         cookies: type[BaseModel] | None,
     ) -> None:
-        assert form is None and cookies is None, "the shop takes neither forms nor cookies"  # noqa: S101, PT018
+        assert form is None and cookies is None, "neither forms nor cookies are taken here"  # noqa: S101, PT018
         context = Context(
             query=_validated("query", query, _single_values(request)) if query else None,
             json=_validated_json(json, request) if json else None,
@@ -225,7 +225,7 @@ def document_blueprint(api: SpecTree, prefix: str) -> Blueprint:
 
     Args:
         api: The app's SpecTree.
-        prefix: The service's public prefix, such as `orders`.
+        prefix: The service's public prefix, such as `parcels`.
     """
     blueprint = Blueprint("openapi", __name__)
     published: dict[str, Any] = {}  # made once, when it is first asked for: the routes are all there then

@@ -11,6 +11,7 @@ from werkzeug import Response
 
 from order_service.app import create_app
 from order_service.settings import OrderSettings
+from tests.fixtures.services import task
 
 PRODUCT = {
     "id": 1,
@@ -110,9 +111,9 @@ def settings(database, products, payment_peer, auth_peer, endpoint, client_secre
 def app(settings):
     app = create_app(settings)
     yield app
-    for task in app.extensions["tasks"]:
-        if task.started:
-            task.stop()
+    for one in app.extensions["tasks"]:
+        if one.started:
+            one.stop()
 
 
 @pytest.fixture
@@ -124,11 +125,11 @@ def orders(app, serve):
 @pytest.fixture
 def reconcile(app, database):
     """Run one round of the reconciler, as if the leases had run out."""
-    task, *_ = app.extensions["tasks"]
+    reconciler = task(app, "reconciler")
 
     def run():
         database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s'")
-        task.run_once()
+        reconciler.run_once()
 
     return run
 

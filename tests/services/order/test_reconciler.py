@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from order_service.app import create_app
-from tests.fixtures.services import eventually
+from tests.fixtures.services import eventually, task
 
 
 @pytest.fixture
@@ -32,16 +32,16 @@ def test_pending_orders_are_settled_when_payment_is_back(orders, token, pending,
 
 def test_it_runs_by_itself_in_the_background(app, orders, token, pending, database):
     (order_id,) = pending(1)
-    task, *_ = app.extensions["tasks"]
-    task.start()
+    reconciler = task(app, "reconciler")
+    reconciler.start()
     database.run("UPDATE orders.orders SET charge_after = now()")
     eventually(lambda: orders.get(f"/orders/{order_id}", token).json()["status"] == "PAID")
 
 
 def test_an_order_that_a_request_is_working_on_is_left_alone(app, pending, payments, rows):
     pending(1)
-    task, *_ = app.extensions["tasks"]
-    task.run_once()
+    reconciler = task(app, "reconciler")
+    reconciler.run_once()
     assert payments.tries == 0
     assert [status for _, status, *_ in rows()] == ["PENDING"]
 
@@ -84,9 +84,9 @@ def test_orders_that_payment_chokes_on_do_not_keep_the_others_waiting(app, datab
     ids = pending(8)
     payments.broken = {f"order-{order_id}" for order_id in ids[:4]}
     database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s' + id * interval '1 ms'")
-    task, *_ = app.extensions["tasks"]
+    reconciler = task(app, "reconciler")
     for _ in range(2):  # the first round gives up after three misses in a row
-        task.run_once()
+        reconciler.run_once()
     assert [status for _, status, *_ in rows()] == ["PENDING"] * 4 + ["PAID"] * 4
 
 
@@ -100,8 +100,8 @@ def test_hundreds_that_payment_refuses_do_not_keep_one_that_it_takes_waiting(app
     payments.refused = {f"order-{order_id}" for order_id, *_ in rows()}
     (genuine,) = pending(1)
     database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s' WHERE id = %s", genuine)
-    task, *_ = app.extensions["tasks"]
-    task.run_once()
+    reconciler = task(app, "reconciler")
+    reconciler.run_once()
     assert {status for order_id, status, *_ in rows() if order_id != genuine} == {"PENDING"}
     assert (genuine, "PAID", 1, 7) in rows()
     assert payments.tries == 301
@@ -188,9 +188,9 @@ def test_replicas_share_the_work(settings, database, pending, payments, rows):
     pending(30)
     payments.delay = 0.05
     database.run("UPDATE orders.orders SET charge_after = now() - interval '1 s'")
-    replicas = [create_app(settings).extensions["tasks"][0] for _ in range(3)]
+    replicas = [task(create_app(settings), "reconciler") for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda task: task.run_once(), replicas))
+        list(pool.map(lambda reconciler: reconciler.run_once(), replicas))
     assert {status for _, status, *_ in rows()} == {"PAID"}
     assert payments.tries == 30
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from servicekit.config import ServiceSettings, Settings, TokenSettings, Url
+from servicekit.config import ServiceSettings, Settings, Url
+from shop.settings import ShopTokenSettings
 
 
 class KeySettings(Settings):
@@ -14,7 +15,7 @@ class KeySettings(Settings):
     token_ttl_seconds: int = Field(3600, ge=60, le=86400, description="Lifetime of a token.")
 
 
-class AuthSettings(KeySettings, TokenSettings, ServiceSettings):
+class AuthSettings(KeySettings, ShopTokenSettings, ServiceSettings):
     """All of them."""
 
     client_secrets_dir: Path = Field(

@@ -2,7 +2,6 @@
 
 from flask import Flask
 
-import shop
 from order_service import clients, routes
 from order_service.domain import KeyReused, OrderNotFound, ProductNotFound
 from order_service.ordering import Ordering
@@ -10,20 +9,11 @@ from order_service.reconciler import INTERVAL_SECONDS, Reconciler
 from order_service.settings import OrderSettings
 from order_service.signals import Signals
 from order_service.store import Orders
-from servicekit.calls.client import ServiceClient
 from servicekit.config import load
-from servicekit.database.pool import Database
-from servicekit.database.statistics import Statistics
 from servicekit.identity import auth
-from servicekit.identity.credentials import ServiceTokens
-from servicekit.process.background import Periodic
-from servicekit.telemetry.environment import measures
-from servicekit.telemetry.metrics import Metrics
-from servicekit.web.app import create_app as create_service
+from servicekit.service import Service
 from servicekit.web.errors import ErrorTable, Problem
-from servicekit.web.openapi import create_api, document_blueprint
-
-SERVICE = "order-service"
+from shop import DATABASE, SHOP
 
 ERRORS: ErrorTable = {
     **auth.ERRORS,
@@ -40,49 +30,25 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
         settings: Read from the environment if not given.
     """
     settings = settings or load(OrderSettings)
-    metrics = Metrics(enabled=measures())
-    telemetry = shop.telemetry(SERVICE, metrics)
-    tracer = telemetry.tracer
-    signals = Signals(metrics, tracer)
-    database = Database(settings, SERVICE, metrics, tracer)
-    orders = Orders(database, settings.lease_seconds)
+    kit = Service("order-service", settings, SHOP)
+    signals = Signals(kit.metrics, kit.tracer)
+    orders = Orders(kit.database(settings, DATABASE, statistics=True), settings.lease_seconds)
     connections = max(1, settings.threads * 3 // 4)  # a peer that hangs leaves threads for what does not need it
-    products = ServiceClient(
+    products = kit.client(
         "product-service",
         settings.product_url,
-        metrics,
-        tracer,
         timeout_seconds=settings.product_timeout_seconds,
         connections=connections,
     )
-    keys = auth.jwks_client(settings, metrics, tracer)
-    issuer = ServiceClient("auth-service", settings.auth_url, metrics, tracer, timeout_seconds=2.0, connections=2)
-    tokens = ServiceTokens(issuer, SERVICE, settings.client_secret_file, "payment-service")
-    payments = ServiceClient(
+    payments = kit.client(
         "payment-service",
         settings.payment_url,
-        metrics,
-        tracer,
         timeout_seconds=settings.payment_timeout_seconds,
         connections=connections,
-        credential=tokens,
+        credential=kit.tokens("payment-service", settings.auth_url, settings),
     )
     ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
-    reconciler = Reconciler(orders, ordering, signals)
-    api = create_api("order-service", "Place orders, and look them up.")
-    blueprint = routes.blueprint(api, ordering, auth.Authenticator(keys, settings))
-    return create_service(
-        SERVICE,
-        settings,
-        metrics,
-        telemetry,
-        blueprints=[blueprint, document_blueprint(api, "orders")],
-        error_table=ERRORS,
-        ready_checks=[database.ping],
-        tasks=[
-            Periodic("reconciler", INTERVAL_SECONDS, reconciler.run),
-            Statistics(database, metrics.registry).task(),
-            keys.task(),
-            tokens.task(),
-        ],
-    )
+    kit.every(INTERVAL_SECONDS, "reconciler", Reconciler(orders, ordering, signals).run)
+    api = kit.api("Place orders, and look them up.")
+    blueprint = routes.blueprint(api, ordering, kit.authenticator(kit.keys(settings), settings))
+    return kit.app(api, blueprint, prefix="orders", errors=ERRORS)

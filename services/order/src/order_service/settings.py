@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
-from servicekit.config import ClientSettings, DatabaseSettings, ServiceSettings, Url, VerifierSettings
+from servicekit.config import ClientSettings, ServiceSettings, Url
+from shop.settings import OrderDbSettings, ShopVerifierSettings
 
 
-class OrderSettings(DatabaseSettings, ClientSettings, VerifierSettings, ServiceSettings):
+class OrderSettings(OrderDbSettings, ClientSettings, ShopVerifierSettings, ServiceSettings):
     """All of them."""
 
     product_url: Url = Field("http://127.0.0.1:5003", description="product-service.")

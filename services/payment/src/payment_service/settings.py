@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, ServiceSettings, Settings, VerifierSettings
+from servicekit.config import ServiceSettings, Settings
+from shop.settings import OrderDbSettings, ShopVerifierSettings
 
 
 class ProcessorSettings(Settings):
@@ -29,5 +30,5 @@ class ProcessorSettings(Settings):
     )
 
 
-class PaymentSettings(DatabaseSettings, VerifierSettings, ServiceSettings, ProcessorSettings):
+class PaymentSettings(OrderDbSettings, ShopVerifierSettings, ServiceSettings, ProcessorSettings):
     """All of them."""

@@ -7,6 +7,7 @@ from servicekit.database.pool import Database
 from servicekit.telemetry import logs
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.tracing import Tracer
+from shop import DATABASE
 from user_service.domain import Login, UsernameTaken
 from user_service.passwords import Passwords
 from user_service.settings import SeedSettings, UserSettings
@@ -27,7 +28,7 @@ def main() -> None:
         seed, settings = load(SeedSettings), load(UserSettings)
     except ConfigError as error:
         parser.error(str(error))
-    users = Users(Database(settings, "user-service-seed", Metrics(), Tracer()))
+    users = Users(Database(settings, "user-service-seed", Metrics(), Tracer(), peer=DATABASE))
     if seed.seed_demo_admin:
         _open(users, Passwords())
     else:

@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
-from servicekit.config import DatabaseSettings, ServiceSettings, Settings, VerifierSettings
+from servicekit.config import ServiceSettings, Settings
+from shop.settings import OrderDbSettings, ShopVerifierSettings
 
 
-class UserSettings(DatabaseSettings, VerifierSettings, ServiceSettings):
+class UserSettings(OrderDbSettings, ShopVerifierSettings, ServiceSettings):
     """All of them."""
 
 

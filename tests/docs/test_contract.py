@@ -7,5 +7,5 @@ PROJECT = Path(__file__).parents[2]
 
 
 def test_the_page_is_made_of_the_contract():
-    telemetry = runpy.run_path(str(PROJECT / "docs" / "telemetry.py"))
-    assert telemetry["page"]() == (PROJECT / "docs" / "telemetry.md").read_text(), "run `make docs`"
+    contract = runpy.run_path(str(PROJECT / "docs" / "contract.py"))
+    assert contract["page"]() == (PROJECT / "docs" / "telemetry.md").read_text(), "run `make docs`"

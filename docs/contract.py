@@ -1,4 +1,4 @@
-"""Writes docs/telemetry.md from the telemetry contract: `python docs/telemetry.py`, or `make docs`."""
+"""Writes docs/telemetry.md from the telemetry contract: `python docs/contract.py`, or `make docs`."""
 
 import sys
 from collections.abc import Iterator, Sequence
