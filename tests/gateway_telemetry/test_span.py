@@ -82,7 +82,7 @@ def test_without_ids_there_is_none(ids):
 def test_it_lasts_from_the_start_to_the_end_of_its_last_millisecond():
     made = span(duration_s=0.012)
     assert (made.start_time, made.end_time) == (END - 12_000_000, END + 1_000_000)
-    assert span(timestamp="2026-11-22T11:20:30.123+01:00").ended_ns == made.end_time
+    assert span(timestamp="2026-11-22T11:20:30.123+01:00").end_time == made.end_time
 
 
 def test_it_encloses_what_happened_while_nginx_had_the_request():
