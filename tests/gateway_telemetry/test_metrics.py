@@ -4,12 +4,12 @@ import json
 import re
 
 import pytest
-from servicekit.telemetry.exporting import QUEUE
 
 from observability.gateway.line import Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.pipeline import Pipeline
 from observability.gateway.settings import ROUTES
+from servicekit.telemetry.setup import make_resource
 from tests.fixtures.gateway_telemetry import SPAN, TRACE, access_line
 
 COUNT = "http_server_request_duration_seconds_count"
@@ -19,16 +19,19 @@ UPSTREAM = "gateway_upstream_duration_seconds_count"
 class Export:
     """Stands in for the exporter: a queue that somebody has to empty."""
 
+    capacity = 2048
+
     def __init__(self, full_for=0):
         self.spans = []
         self.full_for = full_for
 
-    def take(self, span):
+    def on_end(self, span):
         self.spans.append(span)
 
+    @property
     def waiting(self):
         self.full_for -= 1
-        return QUEUE if self.full_for >= 0 else 0
+        return self.capacity if self.full_for >= 0 else 0
 
 
 class Counted:
@@ -38,7 +41,7 @@ class Counted:
         vocabulary = Vocabulary.of(ROUTES)
         metrics = GatewayMetrics(vocabulary, module=module)
         self.registry = metrics.registry
-        self.take = Pipeline(vocabulary, metrics, export, patience_seconds).take
+        self.take = Pipeline(vocabulary, metrics, export, make_resource("nginx"), patience_seconds).take
 
     def lines(self, *texts):
         self.take([text.encode() for text in texts])

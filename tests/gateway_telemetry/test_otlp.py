@@ -93,7 +93,10 @@ def test_more_at_once_than_it_can_take_is_asked_to_come_back():
 
 
 def test_it_makes_spans_and_metrics_of_what_the_collector_sends(start_telemetry, collector):
-    telemetry = start_telemetry(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, DEPLOYMENT_ENVIRONMENT="compose")
+    telemetry = start_telemetry(
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=compose",
+    )
     answer = telemetry.otlp("POST", "/v1/logs", **export(access_line(), "2026/11/22 10:00:00 [notice] 1#1: start"))
     assert answer.status_code == 200
     span = collector.one("POST /orders/", kind="SERVER")

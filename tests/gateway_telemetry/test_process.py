@@ -139,7 +139,6 @@ def test_a_log_that_cannot_be_read_is_ill_health(start_telemetry, log, tmp_path)
         ({}, "ACCESS_LOG_FILE"),
         ({"ACCESS_LOG_FILE": "/x", "ACCESS_LOG_OTLP_PORT": "4319"}, "ACCESS_LOG_OTLP_PORT"),
         ({"ACCESS_LOG_FILE": "/x", "GATEWAY_TRACING": "jaeger"}, "GATEWAY_TRACING"),
-        ({"ACCESS_LOG_FILE": "/x", "OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_their_name(settings, says):
@@ -148,6 +147,14 @@ def test_settings_that_cannot_be_are_refused_with_their_name(settings, says):
     (line,) = map(json.loads, done.stdout.splitlines())
     assert (line["event"], line["service"]) == ("start.failed", "gateway-telemetry")
     assert says in line["reason"]
+
+
+def test_opentelemetrys_settings_that_cannot_be_are_told_and_it_starts(start_telemetry, log):
+    bad = {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}
+    telemetry = start_telemetry(ACCESS_LOG_FILE=str(log.path), **bad)
+    eventually(lambda: telemetry.http.get("/healthz").status_code == 200)
+    ignored = [line["variable"] for line in telemetry.logged() if line["event"] == "telemetry.setting_ignored"]
+    assert ignored == list(bad)
 
 
 def test_what_is_printed_and_what_ends_it_are_log_lines():

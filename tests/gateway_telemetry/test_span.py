@@ -4,11 +4,12 @@ import json
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
-from servicekit.telemetry.exporting import ATTRIBUTES
 
 from observability.gateway.line import Line, Vocabulary
 from observability.gateway.settings import ROUTES
 from observability.gateway.spans import span_of
+from servicekit.telemetry.setup import make_resource
+from shop import ATTRIBUTES, RESOURCE
 from tests.fixtures.gateway_telemetry import LINE, SPAN, TRACE, access_line
 
 VOCABULARY = Vocabulary.of(ROUTES)
@@ -18,13 +19,13 @@ END = 1_795_342_830_123_000_000  # LINE's timestamp
 def span(**changes):
     line = Line.model_validate_json(access_line(**changes))
     context = line.recorded()
-    return context and span_of(line, context, VOCABULARY)
+    return context and span_of(line, context, VOCABULARY, make_resource("nginx", RESOURCE))
 
 
 def test_it_has_the_requests_ids_name_and_attributes():
     made = span(parent_span_id="b" * 16)
-    assert (made.name, made.kind, made.status) == ("POST /orders/", SpanKind.SERVER, StatusCode.UNSET)
-    assert f"{made.span_context.trace_id:032x} {made.span_context.span_id:016x}" == f"{TRACE} {SPAN}"
+    assert (made.name, made.kind, made.status.status_code) == ("POST /orders/", SpanKind.SERVER, StatusCode.UNSET)
+    assert f"{made.context.trace_id:032x} {made.context.span_id:016x}" == f"{TRACE} {SPAN}"
     assert f"{made.parent.trace_id:032x} {made.parent.span_id:016x}" == f"{TRACE} {'b' * 16}"
     assert made.attributes == {
         "http.request.method": "POST",
@@ -62,7 +63,7 @@ def test_what_is_not_known_is_not_said(changes, name, absent):
 @pytest.mark.parametrize(("status", "failed"), [(0, False), (404, False), (499, False), (500, True), (504, True)])
 def test_from_500_on_it_is_an_error(status, failed):
     made = span(status=status)
-    assert (made.status is StatusCode.ERROR) == failed
+    assert (made.status.status_code is StatusCode.ERROR) == failed
     assert made.attributes.get("error.type") == (str(status) if failed else None)
 
 
@@ -80,8 +81,8 @@ def test_without_ids_there_is_none(ids):
 
 def test_it_lasts_from_the_start_to_the_end_of_its_last_millisecond():
     made = span(duration_s=0.012)
-    assert (made.started_ns, made.ended_ns) == (END - 12_000_000, END + 1_000_000)
-    assert span(timestamp="2026-11-22T11:20:30.123+01:00").ended_ns == made.ended_ns
+    assert (made.start_time, made.end_time) == (END - 12_000_000, END + 1_000_000)
+    assert span(timestamp="2026-11-22T11:20:30.123+01:00").end_time == made.end_time
 
 
 def test_it_encloses_what_happened_while_nginx_had_the_request():
@@ -93,7 +94,7 @@ def test_it_encloses_what_happened_while_nginx_had_the_request():
             timestamp=f"2026-11-22T10:20:30.{123 + (logged_end - END) // 10**6}Z",
             duration_s=(logged_end - logged_start) / 10**9,
         )
-        assert made.started_ns <= child_start <= child_end <= made.ended_ns
+        assert made.start_time <= child_start <= child_end <= made.end_time
 
 
 @pytest.mark.parametrize(
