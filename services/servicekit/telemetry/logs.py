@@ -79,7 +79,10 @@ def configure(service: str, level: str = "info") -> None:
 
 def name_service(service: str) -> None:
     """Set the field `service` of this process's lines, unless OTEL_SERVICE_NAME has another."""
-    _process["service"] = os.environ.get("OTEL_SERVICE_NAME", "").strip() or service
+    given = os.environ.get("OTEL_SERVICE_NAME", "").strip()
+    _process["service"] = (
+        given if given and given.isprintable() else service
+    )  # bytes that are no text are not printable
 
 
 def get_logger() -> FilteringBoundLogger:
