@@ -82,7 +82,7 @@ def name_service(service: str) -> None:
     given = os.environ.get("OTEL_SERVICE_NAME", "").strip()
     _process["service"] = (
         given if given and given.isprintable() else service
-    )  # bytes that are no text are not printable
+    )  # bytes are not
 
 
 def get_logger() -> FilteringBoundLogger:
