@@ -16,10 +16,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, StatusCode
 
-_NONE = Resource.get_empty()  # without one, each span would look for its own, in threads, which an exit refuses
 _REMOTE_KNOWN, _REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS, _ATTRIBUTES = 1, 2, 2, 9  # field numbers, of trace.proto
 _STATUSES = {code: Status(code=code.value) for code in StatusCode}  # type: ignore[arg-type]  # the numbers are the same
+_NONE = Resource.get_empty()  # without one, each span would look for its own, in threads, which an exit refuses
 _REMEMBERED = frozenset({str, int, bool, float})  # two equal lists may have elements of different kinds
 
 
