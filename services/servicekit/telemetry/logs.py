@@ -80,7 +80,9 @@ def configure(service: str, level: str = "info") -> None:
 
 def name_service(service: str) -> None:
     """Set the field `service` of this process's lines, unless OTEL_SERVICE_NAME has another."""
-    _process["service"] = os.environ.get("OTEL_SERVICE_NAME", "").strip() or service
+    given = os.environ.get("OTEL_SERVICE_NAME", "").strip()
+    is_text = given.isprintable()  # bytes that are none are not printable
+    _process["service"] = given if given and is_text else service
 
 
 def get_logger() -> FilteringBoundLogger:
