@@ -19,9 +19,9 @@ from werkzeug.exceptions import HTTPException
 from observability.embedded import tags
 from observability.embedded.database import Timeout
 from observability.embedded.jaegerjson import hex_id, trace_json
-from observability.embedded.reading import load_json
 from observability.embedded.search import FOREVER, Query
 from observability.embedded.spans import SpanStore, StoredTrace
+from observability.receiving.messages import load_json
 from servicekit.telemetry.logs import get_logger
 
 DEFAULT_LIMIT = 100
