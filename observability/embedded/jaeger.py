@@ -43,7 +43,7 @@ _INTEGER_DIGITS = 40  # of a number, with zeros in front: more are not even read
 _BOOLEANS = frozenset({"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"})
 
 
-class BadRequest(ValueError):  # noqa: N818  # as HTTP calls it
+class BadRequest(ValueError):
     """A parameter is wrong. The message is for whoever asked."""
 
 

@@ -166,7 +166,7 @@ class Reader:
         text = "line" if wanted.text else "''"
         if (trace := _pushed_trace(query)) is not None:
             cursor = self._connection.execute(
-                f"SELECT stream, ts, {text}, metadata FROM entries INDEXED BY entries_trace "  # noqa: S608  # constants
+                f"SELECT stream, ts, {text}, metadata FROM entries INDEXED BY entries_trace "
                 f"WHERE trace = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}",
                 (trace, start, end, *values),
             )
@@ -178,7 +178,7 @@ class Reader:
         def of_stream(stream: int, labels: dict[str, str]) -> Iterator[Line]:
             read = wanted.labels is None or not wanted.labels <= labels.keys()
             sql = (
-                f"SELECT ts, {text}, {'metadata' if read else 'NULL'} FROM entries "  # noqa: S608  # constants
+                f"SELECT ts, {text}, {'metadata' if read else 'NULL'} FROM entries "
                 f"WHERE stream = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}"
             )
             none: dict[str, str] = {}
@@ -202,12 +202,12 @@ class Reader:
         for stream, labels in self._matching([selector]).items():
             where = "stream = ? AND ts >= ? AND ts < ?"
             (entries,) = self._connection.execute(
-                f"SELECT count(*) FROM entries WHERE {where}",  # noqa: S608  # a constant
+                f"SELECT count(*) FROM entries WHERE {where}",
                 (stream, start, end),
             ).fetchone()
             if entries:
                 (size,) = self._connection.execute(
-                    f"SELECT avg(length(line)) FROM (SELECT line FROM entries WHERE {where} LIMIT {_SAMPLED})",  # noqa: S608
+                    f"SELECT avg(length(line)) FROM (SELECT line FROM entries WHERE {where} LIMIT {_SAMPLED})",
                     (stream, start, end),
                 ).fetchone()
                 volumes.append(Volume(labels, entries, round(entries * size)))

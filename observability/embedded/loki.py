@@ -56,7 +56,7 @@ _NOT_HERE = (
 )
 
 
-class Refused(Exception):  # noqa: N818  # it is said of the request
+class Refused(Exception):
     """The request cannot be answered; the message says why."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -42,7 +42,7 @@ _TIMESTAMP = re.compile(r"-?[0-9]{1,19}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class _Unkept(Exception):  # noqa: N818  # it is said of the line
+class _Unkept(Exception):
     """A stream or a line that is not kept: why in a word for the metric, and a function that says it in words."""
 
     def __init__(self, reason: str, tell: Callable[[], str]) -> None:

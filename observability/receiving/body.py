@@ -15,7 +15,7 @@ JSON = "application/json"
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-class Refused(Exception):  # noqa: N818  # as the metric calls it
+class Refused(Exception):
     """A request that is not taken: its status, why in a word for the metric, and in words for the sender."""
 
     def __init__(self, status: HTTPStatus, reason: str, message: str) -> None:

@@ -4,12 +4,12 @@ import json
 import re
 
 import pytest
+from servicekit.telemetry.exporting import QUEUE
 
 from observability.gateway.line import Vocabulary
 from observability.gateway.metrics import GatewayMetrics
 from observability.gateway.pipeline import Pipeline
 from observability.gateway.settings import ROUTES
-from servicekit.telemetry.exporting import QUEUE
 from tests.fixtures.gateway_telemetry import SPAN, TRACE, access_line
 
 COUNT = "http_server_request_duration_seconds_count"

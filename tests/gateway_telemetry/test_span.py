@@ -4,11 +4,11 @@ import json
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
+from servicekit.telemetry.exporting import ATTRIBUTES
 
 from observability.gateway.line import Line, Vocabulary
 from observability.gateway.settings import ROUTES
 from observability.gateway.spans import span_of
-from servicekit.telemetry.exporting import ATTRIBUTES
 from tests.fixtures.gateway_telemetry import LINE, SPAN, TRACE, access_line
 
 VOCABULARY = Vocabulary.of(ROUTES)

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from servicekit.telemetry.exporting import leaves
 
 from servicekit.telemetry import lean
-from servicekit.telemetry.exporting import leaves
 
 RESOURCE = Resource({"service.name": "sample", "n": -1, "is": True, "ratio": 0.5, "list": ["a", "b"]})
 ENCODER = lean.Encoder(RESOURCE, ("servicekit", "1.0.0"), lambda _: True)  # one: it remembers what it has encoded

@@ -65,7 +65,7 @@ Points = list[float | None]
 Series = dict[Key, Points]
 
 
-class TimeLimit(RuntimeError):  # noqa: N818
+class TimeLimit(RuntimeError):
     """The query took longer than it may."""
 
 
@@ -230,9 +230,8 @@ class Evaluation:
         samples = self._samples(metric, grouping, summed=summed, unwrapped=unwrapped)
         compute = _OVER_TIME[metric.operation]
         if metric.operation in {"rate", "bytes_rate"}:
-            seconds = metric.range_ns / 1e9
             total = _total if unwrapped or metric.operation == "bytes_rate" else _count
-            compute = lambda values, low, high, _: total(values, low, high, None) / seconds  # noqa: E731
+            compute = _per_second(total, metric.range_ns)
         return {key: self._windows(metric, times, values, compute) for key, (times, values) in samples.items()}
 
     def _samples(
@@ -283,10 +282,10 @@ class Evaluation:
         """Compute a value for each step's window, which is open at its old end and closed at its new one."""
         points: Points = []
         low = high = 0
-        for number, now in enumerate(self._steps):
+        for number, step in enumerate(self._steps):
             if not number % _LOOKS:
                 self._clock.check()
-            now -= metric.offset_ns  # noqa: PLW2901
+            now = step - metric.offset_ns
             high = bisect_right(times, now, high)
             low = bisect_right(times, now - metric.range_ns, low)
             points.append(compute(values, low, high, metric.parameter) if high > low else None)
@@ -527,6 +526,11 @@ def _quantile(values: array[float], low: int, high: int, parameter: float | None
     upper = min(len(ordered) - 1, lower + 1)
     weight = rank - math.floor(rank)
     return ordered[lower] * (1 - weight) + ordered[upper] * weight
+
+
+def _per_second(compute: _Compute, range_ns: int) -> _Compute:
+    seconds = range_ns / 1e9
+    return lambda values, low, high, parameter: compute(values, low, high, parameter) / seconds
 
 
 _OVER_TIME: Mapping[str, _Compute] = {

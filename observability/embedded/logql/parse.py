@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -63,6 +64,7 @@ _PATTERN_ERRORS = {  # RE2's words, and those of Go's version of it, which Loki 
 
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)", re.DOTALL)
+_SURROGATES = range(0xD800, 0xE000)  # no characters
 _PATH = re.compile(r'\.?([A-Za-z_][\w-]*)|\[(\d+)\]|\["((?:\\.|[^"\\])*)"\]')
 _ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
 _FIELD = re.compile(r"\.([A-Za-z_]\w*)|(__line__)")
@@ -219,7 +221,7 @@ def _unquote(token: Token) -> str:
 
 
 def _character(token: Token, code: int) -> str:
-    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004  # Unicode's own borders
+    if code > sys.maxunicode or code in _SURROGATES:
         _at(token.line or 1, token.column or 1, "invalid char escape")
     return chr(code)
 
