@@ -23,8 +23,9 @@ from prometheus_client.exposition import choose_encoder
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded.database import Database, Full
-from observability.embedded.logs import LogStore, entries_from_otlp
+from observability.embedded.logs import LogStore
 from observability.embedded.metrics import BackendMetrics
+from observability.embedded.otlplogs import entries_from_otlp
 from observability.embedded.spans import SpanStore
 from observability.receiving.body import JSON, PROTOBUF, Refused, read_export
 from servicekit.telemetry.logs import get_logger

@@ -18,9 +18,10 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded import otlp
-from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, LogStore, metadata_name
+from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, LogStore
 from observability.embedded.metrics import BackendMetrics
 from observability.embedded.otlp import Limits
+from observability.embedded.otlplogs import metadata_name
 from observability.receiving.body import JSON, Refused, unpacked_body
 from observability.receiving.messages import load_json
 from servicekit.telemetry.logs import get_logger
