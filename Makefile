@@ -72,12 +72,12 @@ test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start th
 	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose --durations 5
 
 # missing_resolver: proxy_pass names our own upstream groups through a variable, so no name is ever resolved.
-lint: $(VENV)/ready-dev ## check style, types, shell scripts, Dockerfiles and the gateway's configuration
+lint: $(VENV)/ready-dev ## check style, types, shell scripts, the Dockerfile and the gateway's configuration
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy services/servicekit services/*/src local observability loadtest bench
 	$(VENV)/bin/shellcheck .ci/run local/venv.sh observability/alertmanager/start.sh
-	$(VENV)/bin/hadolint services/Dockerfile order-db-services/Dockerfile observability/Dockerfile loadtest/Dockerfile
+	$(VENV)/bin/hadolint Dockerfile
 	$$($(PY) -c "from local import prometheus; print(prometheus.promtool())") check rules --lint=all --lint-fatal observability/prometheus/rules/*.yml
 	@rm -rf $(VENV)/lint-gateway
 	$(PY) -m local render-gateway $(VENV)/lint-gateway

@@ -6,7 +6,7 @@ from local.processes import end_at_ctrl_c
 
 end_at_ctrl_c()
 
-from bench.cli import main  # noqa: E402
+from bench.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

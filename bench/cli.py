@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
             with alone(RESULTS):
                 arguments.run(arguments)
     except (BenchError, LocalError) as error:
-        print(f"\n{error}", file=sys.stderr)  # noqa: T201
+        print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -310,7 +310,7 @@ def _publish(name: str, result: dict[str, Any]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"{time.monotonic() - _began:6.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"{time.monotonic() - _began:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

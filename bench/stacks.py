@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import urllib3
@@ -34,6 +35,7 @@ BACKEND_PORTS = 12
 
 _OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 _STOP_SECONDS = 120
+_IDLE_SECONDS = 0.04  # of the processor: some ticks of many idle processes
 _ZERO_CODE = (
     "opentelemetry-distro",
     "opentelemetry-exporter-otlp-proto-http",
@@ -121,7 +123,7 @@ class BenchStack:
         """
         body = {"username": "admin", "password": "password"}
         answer = self._pool.request("POST", f"{self.gateway}/auth/login", json=body)
-        if answer.status != 200:  # noqa: PLR2004
+        if answer.status != HTTPStatus.OK:
             raise BenchError(f"The login to {self.row.name} was answered with {answer.status}.")
         token: str = answer.json()["token"]
         return token
@@ -156,7 +158,7 @@ class BenchStack:
         while time.monotonic() < deadline:
             time.sleep(0.3)
             before, used = used, sum(cpu.seconds(self.parts).values())
-            if used - before <= 0.04:  # noqa: PLR2004  # some ticks of many idle processes
+            if used - before <= _IDLE_SECONDS:
                 return
 
     def _has(self, *packages: str) -> bool:
@@ -165,11 +167,11 @@ class BenchStack:
             "-c",
             "import importlib.metadata, sys; [*map(importlib.metadata.version, sys.argv[1:])]",
         ]
-        return subprocess.run([*asked, *packages], capture_output=True, check=False).returncode == 0  # noqa: S603
+        return subprocess.run([*asked, *packages], capture_output=True, check=False).returncode == 0
 
     def _local(self, command: str) -> subprocess.CompletedProcess[str]:
         try:
-            return subprocess.run(  # noqa: S603
+            return subprocess.run(
                 [str(self._python), "-P", str(VARIANT), command],
                 cwd=self.row.project,
                 env=self._environment,

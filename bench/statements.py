@@ -44,10 +44,10 @@ class _Recorder:
 def script() -> str:
     """Write pgbench's script of one order: each statement is a transaction of its own, as in the services."""
     sys.path[:0] = [str(PROJECT / "services" / part) for part in (".", "order/src", "payment/src")]
-    from order_service.domain import Settlement, Status  # noqa: PLC0415  # the path comes first
-    from order_service.store import Orders  # noqa: PLC0415
-    from payment_service.domain import Charge, Outcome  # noqa: PLC0415
-    from payment_service.store import Payments  # noqa: PLC0415
+    from order_service.domain import Settlement, Status
+    from order_service.store import Orders
+    from payment_service.domain import Charge, Outcome
+    from payment_service.store import Payments
 
     database: Any = _Recorder()
     orders, payments = Orders(database, 10.0), Payments(database)
@@ -94,7 +94,7 @@ def run(port: int, password_file: Path, clients: int, seconds: float) -> dict[st
         command = [str(postgres.binaries() / "pgbench"), "--no-vacuum", "--protocol=simple", f"--file={file.name}"]
         command += [f"--client={clients}", "--jobs=1", f"--time={max(1, round(seconds))}"]
         try:
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 command,
                 env={**os.environ, **postgres.client_env(port, password_file)},
                 capture_output=True,

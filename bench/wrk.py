@@ -76,7 +76,7 @@ def run(url: str, token: str, clients: int, seconds: float) -> Result:
     command = [program, "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "15s", "-s", str(SCRIPT)]
     before = os.times()
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [*command, f"{url}/orders/", "--", token],
             env=environment,
             capture_output=True,
@@ -107,7 +107,7 @@ def find() -> tuple[str, dict[str, str]]:
         program = os.environ.get("WRK") or shutil.which("wrk") or str(debian.fetch("wrk", "usr/bin/wrk"))
         for _ in range(1 + len(_LIBRARIES)):
             try:
-                done = subprocess.run(  # noqa: S603
+                done = subprocess.run(
                     [program, "-v"], env=environment, capture_output=True, text=True, check=False, timeout=20
                 )
             except (OSError, subprocess.TimeoutExpired) as error:

@@ -16,18 +16,18 @@ SERVICES = ("auth", "user", "product", "order", "payment")
 for folder in (".", "services", *(f"services/{name}/src" for name in SERVICES)):
     sys.path.insert(0, str(ROOT / folder))
 
+from auth_service.settings import AuthSettings
+from observability.embedded.settings import BackendSettings
+from observability.gateway.settings import GatewaySettings
+from order_service.settings import OrderSettings
+from payment_service.settings import PaymentSettings
+from product_service.settings import ProductSettings
+from servicekit.config import ServerSettings, Settings
+from user_service.settings import SeedSettings, UserSettings
+
 
 def table() -> str:
     """Return the settings of all services as a Markdown table, each once, with the services that read it."""
-    from auth_service.settings import AuthSettings  # noqa: PLC0415  # found by the path above
-    from observability.embedded.settings import BackendSettings  # noqa: PLC0415
-    from observability.gateway.settings import GatewaySettings  # noqa: PLC0415
-    from order_service.settings import OrderSettings  # noqa: PLC0415
-    from payment_service.settings import PaymentSettings  # noqa: PLC0415
-    from product_service.settings import ProductSettings  # noqa: PLC0415
-    from servicekit.config import ServerSettings, Settings  # noqa: PLC0415
-    from user_service.settings import SeedSettings, UserSettings  # noqa: PLC0415
-
     readers: dict[str, list[type[Settings]]] = {
         ALL: [ServerSettings],
         "auth": [AuthSettings],

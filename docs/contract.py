@@ -9,7 +9,9 @@ PAGE = ROOT / "docs" / "telemetry.md"
 
 sys.path.insert(0, str(ROOT))
 
-from observability.contract import Contract, Event, Group, Rule, Rules, Tree, load  # noqa: E402
+from observability.contract import Contract, Event, Group, Rule, Rules, Tree, load
+
+LEVELS = 5  # that there are of log lines
 
 HEAD = """\
 # What the shop tells about itself
@@ -78,7 +80,7 @@ def _group(group: Group) -> Iterator[str]:
         yield from _table(("metric", "type", "says", "labels"), metrics)
     if group.events:
         events = (
-            (f"`{event.name}`", ", ".join(event.level) if len(event.level) < 5 else "any",  # noqa: PLR2004
+            (f"`{event.name}`", ", ".join(event.level) if len(event.level) < LEVELS else "any",
              event.says + _traced(event), _listed(event.fields))
             for event in group.events
         )  # fmt: skip

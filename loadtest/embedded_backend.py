@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Self
@@ -34,6 +35,7 @@ from local.settings import PROJECT
 
 BATCH = 512  # spans of a request, as the SDK's exporter makes them
 CHUNK = 128  # traces that are under way at once
+ALL_TAKEN = (b"", b"\n\0")  # an ExportTraceServiceResponse without, and with an empty partial_success
 HOURS = 12  # over which the traces are spread
 MS = 1_000_000
 SERVER, CLIENT, INTERNAL = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_INTERNAL
@@ -90,8 +92,8 @@ def attributes(of: dict[str, str | int], order: int) -> list[KeyValue]:
 def trace(order: int, start: int) -> list[Span]:
     """Make one order's spans."""
     trace_id, ids = os.urandom(16), [os.urandom(8) for _ in ORDER]
-    is_rare = random.random() < RARE  # noqa: S311
-    pace = MS * (200 if is_rare else random.uniform(0.5, 3))  # noqa: S311
+    is_rare = random.random() < RARE
+    pace = MS * (200 if is_rare else random.uniform(0.5, 3))
     spans = []
     for index, (_, name, kind, parent, begin, end, of) in enumerate(ORDER):
         span = Span(
@@ -179,7 +181,7 @@ class Backend:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with contextlib.suppress(urllib3.exceptions.HTTPError):
-                if self.http.request("GET", f"http://127.0.0.1:{self.otlp}/ready").status == 200:  # noqa: PLR2004
+                if self.http.request("GET", f"http://127.0.0.1:{self.otlp}/ready").status == HTTPStatus.OK:
                     return self
             time.sleep(0.05)
         processes.end(self.process)
@@ -233,11 +235,11 @@ def send(backend: Backend, requests: list[tuple[bytes, int]], senders: int) -> t
                     answer = pool.request(
                         "POST", f"http://127.0.0.1:{backend.otlp}/v1/traces", body=body, headers=headers
                     )
-                    if answer.status != 503:  # noqa: PLR2004
+                    if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
                         break
                     refused[0] += 1
                     time.sleep(0.05)
-                if answer.status != 200 or len(answer.data) > 2:  # noqa: PLR2004
+                if answer.status != HTTPStatus.OK or answer.data not in ALL_TAKEN:
                     raise RuntimeError(f"{answer.status}: {answer.data[:200]!r}")
 
     threads = [threading.Thread(target=work) for _ in range(senders)]
@@ -254,8 +256,8 @@ def questions(orders: int) -> Iterator[tuple[str, str, dict[str, object]]]:
     """Give what is asked: a name, a path, and parameters that differ a little each time."""
     now = time.time_ns() // 1000
     window = {"start": now - 24 * 3600 * 10**6, "end": now, "limit": 20}
-    earlier = now - random.randrange(2, HOURS - 1) * 3600 * 10**6  # noqa: S311
-    order = random.randrange(orders)  # noqa: S311
+    earlier = now - random.randrange(2, HOURS - 1) * 3600 * 10**6
+    order = random.randrange(orders)
     shop = {"service": "order-service", **window}
     yield "a service's newest", "/api/traces", shop
     yield "a service's newest of an hour", "/api/traces", {**shop, "start": earlier - 3600 * 10**6, "end": earlier}
@@ -293,30 +295,30 @@ def main() -> None:
     spans = sum(count for _, count in requests)
     with tempfile.TemporaryDirectory() as folder, Backend(Path(folder)) as backend:
         began, cpu = time.perf_counter(), backend.cpu()
-        print(f"empty: {backend.memory('VmRSS')} MB")  # noqa: T201
+        print(f"empty: {backend.memory('VmRSS')} MB")
         refused, most = send(backend, requests, chosen.senders)
         while backend.metric("embedded_spans_stored_total") < spans:
             time.sleep(0.1)
         took, cpu = time.perf_counter() - began, backend.cpu() - cpu
         del requests
         size = backend.metric("embedded_database_bytes") / 1e6
-        print(f"{spans:,} spans in {took:.1f} s: {spans / took:,.0f} spans/s")  # noqa: T201
-        print(f"processor: {cpu * 1e6 / spans:.0f} us a span, {cpu / took:.0%} of one")  # noqa: T201
-        print(f"told to come again: {refused}; waiting at most: {most / 1e6:.1f} MB")  # noqa: T201
-        print(f"file: {size:,.0f} MB, {size * 1e6 / spans:.0f} bytes a span")  # noqa: T201
-        print(f"memory: {backend.memory('VmRSS')} MB, at most {backend.memory('VmHWM')} MB")  # noqa: T201
+        print(f"{spans:,} spans in {took:.1f} s: {spans / took:,.0f} spans/s")
+        print(f"processor: {cpu * 1e6 / spans:.0f} us a span, {cpu / took:.0%} of one")
+        print(f"told to come again: {refused}; waiting at most: {most / 1e6:.1f} MB")
+        print(f"file: {size:,.0f} MB, {size * 1e6 / spans:.0f} bytes a span")
+        print(f"memory: {backend.memory('VmRSS')} MB, at most {backend.memory('VmHWM')} MB")
         times: dict[str, list[float]] = {}
         found: dict[str, int] = {}
         for _ in range(chosen.rounds):
             for name, path, params in questions(spans // len(ORDER)):
                 milliseconds, found[name] = backend.search(path, **params)
                 times.setdefault(name, []).append(milliseconds)
-        print(f"\n| {'question':<40} | found | p50 ms | max ms |\n|---|---|---|---|")  # noqa: T201
+        print(f"\n| {'question':<40} | found | p50 ms | max ms |\n|---|---|---|---|")
         for name, of in times.items():
-            print(f"| {name:<40} | {found[name]} | {statistics.median(of):.1f} | {max(of):.1f} |")  # noqa: T201
+            print(f"| {name:<40} | {found[name]} | {statistics.median(of):.1f} | {max(of):.1f} |")
         milliseconds, _ = backend.search("/api/dependencies")
-        print(f"| {'the dependencies of a day':<40} | 4 | {milliseconds:.0f} | |")  # noqa: T201
-        print(f"\nmemory after: {backend.memory('VmRSS')} MB, at most {backend.memory('VmHWM')} MB")  # noqa: T201
+        print(f"| {'the dependencies of a day':<40} | 4 | {milliseconds:.0f} | |")
+        print(f"\nmemory after: {backend.memory('VmRSS')} MB, at most {backend.memory('VmHWM')} MB")
 
 
 if __name__ == "__main__":

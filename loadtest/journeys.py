@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from locust import FastHttpUser
@@ -68,7 +69,7 @@ class Shopper(FastHttpUser):
 
     def mistake(self) -> None:
         """Do one of the things that are refused."""
-        random.choice((self._no_such_product, self._bad_quantity, self._no_token))()  # noqa: S311
+        random.choice((self._no_such_product, self._bad_quantity, self._no_token))()
 
     def _no_such_product(self) -> None:
         body = {"product_id": NO_PRODUCT}
@@ -123,7 +124,7 @@ class Shopper(FastHttpUser):
             if not sent:
                 return None
         context = {"route": route, "expected": bool(name) and name != route, "trace_id": ""}
-        if random.random() < self.traced_share:  # noqa: S311
+        if random.random() < self.traced_share:
             context["trace_id"] = uuid.uuid4().hex
             sent["traceparent"] = f"00-{context['trace_id']}-{uuid.uuid4().hex[:16]}-01"
         with self.client.request(
@@ -151,7 +152,7 @@ class Shopper(FastHttpUser):
 
     def _log_in(self) -> Token | None:
         answer = self._ask("POST", "/auth/login", json=self.credentials)
-        body = _json(answer) if answer.status_code == 200 else {}  # noqa: PLR2004
+        body = _json(answer) if answer.status_code == HTTPStatus.OK else {}
         if "token" not in body:
             return None
         return Token(body["token"], time.monotonic() + 0.9 * body["expires_in"])
@@ -167,7 +168,7 @@ def journey(name: str) -> Callable[[Shopper], None]:
 
 
 def _some_product() -> int:
-    return random.choice(CHEAP_PRODUCTS)  # noqa: S311
+    return random.choice(CHEAP_PRODUCTS)
 
 
 def _answered(attempt: Attempt, answer: Any) -> Attempt:

@@ -21,15 +21,15 @@ from locust.user.wait_time import between
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from loadtest import stats  # noqa: E402  # the path above comes first
-from loadtest.journeys import Shopper, journey  # noqa: E402
-from loadtest.metrics import LoadTestMetrics, Outcome  # noqa: E402
-from loadtest.records import Collected, Ledger, Slow  # noqa: E402
-from loadtest.settings import LoadSettings  # noqa: E402
-from loadtest.shop import refuse_remote  # noqa: E402
-from loadtest.tokens import Tokens  # noqa: E402
-from local.errors import LocalError  # noqa: E402
-from local.processes import hear_ctrl_c  # noqa: E402
+from loadtest import stats
+from loadtest.journeys import Shopper, journey
+from loadtest.metrics import LoadTestMetrics, Outcome
+from loadtest.records import Collected, Ledger, Slow
+from loadtest.settings import LoadSettings
+from loadtest.shop import refuse_remote
+from loadtest.tokens import Tokens
+from local.errors import LocalError
+from local.processes import hear_ctrl_c
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +50,13 @@ hear_ctrl_c()  # this is how `python -m loadtest` ends it
 class Customer(Shopper):
     """A shopper with the journeys that were chosen."""
 
-    tasks = [journey(name) for name, weight in SETTINGS.weights().items() for _ in range(weight)]  # noqa: RUF012
+    tasks = [journey(name) for name, weight in SETTINGS.weights().items() for _ in range(weight)]
     wait_time = between(0.5 * PLAN.think_seconds, 1.5 * PLAN.think_seconds) if PLAN.think_seconds else constant(0)
     tokens = Tokens(SETTINGS.logins_per_second / SETTINGS.processes)
     collected = COLLECTED
     metrics = METRICS
     traced_share = SETTINGS.traced
-    credentials = {"username": SETTINGS.username, "password": SETTINGS.password.get_secret_value()}  # noqa: RUF012
+    credentials = {"username": SETTINGS.username, "password": SETTINGS.password.get_secret_value()}
 
 
 if not SETTINGS.ui:
@@ -97,8 +97,10 @@ def _request(  # noqa: PLR0913, PLR0917  # Locust's signature
 def _trace_id(response: Any) -> str:
     """Read the id of a trace that the gateway began and keeps."""
     headers = getattr(response, "headers", None)
-    words = str(headers.get("traceresponse", "")).split("-") if headers else []
-    return words[1] if len(words) == 4 and int(words[3], 16) & 1 else ""  # noqa: PLR2004
+    match str(headers.get("traceresponse", "")).split("-") if headers else []:
+        case [_, trace_id, _, flags] if int(flags, 16) & 1:
+            return trace_id
+    return ""
 
 
 def _refuse_other_machines(page: WebUI) -> None:
@@ -127,7 +129,7 @@ def _start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
     index = runner.worker_index + 1 if isinstance(runner, WorkerRunner) and SETTINGS.processes > 1 else 0
     METRICS.serve(SETTINGS.metrics_host, SETTINGS.metrics_port + index)
     if isinstance(runner, WorkerRunner):
-        environment.events.report_to_master.add_listener(lambda client_id, data: data.update(COLLECTED.drain()))  # noqa: ARG005
+        environment.events.report_to_master.add_listener(lambda client_id, data: data.update(COLLECTED.drain()))
         runner.register_message(_FINISH, _finish_users, concurrent=True)
         _in_background(_count_users, runner)
         return
@@ -139,7 +141,7 @@ def _start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
         _in_background(_count_users, runner)
     workers = _Workers(environment, runner) if isinstance(runner, MasterRunner) else None
     environment.events.worker_report.add_listener(
-        lambda client_id, data: ledger.add({"attempts": data.pop("attempts", []), "slow": data.pop("slow", [])})  # noqa: ARG005
+        lambda client_id, data: ledger.add({"attempts": data.pop("attempts", []), "slow": data.pop("slow", [])})
     )
 
     def write_down() -> None:
@@ -186,7 +188,7 @@ class _Workers:
         self._environment, self._runner = environment, runner
         self._over = False
         self._finished: set[str] = set()
-        runner.register_message(_FINISHED, lambda environment, msg: self._finished.add(msg.node_id))  # noqa: ARG005
+        runner.register_message(_FINISHED, lambda environment, msg: self._finished.add(msg.node_id))
         environment.events.test_start.add_listener(self._start)
         environment.events.test_stop.add_listener(self._wait)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,10 @@ def main(argv: Sequence[str]) -> int:
         return _run(_settings(argv), console)
     except ValidationError as error:
         first = error.errors()[0]
-        print(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}", file=sys.stderr)  # noqa: T201
+        print(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}", file=sys.stderr)
         return NOT_MADE
     except LocalError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return NOT_MADE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -208,7 +209,7 @@ def _require_gateway(host: str) -> None:
         status = urllib3.request("GET", f"{host}/healthz", timeout=5, retries=False).status
     except urllib3.exceptions.HTTPError:
         status = 0
-    if status != 200:  # noqa: PLR2004
+    if status != HTTPStatus.OK:
         raise LoadError(f"No shop answers at {host}: start it with `make up`, or name another with --host.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import Any
 
 import urllib3
@@ -72,7 +73,7 @@ class Prometheus:
         fields = {"query": query} | ({"time": f"{at:.3f}"} if at else {})
         try:
             answer = self._pool.request("GET", self._url, fields=fields)
-            result = answer.json()["data"]["result"] if answer.status == 200 else []  # noqa: PLR2004
+            result = answer.json()["data"]["result"] if answer.status == HTTPStatus.OK else []
         except (urllib3.exceptions.HTTPError, ValueError, KeyError):
             return None
         value = float(result[0]["value"][1]) if result else math.nan

@@ -47,7 +47,7 @@ class Tokens:
         if now >= self._next and (token := self._new(log_in)):
             return token
         held = self._good()
-        return random.choice(held) if held else None  # noqa: S311  # which one does not matter
+        return random.choice(held) if held else None
 
     def _good(self) -> list[Token]:
         self._held = [token for token in self._held if token.good()]

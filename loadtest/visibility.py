@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import urllib3
@@ -60,14 +61,14 @@ class Client:
             "POST", f"{self._stack.gateway}/orders/", json={"product_id": 1}, headers=self._headers
         )
         answered = time.monotonic()
-        if answer.status != 201:  # noqa: PLR2004
+        if answer.status != HTTPStatus.CREATED:
             raise RuntimeError(f"an order was answered with {answer.status}")
         return answer.headers["traceresponse"].split("-")[1], answered
 
     def faults(self, trace_id: str) -> list[str]:
         """Say what the order's trace lacks by now."""
         answer = self._pool.request("GET", f"{self._stack.jaeger}/api/traces/{trace_id}")
-        found = (answer.json().get("data") or []) if answer.status == 200 else []  # noqa: PLR2004
+        found = (answer.json().get("data") or []) if answer.status == HTTPStatus.OK else []
         return check_trace(CONTRACT, "order", list(spans_of(found[0]))) if found else ["there is no trace"]
 
     def spans(self, trace_id: str) -> int:
@@ -81,7 +82,7 @@ class Client:
             f"{self._stack.loki}/loki/api/v1/query_range",
             fields={"query": f'{selector} | trace_id="{trace_id}"', "since": "10m", "limit": "100"},
         )
-        if answer.status != 200:  # noqa: PLR2004
+        if answer.status != HTTPStatus.OK:
             raise RuntimeError(f"Loki answered {answer.status}: {answer.data[:200]!r}")
         return [json.loads(value[1]) for stream in answer.json()["data"]["result"] for value in stream["values"]]
 
@@ -165,7 +166,7 @@ def main() -> None:
 
     def say(text: str) -> None:
         if not arguments.quiet:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            print(text, file=sys.stderr, flush=True)
 
     say("looking for single orders")
     seen = freshness(client, arguments.fresh, arguments.at_once, say)
@@ -186,10 +187,10 @@ def main() -> None:
         "what is wrong": dict(wrong.most_common(10)),
     }
     if arguments.json:
-        print(json.dumps(numbers, indent=2))  # noqa: T201
+        print(json.dumps(numbers, indent=2))
         return
     for name, value in numbers.items():
-        print(f"{name:45} {value}")  # noqa: T201
+        print(f"{name:45} {value}")
 
 
 if __name__ == "__main__":

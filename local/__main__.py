@@ -6,8 +6,8 @@ from local.processes import end_at_ctrl_c
 
 end_at_ctrl_c()
 
-from local.cli import main  # noqa: E402
-from local.stack import build  # noqa: E402
+from local.cli import main
+from local.stack import build
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], build))

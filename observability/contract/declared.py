@@ -292,8 +292,9 @@ class Contract:
                 if earlier is not None:  # a span that two groups declare has the attributes of both
                     attributes = {**earlier.attributes, **span.attributes}
                     update = span.model_dump(include=span.model_fields_set - {"attributes"})
-                    span = earlier.model_copy(update={**update, "attributes": attributes})  # noqa: PLW2901
-                self.spans[key] = span.model_copy(update=mode)
+                    self.spans[key] = earlier.model_copy(update={**update, "attributes": attributes, **mode})
+                else:
+                    self.spans[key] = span.model_copy(update=mode)
         for metric in group.metrics:
             _once(self.metrics, service, metric.name)
             labels = _resolved(metric.labels, self._sets[service])

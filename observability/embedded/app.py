@@ -33,7 +33,7 @@ _BACKLOG = 128
 _STOOD_IN_FOR = "collector,jaeger,loki"  # by whose names it may be asked, too
 
 
-class PortInUse(RuntimeError):  # noqa: N818  # it is said of the port
+class PortInUse(RuntimeError):
     """A port cannot be listened on. The message says which, and what to do."""
 
 

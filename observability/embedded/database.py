@@ -37,15 +37,15 @@ _STEPS = 10_000  # of SQLite's machine between two looks at the clock
 Write = Callable[[sqlite3.Connection], None]
 
 
-class Full(RuntimeError):  # noqa: N818  # as queue.Full
+class Full(RuntimeError):
     """The writer is behind: try again in a moment."""
 
 
-class Unusable(RuntimeError):  # noqa: N818  # it is said of the file
+class Unusable(RuntimeError):
     """The file cannot be used. The message says why, and what to do."""
 
 
-class Timeout(RuntimeError):  # noqa: N818
+class Timeout(RuntimeError):
     """A query took longer than it may."""
 
 

@@ -19,9 +19,9 @@ from werkzeug.exceptions import HTTPException
 from observability.embedded import tags
 from observability.embedded.database import Timeout
 from observability.embedded.jaegerjson import hex_id, trace_json
-from observability.embedded.reading import load_json
 from observability.embedded.search import FOREVER, Query
 from observability.embedded.spans import SpanStore, StoredTrace
+from observability.receiving.messages import load_json
 from servicekit.telemetry.logs import get_logger
 
 DEFAULT_LIMIT = 100
@@ -43,7 +43,7 @@ _INTEGER_DIGITS = 40  # of a number, with zeros in front: more are not even read
 _BOOLEANS = frozenset({"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"})
 
 
-class BadRequest(ValueError):  # noqa: N818  # as HTTP calls it
+class BadRequest(ValueError):
     """A parameter is wrong. The message is for whoever asked."""
 
 

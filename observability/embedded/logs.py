@@ -5,11 +5,8 @@ A stream is a set of labels, as in Loki. What else is known about a line is its 
 
 from __future__ import annotations
 
-import base64
 import heapq
-import math
 import re
-import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, count
@@ -18,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from observability.embedded import tags
 from observability.embedded.logql.ast import Both, Condition, Json, LabelFilter, LineFilter, LogQuery, Matcher
-from observability.embedded.logql.pipeline import EXTRACTED, Line, Wants, json_labels, text_test
+from observability.embedded.logql.line import EXTRACTED, Line
+from observability.embedded.logql.pipeline import Wants, json_labels, text_test
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
     from observability.embedded.database import Database
 
@@ -51,9 +44,6 @@ _SAMPLED = 100  # lines whose size stands for that of all
 _PUSHED = 10  # line filters that SQLite does
 _ID_BITS = 40  # for the entries of a stream; there may be 2**23 streams
 _ROW_BYTES = 100  # of Python's around a row
-_INVALID = re.compile(r"[^A-Za-z0-9]+")
-_RESERVED = re.compile(r"__(.+)__", re.DOTALL)  # names that Prometheus keeps for itself, and OTLP may have
-_NO_TEXT = "\ufffd"
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -166,7 +156,7 @@ class Reader:
         text = "line" if wanted.text else "''"
         if (trace := _pushed_trace(query)) is not None:
             cursor = self._connection.execute(
-                f"SELECT stream, ts, {text}, metadata FROM entries INDEXED BY entries_trace "  # noqa: S608  # constants
+                f"SELECT stream, ts, {text}, metadata FROM entries INDEXED BY entries_trace "
                 f"WHERE trace = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}",
                 (trace, start, end, *values),
             )
@@ -178,7 +168,7 @@ class Reader:
         def of_stream(stream: int, labels: dict[str, str]) -> Iterator[Line]:
             read = wanted.labels is None or not wanted.labels <= labels.keys()
             sql = (
-                f"SELECT ts, {text}, {'metadata' if read else 'NULL'} FROM entries "  # noqa: S608  # constants
+                f"SELECT ts, {text}, {'metadata' if read else 'NULL'} FROM entries "
                 f"WHERE stream = ? AND ts >= ? AND ts < ?{conditions} ORDER BY ts {order}, id {order}"
             )
             none: dict[str, str] = {}
@@ -202,12 +192,12 @@ class Reader:
         for stream, labels in self._matching([selector]).items():
             where = "stream = ? AND ts >= ? AND ts < ?"
             (entries,) = self._connection.execute(
-                f"SELECT count(*) FROM entries WHERE {where}",  # noqa: S608  # a constant
+                f"SELECT count(*) FROM entries WHERE {where}",
                 (stream, start, end),
             ).fetchone()
             if entries:
                 (size,) = self._connection.execute(
-                    f"SELECT avg(length(line)) FROM (SELECT line FROM entries WHERE {where} LIMIT {_SAMPLED})",  # noqa: S608
+                    f"SELECT avg(length(line)) FROM (SELECT line FROM entries WHERE {where} LIMIT {_SAMPLED})",
                     (stream, start, end),
                 ).fetchone()
                 volumes.append(Volume(labels, entries, round(entries * size)))
@@ -349,93 +339,3 @@ def json_object(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return fields if isinstance(fields, dict) else None
-
-
-# --- OTLP ---
-
-
-def entries_from_otlp(request: ExportLogsServiceRequest) -> list[LogEntry]:
-    """Make entries of an export request, as Loki's `/otlp/v1/logs` does."""
-    entries: list[LogEntry] = []
-    now = time.time_ns()
-    for of_resource in request.resource_logs:
-        labels: dict[str, str] = {}
-        common: dict[str, str] = {}
-        for attribute in of_resource.resource.attributes:
-            if attribute.key in INDEXED:
-                labels[INDEXED[attribute.key]] = _as_text(attribute.value)
-            else:
-                _flatten(attribute.key, attribute.value, common)
-        labels = {name: value for name, value in labels.items() if value}
-        labels.setdefault("service_name", UNKNOWN_SERVICE)
-        for of_scope in of_resource.scope_logs:
-            scope = dict(common)
-            for attribute in of_scope.scope.attributes:
-                _flatten(attribute.key, attribute.value, scope)
-            _set(
-                scope,
-                scope_name=of_scope.scope.name,
-                scope_version=of_scope.scope.version,
-                scope_dropped_attributes_count=str(of_scope.scope.dropped_attributes_count or ""),
-            )
-            entries.extend(_entry(record, labels, scope, now) for record in of_scope.log_records)
-    return entries
-
-
-def _entry(record: LogRecord, labels: dict[str, str], common: dict[str, str], now: int) -> LogEntry:
-    metadata: dict[str, str] = {}
-    for attribute in record.attributes:
-        _flatten(attribute.key, attribute.value, metadata)
-    both_times = record.time_unix_nano and record.observed_time_unix_nano
-    _set(
-        metadata,
-        observed_timestamp=str(record.observed_time_unix_nano) if both_times else "",
-        severity_number=str(record.severity_number or ""),
-        severity_text=record.severity_text,
-        dropped_attributes_count=str(record.dropped_attributes_count or ""),
-        flags=str(record.flags or ""),
-        trace_id=record.trace_id.hex() if any(record.trace_id) else "",
-        span_id=record.span_id.hex() if any(record.span_id) else "",
-    )
-    metadata |= common  # of two with one name Loki has the scope's, then the resource's
-    timestamp = record.time_unix_nano or record.observed_time_unix_nano or now
-    if not is_plausible(timestamp, now):
-        timestamp = now
-    return LogEntry(timestamp, labels, metadata, _as_text(record.body))
-
-
-def _set(metadata: dict[str, str], **values: str) -> None:
-    metadata.update({name: value.replace(_NO_TEXT, " ") for name, value in values.items() if value})
-
-
-def _flatten(key: str, value: AnyValue, into: dict[str, str]) -> None:
-    name = metadata_name(key)
-    if not name:
-        return  # nobody could ask for it
-    if value.WhichOneof("value") == "kvlist_value":
-        for inner in value.kvlist_value.values:
-            _flatten(f"{name}_{inner.key}", inner.value, into)
-    else:
-        into[name] = _as_text(value).replace(_NO_TEXT, " ")
-
-
-def metadata_name(key: str) -> str:
-    """Make an attribute's key the name of a label, as Loki 3.7 does; '' where nothing of it is left."""
-    reserved = _RESERVED.fullmatch(key)
-    name = f"__{_INVALID.sub('_', reserved[1])}__" if reserved else _INVALID.sub("_", key)
-    if not name.strip("_"):
-        return ""
-    return f"key_{name}" if name[0].isdigit() else name
-
-
-def _as_text(value: AnyValue) -> str:
-    match value.WhichOneof("value"):
-        case None:
-            return ""
-        case "string_value":
-            return value.string_value
-        case "bytes_value":
-            return base64.b64encode(value.bytes_value).decode()
-        case "double_value" if not math.isfinite(value.double_value):
-            return "NaN" if math.isnan(value.double_value) else f"{'-' * (value.double_value < 0)}Infinity"
-    return tags.json_text(value)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -19,13 +17,24 @@ from observability.embedded.logql.ast import LogQLError, LogQuery, Metric
 from observability.embedded.logql.engine import Clock, Evaluation, Key, Series, Steps, TimeLimit, reach, select_lines
 from observability.embedded.logql.parse import parse, parse_selector
 from observability.embedded.logs import LogStore, Reader
+from observability.embedded.lokiparameters import (
+    MAX_POINTS,
+    Refused,
+    check_length,
+    is_any,
+    read_duration,
+    read_limit,
+    read_time,
+    read_time_range,
+    selector_of_group,
+)
 from servicekit.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from observability.embedded.logql.ast import Matcher
-    from observability.embedded.logql.pipeline import Line
+    from observability.embedded.logql.line import Line
     from observability.embedded.logs import Volume
 
 _T = TypeVar("_T")
@@ -35,33 +44,16 @@ PREFIX = "/loki/api/v1"
 QUERY_SECONDS = 20.0
 """What a query may take."""
 
-MAX_LINES = 5000
-MAX_POINTS = 11_000
-MAX_RANGE_NS = 721 * 3600 * 1_000_000_000
-"""Loki's limits of an answer and of a query's time range (30d1h)."""
-
 _PARALLEL = 4  # queries at once: Python computes one at a time anyway
 _WAIT_SECONDS = 5.0  # for a turn
-_DEFAULT_LIMIT = 100
-_DEFAULT_SINCE_NS = 3600 * 1_000_000_000
 _DEFAULT_POINTS = 250  # of a range query without a step
 _SECOND = 1_000_000_000
-_SECONDS_DIGITS = 10  # a whole number of so many digits is in seconds, a longer one in nanoseconds
 _CATEGORIZE = "categorize-labels"
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _NOT_HERE = (
     "{} is not part of the embedded backend: it answers query_range, query, labels, label/<name>/values, series, "
     "index/stats, index/volume, status/buildinfo and /ready, and takes push. Run the real Loki for the rest "
     "(docs/compose.md)."
 )
-
-
-class Refused(Exception):  # noqa: N818  # it is said of the request
-    """The request cannot be answered; the message says why."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -140,17 +132,17 @@ class _Routes:
 
     def query_range(self) -> Response:
         query = parse(request.values.get("query", ""))
-        start, end = _time_range()
+        start, end = read_time_range()
         direction = request.values.get("direction", "backward").lower()
         if direction not in {"backward", "forward"}:
             raise Refused(400, f"invalid direction '{request.values['direction']}'")
-        limit = _limit()
-        step = _duration("step")
+        limit = read_limit()
+        step = read_duration("step")
         if step is None:
             step = max((end - start) // _DEFAULT_POINTS // _SECOND, 1) * _SECOND
         if step <= 0:
             raise Refused(400, "zero or negative query resolution step widths are not accepted. Try a positive integer")
-        interval = _duration("interval") or 0
+        interval = read_duration("interval") or 0
         if interval < 0:
             raise Refused(400, "interval must be >= 0")
         if (end - start) // step > MAX_POINTS:
@@ -177,13 +169,13 @@ class _Routes:
             )
         # Loki moves the times onto multiples of the step, so that the same query asked later has the same points.
         steps = Steps(start // step * step, -(-end // step) * step, step)
-        _check_length(steps.end - steps.start + reach(query))
+        check_length(steps.end - steps.start + reach(query))
         return self._answer(lambda reader, clock: _matrix(_evaluate(reader, query, steps, clock), steps, clock))
 
     def query(self) -> Response:
         query = parse(request.values.get("query", ""))
-        now = _time("time") if request.values.get("time") else time.time_ns()
-        _limit()
+        now = read_time("time") if request.values.get("time") else time.time_ns()
+        read_limit()
         if isinstance(query, LogQuery):
             raise Refused(
                 400,
@@ -203,10 +195,10 @@ class _Routes:
 
     def series(self) -> Response:
         selectors = {*request.values.getlist("match[]"), *request.values.getlist("match")}
-        start, end = _time_range()
-        if len(selectors) == 1 and _is_any(*selectors):
+        start, end = read_time_range()
+        if len(selectors) == 1 and is_any(*selectors):
             selectors = set()
-        parsed = [_selector_of_group(selector) for selector in sorted(selectors)]
+        parsed = [selector_of_group(selector) for selector in sorted(selectors)]
         return _json({"status": "success", "data": self._read(lambda reader: reader.series(parsed, start, end))})
 
     def index_stats(self) -> Response:
@@ -223,25 +215,25 @@ class _Routes:
     def index_volume(self) -> Response:
         """How many bytes, by the labels that the selector names or `targetLabels` lists."""
         query = request.values.get("query", "")
-        selector = () if _is_any(query) else parse_selector(query)
+        selector = () if is_any(query) else parse_selector(query)
         names = {name for name in request.values.get("targetLabels", "").split(",") if name}
         names = names or {matcher.name for matcher in selector}
-        _, end = _time_range()
+        _, end = read_time_range()
         sums: dict[Key, int] = {}
         for volume in self._volumes(selector):
             wanted = names or volume.labels.keys()  # of all streams: each by itself
             key = tuple(sorted((name, volume.labels[name]) for name in wanted if name in volume.labels))
             sums[key] = sums.get(key, 0) + volume.bytes
-        ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))[: _limit()]
+        ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))[: read_limit()]
         result = [{"metric": dict(key), "value": [_seconds(end), str(size)]} for key, size in ordered]
         return _success(_Answer("vector", result, Clock(), len(result)), 0)
 
     def _volumes(self, selector: tuple[Matcher, ...]) -> list[Volume]:
-        start, end = _time_range()
+        start, end = read_time_range()
         return self._read(lambda reader: reader.volumes(selector, start, end))
 
     def _matching(self) -> list[dict[str, str]]:
-        start, end = _time_range()
+        start, end = read_time_range()
         query = request.values.get("query")
         selectors: list[tuple[Matcher, ...]] = [parse_selector(query)] if query else []
         return self._read(lambda reader: reader.series(selectors, start, end))
@@ -273,98 +265,6 @@ def _build_info() -> Response:
 
 def _not_here(rest: str) -> Response:
     raise Refused(404, _NOT_HERE.format(f"/loki/{rest}"))
-
-
-# --- parameters ---
-
-
-def _is_any(selector: str) -> bool:
-    """Whether it means all streams, where Loki allows that."""
-    return selector.replace(" ", "") == "{}"
-
-
-def _selector_of_group(text: str) -> tuple[Matcher, ...]:
-    if _is_any(text):
-        raise Refused(400, f"0 matchers in group: {text}")
-    return parse_selector(text)
-
-
-def _time_range() -> tuple[int, int]:
-    now = time.time_ns()
-    end = _time("end") if request.values.get("end") else now
-    if request.values.get("start"):
-        start = _time("start")
-    else:
-        since = _DEFAULT_SINCE_NS
-        if text := request.values.get("since"):
-            try:
-                since = units.range_ns(text)
-            except ValueError as error:
-                raise Refused(400, f"could not parse 'since' parameter: {error}") from None
-        start = min(end, now) - since
-    if end < start:
-        raise Refused(400, "end timestamp must not be before or equal to start time")
-    _check_length(end - start)
-    return start, end
-
-
-def _check_length(nanoseconds: int) -> None:
-    if nanoseconds > MAX_RANGE_NS:
-        length = units.format_duration(nanoseconds)
-        raise Refused(400, f"the query time range exceeds the limit (query length: {length}, limit: 30d1h)")
-
-
-def _time(name: str) -> int:
-    """Read a time as Loki does: seconds with a point or of at most ten digits, nanoseconds, or RFC 3339."""
-    text = request.values[name]
-    try:
-        if found := _RFC3339.fullmatch(text):
-            whole, fraction, zone = found.groups()
-            seconds = int(datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp())
-            value = seconds * _SECOND + int((fraction or "").ljust(9, "0"))
-        elif "." in text:
-            value = int(units.number(text) * 1_000) * 1_000_000
-        else:
-            if not re.fullmatch(r"[-+]?\d{1,19}", text):
-                raise ValueError(text)
-            value = int(text) * (_SECOND if len(text) <= _SECONDS_DIGITS else 1)
-    except (ValueError, OverflowError):
-        problem = f'strconv.ParseInt: parsing "{text}": invalid syntax'
-        raise Refused(400, problem if name == "time" else f"could not parse '{name}' parameter: {problem}") from None
-    if not -(2**62) < value < 2**62:
-        raise Refused(400, f"could not parse '{name}' parameter: value out of range")
-    return value
-
-
-def _duration(name: str) -> int | None:
-    """Read a duration: a number of seconds, or `1m30s`."""
-    text = request.values.get(name)
-    if not text:
-        return None
-    try:
-        value = int(units.number(text) * _SECOND) if re.fullmatch(r"[-+.\deE]+", text) else units.range_ns(text)
-    except (ValueError, OverflowError):
-        raise Refused(400, f'cannot parse "{text}" to a valid duration') from None
-    if abs(value) > MAX_RANGE_NS:
-        raise Refused(400, f'cannot parse "{text}" to a valid duration. It overflows int64')
-    return value
-
-
-def _limit() -> int:
-    text = request.values.get("limit")
-    if not text:
-        return _DEFAULT_LIMIT
-    if not re.fullmatch(r"[-+]?\d{1,18}", text):
-        raise Refused(400, f'strconv.Atoi: parsing "{text}": invalid syntax')
-    limit = int(text)
-    if limit <= 0:
-        raise Refused(400, "limit must be a positive value")
-    if limit > MAX_LINES:
-        raise Refused(
-            400,
-            f"max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {MAX_LINES})",
-        )
-    return limit
 
 
 # --- answers ---

@@ -5,7 +5,6 @@ check only, and is told to come back when the writer is behind.
 """
 
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,20 +23,18 @@ from prometheus_client.exposition import choose_encoder
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded.database import Database, Full
-from observability.embedded.logs import LogStore, entries_from_otlp
+from observability.embedded.logs import LogStore
 from observability.embedded.metrics import BackendMetrics
-from observability.embedded.reading import Malformed, read_json, read_protobuf
+from observability.embedded.otlplogs import entries_from_otlp
 from observability.embedded.spans import SpanStore
+from observability.receiving.body import JSON, PROTOBUF, Refused, read_export
 from servicekit.telemetry.logs import get_logger
 
-PROTOBUF = "application/x-protobuf"
-JSON = "application/json"
 RETRY_SECONDS = 1
 
 _TRACE_ID, _SPAN_ID = 16, 8  # bytes
 _NO_PARENT = bytes(_SPAN_ID)
 _AHEAD = 24 * 3600 * 10**9  # a clock may be this wrong
-_GZIP = 16 + zlib.MAX_WBITS
 _INVALID_ARGUMENT, _INTERNAL = 3, 13  # of google.rpc.Code, which a Status has beside the text
 _RPC_CODES = {
     HTTPStatus.NOT_FOUND: 12,  # not implemented, as the Collector says
@@ -46,15 +43,6 @@ _RPC_CODES = {
     HTTPStatus.NOT_IMPLEMENTED: 12,
     HTTPStatus.SERVICE_UNAVAILABLE: 14,
 }
-
-
-class Refused(Exception):  # noqa: N818  # as the metric calls it
-    """A request that is not taken: its status, why in a word for the metric, and in words for the sender."""
-
-    def __init__(self, status: HTTPStatus, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -137,7 +125,7 @@ def overloaded() -> Refused:
 
 def _traces(spans: SpanStore, metrics: BackendMetrics, limits: Limits) -> Message:
     message = ExportTraceServiceRequest()
-    size, malformed = _read(message, limits.max_bytes)
+    size, malformed = read_export(message, limits.max_bytes)
     rejected = _reject_spans(message, limits)
     if malformed:
         rejected["malformed"] = malformed
@@ -158,7 +146,7 @@ def _traces(spans: SpanStore, metrics: BackendMetrics, limits: Limits) -> Messag
 def take_logs(logs: LogStore, metrics: BackendMetrics, limits: Limits) -> Message:
     """Take the log records of the request; give the answer."""
     message = ExportLogsServiceRequest()
-    _, malformed = _read(message, limits.max_bytes)
+    _, malformed = read_export(message, limits.max_bytes)
     found = entries_from_otlp(message)
     if found:
         queue(lambda: logs.append(found))
@@ -214,52 +202,7 @@ def _problem(span: Span, earliest: int, latest: int) -> str:
     return "" if earliest <= span.start_time_unix_nano <= latest else "bad_time"
 
 
-# -- the body
-
-
-def _read(message: Message, max_bytes: int) -> tuple[int, int]:
-    """Fill the message from the request's body; give the body's size, unpacked, and how many records make no sense."""
-    if request.mimetype not in {PROTOBUF, JSON}:
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", f"send {PROTOBUF} or {JSON}")
-    body = unpacked_body(max_bytes)
-    malformed = 0
-    try:
-        if request.mimetype == JSON:
-            malformed = read_json(body, message)
-        else:
-            read_protobuf(body, message)
-    except Malformed:
-        raise Refused(HTTPStatus.BAD_REQUEST, "malformed", "the body is no valid export request") from None
-    return len(body), malformed
-
-
-def unpacked_body(max_bytes: int) -> bytes:
-    """Undo the encoding of the request's body, but never make more of it than is allowed."""
-    if (request.content_length or 0) > max_bytes:
-        raise _too_large(max_bytes)
-    body = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding in {"identity", ""}:
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
-    if encoding != "gzip":
-        raise Refused(HTTPStatus.BAD_REQUEST, "encoding", "send it with gzip, or without a Content-Encoding")
-    unzip = zlib.decompressobj(_GZIP)
-    try:
-        unpacked = unzip.decompress(body, max_bytes + 1)
-    except zlib.error:
-        raise Refused(HTTPStatus.BAD_REQUEST, "malformed", "the body is not valid gzip") from None
-    if len(unpacked) > max_bytes:
-        raise _too_large(max_bytes)
-    if not unzip.eof or unzip.unused_data:
-        raise Refused(HTTPStatus.BAD_REQUEST, "malformed", "the body is not one whole gzip stream")
-    return unpacked
-
-
-def _too_large(max_bytes: int) -> Refused:
-    message = f"a request may have {max_bytes} bytes, unpacked: send smaller batches"
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
+# -- the answer
 
 
 def error_response(status: int, message: str, media_type: str) -> Response:

@@ -18,10 +18,12 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from observability.embedded import otlp
-from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, LogStore, metadata_name
+from observability.embedded.logs import MAX_LINE, UNKNOWN_SERVICE, LogEntry, LogStore
 from observability.embedded.metrics import BackendMetrics
-from observability.embedded.otlp import Limits, Refused
-from observability.embedded.reading import load_json
+from observability.embedded.otlp import Limits
+from observability.embedded.otlplogs import metadata_name
+from observability.receiving.body import JSON, Refused, unpacked_body
+from observability.receiving.messages import load_json
 from servicekit.telemetry.logs import get_logger
 
 PUSH = "/loki/api/v1/push"
@@ -41,7 +43,7 @@ _TIMESTAMP = re.compile(r"-?[0-9]{1,19}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class _Unkept(Exception):  # noqa: N818  # it is said of the line
+class _Unkept(Exception):
     """A stream or a line that is not kept: why in a word for the metric, and a function that says it in words."""
 
     def __init__(self, reason: str, tell: Callable[[], str]) -> None:
@@ -145,11 +147,11 @@ def _text(status: HTTPStatus, message: str) -> Response:
 
 def _streams(max_bytes: int) -> list[dict[str, Any]]:
     """Read the body's streams."""
-    if request.mimetype != otlp.JSON:
-        message = f"only JSON is taken here, not snappy-compressed protobuf: send Content-Type {otlp.JSON}"
+    if request.mimetype != JSON:
+        message = f"only JSON is taken here, not snappy-compressed protobuf: send Content-Type {JSON}"
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", message)
     try:
-        body = load_json(otlp.unpacked_body(max_bytes))
+        body = load_json(unpacked_body(max_bytes))
     except (ValueError, RecursionError):
         raise _malformed("the body is no valid JSON") from None
     if body is not None and not isinstance(body, dict):

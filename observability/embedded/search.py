@@ -68,7 +68,7 @@ class Condition:
     def exists_sql(self) -> str:
         """What asks it of a trace that another condition has found."""
         return (
-            f" AND EXISTS (SELECT 1 FROM {self.table} WHERE {self.terms_sql} AND trace = one.trace{self.durations_sql})"  # noqa: S608
+            f" AND EXISTS (SELECT 1 FROM {self.table} WHERE {self.terms_sql} AND trace = one.trace{self.durations_sql})"
         )
 
     @property
@@ -80,7 +80,7 @@ class Condition:
         """Count its rows, as far as that matters."""
         if self.durations:
             return _RARE  # what is rare about a duration is not known without looking at all
-        sql = f"SELECT 1 FROM {self.table} WHERE {self.terms_sql} AND trace BETWEEN ? AND ? LIMIT {_RARE}"  # noqa: S608
+        sql = f"SELECT 1 FROM {self.table} WHERE {self.terms_sql} AND trace BETWEEN ? AND ? LIMIT {_RARE}"
         return len(connection.execute(sql, [*self.terms, *between]).fetchall())
 
 
@@ -114,7 +114,7 @@ def _near(connection: sqlite3.Connection, query: Query, conditions: Sequence[Con
     # The search begins with the condition that the fewest traces meet: for an order's id, with one trace.
     first = min(conditions, key=lambda condition: condition.count(connection, between))
     sql = (
-        f"SELECT trace FROM {first.table} AS one WHERE term = ? AND trace BETWEEN ? AND ?{first.durations_sql}"  # noqa: S608  # names of ours
+        f"SELECT trace FROM {first.table} AS one WHERE term = ? AND trace BETWEEN ? AND ?{first.durations_sql}"
         " AND NOT EXISTS (SELECT 1 FROM stretched WHERE trace = one.trace)"
     )
     values = [*between, *first.durations]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import os
 import re
 import sqlite3
 import threading
@@ -29,6 +28,7 @@ from observability.embedded.logs import (
     json_object,
     prepare,
 )
+from observability.receiving.lines import LineFile, Place, identity
 from servicekit.telemetry import logs
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ _POLL_SECONDS = 0.1
 _SEARCH_SECONDS = 0.5  # between two looks for new files
 _LEFT_SECONDS = 1.0  # a file that was renamed is read for so long after its last line: its writer may still have it
 _STORED_SECONDS = 3.0  # after that a write that is not in the database was lost: a full disk
-_CHUNK = 4 * MAX_LINE  # bytes read of a file at a time
-_HEAD = 256  # bytes at a file's start that tell it from a later one with the same inode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROTATED = re.compile(r"\.(\d+)$")
 _SERVICE_NAME, _SERVICE_NAMESPACE, _ENVIRONMENT = INDEXED.values()
@@ -58,46 +56,17 @@ class Figures:
     not_json: int = 0
 
 
-@dataclass
-class _Place:
-    """Where in a file the next line begins, or, while a line that is too long is passed over, its rest."""
-
-    offset: int = 0
-    skipping: bool = False
-
-
-class _File:
-    """An open file, and how far it is read."""
+class _File(LineFile):
+    """A file that is followed."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path, MAX_LINE)
         self.path = path
-        self._file = path.open("rb")
-        status = os.fstat(self._file.fileno())
-        self.identity = (status.st_dev, status.st_ino)
         self.service = _ROTATED.sub("", path.name).removesuffix(".log")
-        self.head = b""
-        self.read = _Place()
-        self.known = False  # whether the database has a row for it, once what is queued is written
         self.last = time.monotonic()  # when something was queued last
         self.queued = 0  # writes, by the follower's thread,
         self.written = 0  # and those that the writer's thread has come to
         self.unchecked = False
-
-    def close(self) -> None:
-        self._file.close()
-
-    def size(self) -> int:
-        return os.fstat(self._file.fileno()).st_size
-
-    def at(self, offset: int, count: int) -> bytes:
-        return os.pread(self._file.fileno(), count, offset)
-
-    def begins_as(self, head: bytes) -> bool:
-        return self.at(0, len(head)) == head
-
-    def start_over(self) -> None:
-        """Read it from its start: it was cut, or it is another file with the same inode."""
-        self.head, self.read, self.known = b"", _Place(), False
 
 
 class Tail:
@@ -193,7 +162,7 @@ class Tail:
                     file.close()
                     self._left.remove(file)
         for path, file in list(self._current.items()):
-            if _identity(path) != file.identity:
+            if identity(path) != file.identity:
                 # It was renamed or deleted. Its rest comes before what its successor has.
                 del self._current[path]
                 file.last = time.monotonic()
@@ -236,10 +205,7 @@ class Tail:
             row = connection.execute(
                 "SELECT offset, skipping, head FROM tails WHERE device = ? AND inode = ?", file.identity
             ).fetchone()
-        if row is None or row[0] > file.size() or not file.begins_as(row[2]):
-            file.start_over()
-        else:
-            file.read, file.head, file.known = _Place(row[0], bool(row[1])), row[2], True
+        file.resume(Place(row[0], bool(row[1]), row[2]) if row else Place())
         file.unchecked = False
 
     def _read(self, file: _File, *, final: bool = False) -> bool:
@@ -251,56 +217,31 @@ class Tail:
         """
         if file.unchecked and file.written == file.queued and time.monotonic() - file.last > _STORED_SECONDS:
             self._restore(file)
-        size = file.size()
-        if size < file.read.offset or (size > file.read.offset and not file.begins_as(file.head)):
-            file.start_over()
-        if size == file.read.offset:
+        found = file.read(final=final)
+        if found is None:
             return False
-        chunk = file.at(file.read.offset, _CHUNK)
-        place, lines = self._split(chunk + b"\n" if final else chunk, file.read)
-        place.offset = min(place.offset, size)
-        if place == file.read:
-            return False  # a line that is not finished
-        entries = list(self._entries(file, lines))
-        head = file.head if len(file.head) == _HEAD else file.at(0, min(_HEAD, place.offset))
+        entries = list(self._entries(file, found.lines))
         try:
-            self._queue(file, place, head, entries)
+            self._queue(file, found.end, entries)
         except Full:
             return False
-        file.read, file.head, file.known = place, head, True
+        file.place = found.end
         file.last, file.unchecked = time.monotonic(), True
         self.figures.lines += len(entries)
-        return len(chunk) == _CHUNK
+        self.figures.cut += found.cut
+        return found.more
 
-    def _split(self, chunk: bytes, place: _Place) -> tuple[_Place, list[bytes]]:
-        """Split what was read into whole lines; give them, and where the next one begins."""
-        end = chunk.rfind(b"\n") + 1
-        if not end:
-            if len(chunk) < _CHUNK:
-                # The last line's newline is still to come; of one that is too long, only that is of interest.
-                return (_Place(place.offset + len(chunk), skipping=True) if place.skipping else place), []
-            self.figures.cut += not place.skipping
-            return _Place(place.offset + len(chunk), skipping=True), [] if place.skipping else [chunk[:MAX_LINE]]
-        lines = chunk[: end - 1].split(b"\n")
-        if place.skipping:
-            del lines[0]
-        for index, line in enumerate(lines):
-            if len(line) > MAX_LINE:
-                lines[index] = line[:MAX_LINE]
-                self.figures.cut += 1
-        return _Place(place.offset + end), lines
-
-    def _queue(self, file: _File, place: _Place, head: bytes, entries: list[LogEntry]) -> None:
+    def _queue(self, file: _File, end: Place, entries: list[LogEntry]) -> None:
         prepared = prepare(entries)
-        before, known, identity = file.read, file.known, file.identity
+        begin, followed = file.place, file.identity
 
         def write(connection: sqlite3.Connection) -> None:
             file.written += 1
-            values = (place.offset, place.skipping, head, *identity)
-            if known:
+            values = (end.offset, end.skipping, end.head, *followed)
+            if begin.offset:
                 updated = connection.execute(
                     "UPDATE tails SET offset = ?, skipping = ?, head = ? WHERE device = ? AND inode = ? AND offset = ?",
-                    (*values, before.offset),
+                    (*values, begin.offset),
                 ).rowcount
                 if not updated:
                     return  # the write before this one was lost: `_restore` goes back to it
@@ -340,14 +281,6 @@ class Tail:
 
 def _siblings(path: Path) -> list[Path]:
     return list(path.parent.glob(f"{glob.escape(path.name)}.*"))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _timestamp(text: Any) -> int | None:

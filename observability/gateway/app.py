@@ -1,15 +1,15 @@
 """HTTP: `/metrics` and `/healthz`, and the access log as OTLP logs where a Collector brings it."""
 
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 
 from flask import Flask, Response, request
-from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from observability.receiving.body import PROTOBUF, Refused, read_export
 from servicekit.web.hosts import Hosts
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -19,15 +19,8 @@ AT_ONCE = 2
 """Requests worked on at the same time, which bounds memory. The sender is told to come back with one more."""
 
 _HOSTS = Hosts("gateway-telemetry")
-_PROTOBUF = "application/x-protobuf"
 _TAKEN = ExportLogsServiceResponse().SerializeToString()
 _LINES = 500  # as many as a chunk of a followed file has
-
-
-class _Refused(Exception):  # noqa: N818  # not an error of ours
-    def __init__(self, status: int, reason: str, **headers: str) -> None:
-        super().__init__(reason)
-        self.response = Response(f"{reason}\n", status, headers, content_type="text/plain")
 
 
 def create_app(
@@ -68,42 +61,25 @@ def _receive(app: Flask, take: Callable[[Sequence[bytes]], None]) -> None:
     """Take OTLP logs: each record's body is a line. The answer comes when they are counted, so none is lost."""
     room = threading.BoundedSemaphore(AT_ONCE)
 
-    @app.errorhandler(_Refused)
-    def refuse(refused: _Refused) -> Response:
-        return refused.response
+    @app.errorhandler(Refused)
+    def refuse(refused: Refused) -> Response:
+        status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE if refused.reason == "encoding" else refused.status
+        headers = {"Retry-After": "1"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+        return Response(f"{refused}\n", status, headers, content_type="text/plain")
 
     @app.post("/v1/logs")
     def logs() -> Response:
         if not room.acquire(blocking=False):
-            raise _Refused(503, "busy", **{"Retry-After": "1"})
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "busy")
         try:
-            lines = list(_bodies(_decode()))
+            message = ExportLogsServiceRequest()
+            read_export(message, MAX_BYTES, [PROTOBUF])
+            lines = list(_bodies(message))
             for start in range(0, len(lines), _LINES):
                 take(lines[start : start + _LINES])
         finally:
             room.release()
-        return Response(_TAKEN, content_type=_PROTOBUF)
-
-
-def _decode() -> ExportLogsServiceRequest:
-    if request.mimetype != _PROTOBUF:
-        raise _Refused(415, f"send {_PROTOBUF}")
-    body = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding == "gzip":
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            body = unpacker.decompress(body, MAX_BYTES)
-        except zlib.error:
-            raise _Refused(400, "not gzip") from None
-        if unpacker.unconsumed_tail:
-            raise _Refused(413, "too large")
-    elif encoding != "identity":
-        raise _Refused(415, "send gzip or identity")
-    try:
-        return ExportLogsServiceRequest.FromString(body)
-    except DecodeError:
-        raise _Refused(400, "not an ExportLogsServiceRequest") from None
+        return Response(_TAKEN, content_type=PROTOBUF)
 
 
 def _bodies(message: ExportLogsServiceRequest) -> Iterator[bytes]:

@@ -1,15 +1,13 @@
-"""Following a log file: rotation, truncation, half lines, restarts."""
+"""Following the access log: rotation, and restarts. How a file is read is said in receiving/lines.py."""
 
-import os
 from collections.abc import Callable, Sequence
-from io import FileIO
 from pathlib import Path
 
 import orjson
 
+from observability.receiving.lines import LineFile, Place, identity
 from servicekit.telemetry import logs
 
-_CHUNK = 256 * 1024  # some hundred lines
 _MAX_LINE = 64 * 1024  # what is longer is no line of ours
 
 
@@ -32,10 +30,9 @@ class Follower:
         self._path = path
         self._state = state
         self._take = take
-        self._file: FileIO | None = None
-        self._rest = b""
-        self._skipping = False
-        self._noted: tuple[int, int] | None = None
+        self._file: LineFile | None = None
+        self._resumed = False
+        self._noted = b""
         self._abandoned = False
         self._unsaved = False
         self.healthy = True
@@ -71,73 +68,62 @@ class Follower:
         file = self._file or self._open()
         if file is None:
             return False
-        if chunk := file.read(_CHUNK):
-            self._split(chunk)
+        if self._read(file):
             return True
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            return False  # between a rename and the new file
-        here = os.fstat(file.fileno())
-        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
-            while chunk := file.read(_CHUNK):  # what was written just before it was renamed
-                self._split(chunk)
-            self._begin_anew()
-            self.close()
-            return True
-        if here.st_size < file.tell():
-            self._begin_anew()
-            file.seek(0)
-            return True
-        return False
+        if identity(self._path) in {None, file.identity}:  # none: between a rename and the new file
+            return False
+        while self._read(file):  # what was written just before it was renamed
+            pass
+        self.close()
+        return True
 
-    def _open(self) -> FileIO | None:
+    def _read(self, file: LineFile) -> bool:
+        found = file.read()
+        if found is None:
+            return False
+        file.place = found.end
+        if found.lines:
+            self._take(found.lines)
+        return True
+
+    def _open(self) -> LineFile | None:
         try:
-            self._file = FileIO(self._path)
+            self._file = LineFile(self._path, _MAX_LINE)
         except FileNotFoundError:
             return None
-        if self._noted is None:
-            inode, offset = self._noted = self._remembered()
-            here = os.fstat(self._file.fileno())
-            if here.st_ino == inode and here.st_size >= offset:
-                self._file.seek(offset)
+        if not self._resumed:
+            inode, place = self._remembered()
+            if inode == self._file.identity[1]:
+                self._file.resume(place)
+        self._resumed = True
         return self._file
 
-    def _begin_anew(self) -> None:
-        self._rest = b""
-        self._skipping = False
-
-    def _split(self, chunk: bytes) -> None:
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        if self._skipping and lines:
-            del lines[0]
-            self._skipping = False
-        elif self._skipping:
-            rest = b""
-        if len(rest) > _MAX_LINE:
-            lines.append(rest[:_MAX_LINE])  # to be counted as what it is, once
-            self._skipping, rest = True, b""
-        self._rest = rest
-        if lines:
-            self._take(lines)
-
-    def _remembered(self) -> tuple[int, int]:
+    def _remembered(self) -> tuple[int, Place]:
         try:
             noted = orjson.loads(self._state.read_bytes())
-            return int(noted["inode"]), int(noted["offset"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0, 0  # the first start, or something else than our file
+            head = str(noted.get("head", "")).encode("latin-1")
+            return int(noted["inode"]), Place(int(noted["offset"]), bool(noted.get("skipping")), head)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return 0, Place()  # the first start, or something else than our file
 
     def _note(self) -> None:
         if self._file is None or self._abandoned:
             return
-        position = os.fstat(self._file.fileno()).st_ino, self._file.tell() - len(self._rest)
-        if position == self._noted:
+        place = self._file.place
+        noted = orjson.dumps(
+            {
+                "inode": self._file.identity[1],
+                "offset": place.offset,
+                "skipping": place.skipping,
+                "head": place.head.decode("latin-1"),  # any bytes
+            }
+        )
+        if noted == self._noted:
             return
-        self._noted = position
+        self._noted = noted
         fresh = self._state.with_name(self._state.name + ".new")
         try:
-            fresh.write_bytes(orjson.dumps({"inode": position[0], "offset": position[1]}))
+            fresh.write_bytes(noted)
             fresh.replace(self._state)
         except OSError as error:  # a full disk: reading goes on
             if not self._unsaved:  # else it would be said ten times a second

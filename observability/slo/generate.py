@@ -177,7 +177,7 @@ def _seconds(window: str) -> int:
 class _Dumper(yaml.SafeDumper):
     """Writes queries as blocks, and repeats what is the same instead of pointing at it."""
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, _data: object) -> bool:
         return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import urllib3
@@ -118,10 +119,10 @@ def _get(who: str, root: str, path: str, fields: dict[str, str]) -> Any:
         raise StoryError(
             f"{who}'s API at {root} does not answer ({why}): look at `make status`, or `docker compose ps`."
         ) from error
-    if answer.status == 404:  # noqa: PLR2004 - how Jaeger says that there is no such trace
+    if answer.status == HTTPStatus.NOT_FOUND:  # how Jaeger says that there is no such trace
         return None
     try:
-        if answer.status == 200:  # noqa: PLR2004
+        if answer.status == HTTPStatus.OK:
             return answer.json()
     except (ValueError, RecursionError):
         pass

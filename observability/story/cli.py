@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _tell(arguments)
     except LocalError as error:
-        print(clean(error), file=sys.stderr)  # noqa: T201
+        print(clean(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -76,7 +76,7 @@ def _tell(arguments: argparse.Namespace) -> int:
     sys.stdout.write(told)
     sys.stdout.flush()
     for error in story.errors:
-        print(clean(error), file=sys.stderr)  # noqa: T201
+        print(clean(error), file=sys.stderr)
     return 1 if story.errors else 0
 
 

@@ -104,10 +104,11 @@ class Trace:
         for span in self.spans:  # what no root leads to is in a circle, or below one
             if id(span) not in seen:
                 above: set[int] = set()
-                while id(span) not in above:
-                    above.add(id(span))
-                    span = known[span.parent_id]  # noqa: PLW2901
-                yield from below(span)
+                top = span
+                while id(top) not in above:
+                    above.add(id(top))
+                    top = known[top.parent_id]
+                yield from below(top)
 
     def order_id(self) -> int | None:
         """Give the order that this trace is about, if it says so."""

@@ -63,7 +63,8 @@ def test_an_order_is_one_trace_through_all_that_take_part(stock):
 
 
 def test_its_spans_are_those_of_the_official_instrumentations_only(stock):
-    spans = eventually(lambda: trace_of(stock, place_order(stock)))
+    trace_id = place_order(stock)
+    spans = eventually(lambda: trace_of(stock, trace_id))
     scopes = {span.scope["otel.scope.name"] for span in spans if span.service != "nginx"}
     assert scopes <= {f"opentelemetry.instrumentation.{name}" for name in ("flask", "psycopg2", "requests")}
 

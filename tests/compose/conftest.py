@@ -77,4 +77,4 @@ def stack(request, service):
 def tell(request, text):
     """Print a line for the person who runs the tests."""
     with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{text}")  # noqa: T201
+        print(f"\n{text}")

@@ -16,6 +16,7 @@ from tests.compose.composed import (
     SERVICES,
     SHIPPED,
 )
+from tests.test_imports import imported
 
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 FILE = yaml.safe_load(TEXT)
@@ -27,25 +28,23 @@ MANUAL = (PROJECT / "docs" / "compose.md").read_text()
 README = (PROJECT / "README.md").read_text()
 PARTS = FILE["services"]
 ALL = PARTS | ADDED
-DOCKERFILES = [
-    "services/Dockerfile",
-    "order-db-services/Dockerfile",
-    "observability/Dockerfile",
-    "loadtest/Dockerfile",
-]
-
-
-def stages(dockerfile):
-    """A Dockerfile's stages: (the image it starts from, its name or "", its text)."""
-    text = (PROJECT / dockerfile).read_text()
-    return re.findall(r"^FROM (\S+)(?: AS (\S+))?\n((?:(?!FROM ).*\n)*)", text, re.MULTILINE)
-
-
-BUILT = {  # what is not a stage on the way
-    f"{file} {name}".strip(): text for file in DOCKERFILES for _, name, text in stages(file) if "packages" not in name
+DOCKERFILE = (PROJECT / "Dockerfile").read_text()
+STAGES = {  # the image or stage that it starts from, its text
+    name: (image, text)
+    for image, name, text in re.findall(r"^FROM (\S+) AS (\S+)\n((?:(?!FROM ).*\n)*)", DOCKERFILE, re.MULTILINE)
 }
+TARGETS = ["service", "gateway-telemetry", "embedded-backend", "migrations", "loadtest"]
+
+
+def built(name):
+    """The text of a stage and of those that it starts from."""
+    image, text = STAGES[name]
+    return (built(image) if image in STAGES else "") + text
+
+
+BUILT = {target: built(target) for target in TARGETS}
 IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
-    image for file in DOCKERFILES for image, _, _ in stages(file) if image != "packages"
+    image for image, _ in STAGES.values() if image not in STAGES
 }
 
 
@@ -129,7 +128,7 @@ def test_what_stands_in_for_loki_replaces_it_alone_and_looks_the_same_from_outsi
 
 def test_the_image_of_the_embedded_backend_has_a_user_and_a_folder_of_its_own():
     (part,) = _EXTENDED.values()
-    text = BUILT[f"{part['build']['dockerfile']} {part['build']['target']}"]
+    text = BUILT[part["build"]["target"]]
     uid, gid = part["user"].split(":")
     assert f"USER {uid}:{gid}\n" in text
     assert f"install -d -o {uid} -g {gid} /data" in text
@@ -143,14 +142,12 @@ def test_a_long_running_container_restarts_and_has_time_to_stop(service):
     assert {"cpus", "stop_grace_period"} <= set(part)
     if service == "collector":  # its image has nothing that could ask
         return
-    build = part.get("build", {})
-    image = BUILT.get(f"{build.get('dockerfile')} {build.get('target', '')}".strip(), "")
-    assert "healthcheck" in part or "\nHEALTHCHECK --" in image
+    assert "healthcheck" in part or "\nHEALTHCHECK --" in BUILT[part["build"]["target"]]
 
 
 @pytest.mark.parametrize("image", BUILT)
 def test_an_image_says_how_it_is_unless_it_runs_once(image):
-    assert ("\nHEALTHCHECK --" in BUILT[image]) == (image != "order-db-services/Dockerfile")
+    assert ("\nHEALTHCHECK --" in BUILT[image]) == (image != "migrations")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -168,10 +165,74 @@ def test_an_image_is_pinned_by_a_full_tag(image):
     assert re.search(full, image)
 
 
-def test_the_five_services_share_one_dockerfile():
+def test_one_dockerfile_builds_all_and_all_of_it_is_used():
+    assert not [path for path in PROJECT.glob("*/Dockerfile*") if ".venv" not in path.parts]
+    builds = [part["build"] for part in (ALL | STAND_IN).values() if "build" in part]
+    assert not any("dockerfile" in build for build in builds)
+    assert {build["target"] for build in builds} == set(TARGETS)
+    needed = "".join(text for text in BUILT.values())
+    on_the_way = STAGES.keys() - {*TARGETS} - {image for image, _ in STAGES.values()}
+    assert {name for name in on_the_way if f"--from={name} " not in needed} == set()
+
+
+def test_the_five_services_and_the_gateways_telemetry_share_all_but_their_own_code():
+    assert STAGES["service"][0] == STAGES["gateway-telemetry"][0] == "shared"
     builds = [PARTS[service]["build"] for service in SERVICES]
-    assert {build["dockerfile"] for build in builds} == {"services/Dockerfile"}
+    assert {build["target"] for build in builds} == {"service"}
     assert [f"{build['args']['SERVICE']}-service" for build in builds] == list(SERVICES)
+
+
+ENTRIES = {  # the modules that are run in an image, as the folders of this tree have them
+    "service": [f"services/{service.removesuffix('-service')}/src" for service in SERVICES],
+    "gateway-telemetry": ["observability/gateway"],
+    "embedded-backend": ["observability/embedded"],
+    "loadtest": ["loadtest/__main__.py", "loadtest/locustfile.py"],
+}
+OURS = {"servicekit": "services", "shop": "services", "local": "", "loadtest": "", "observability": "", "bench": ""}
+
+
+def needed(entries):
+    """The files of ours that some import, and what these import, and so on."""
+    todo = [path for entry in entries for path in ([PROJECT / entry] if entry.endswith(".py") else files(entry))]
+    found = set()
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in imported(path.read_text()):
+            parts = name.split(".")
+            if parts[0] in OURS:
+                module = PROJECT.joinpath(OURS[parts[0]], *parts)
+                todo += [file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()]
+    return sorted(str(path.relative_to(PROJECT)) for path in found)
+
+
+def files(folder):
+    return list((PROJECT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("image", ENTRIES)
+def test_an_image_has_all_that_its_code_imports(image):
+    copied = [
+        source.replace("$SERVICE", service.removesuffix("-service"))
+        for sources in re.findall(r"^COPY (?!--)(.+) \S+$", BUILT[image], re.MULTILINE)
+        for source in sources.split()
+        for service in SERVICES
+    ]
+    missing = [path for path in needed(ENTRIES[image]) if not path.startswith(tuple(copied))]
+    assert missing == []
+
+
+def test_what_is_copied_is_let_into_the_context_and_nothing_else():
+    let_in = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        source
+        for sources in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+        for source in sources.split()
+    }
+    assert {source for source in copied if not source.startswith(tuple(let_in))} == set()
+    assert {path for path in let_in if not any(source.startswith(path) for source in copied)} == set()
 
 
 @pytest.mark.parametrize("image", BUILT)

@@ -150,7 +150,7 @@ def test_its_log_lines_are_found_by_its_trace_id_with_and_without_json(observed,
 def test_docker_compose_logs_shows_the_same_lines(observed, keys):
     _, trace_id = observed.place_order(keys)
     for service in ("order-service", "nginx"):
-        eventually(lambda: trace_id in observed.compose("logs", "--no-log-prefix", service), 10)  # noqa: B023
+        eventually(lambda name=service: trace_id in observed.compose("logs", "--no-log-prefix", name), 10)
 
 
 def test_all_that_is_scraped_is_up_and_each_job_is_named_by_its_service(observed):

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from observability.embedded.reading import _as_varint, read_protobuf
+from observability.receiving.messages import _as_varint, read_protobuf
 from tests.conformance.payloads import Trace, event, log_request
 from tests.embedded.hostile import attribute, body, logs, record, span, traces
 from tests.fixtures.services import eventually

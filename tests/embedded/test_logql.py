@@ -21,8 +21,8 @@ from observability.embedded.logql.ast import (
     VectorAggregation,
 )
 from observability.embedded.logql.engine import MAX_INNER_SERIES, Clock, Evaluation, Steps, TimeLimit, select_lines
+from observability.embedded.logql.line import Line
 from observability.embedded.logql.parse import MAX_LENGTH, parse, parse_selector
-from observability.embedded.logql.pipeline import Line
 
 SECOND = 10**9
 

@@ -12,7 +12,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 
 from observability.embedded import logs, loki
 from observability.embedded.database import Database
-from observability.embedded.logs import LogEntry, LogStore, entries_from_otlp
+from observability.embedded.logs import LogEntry, LogStore
+from observability.embedded.otlplogs import entries_from_otlp
 from tests.conformance.payloads import log_request
 from tests.fixtures.services import eventually
 

@@ -206,6 +206,14 @@ def test_a_truncated_file_is_read_from_its_start(followed):
     followed.expect(*[line(number) for number in [*range(6), *range(10, 20)]])
 
 
+def test_a_file_that_was_cut_and_is_as_long_again_is_read_from_its_start(followed):
+    followed.start()
+    followed.write("one")
+    followed.expect("one")
+    followed.path.write_text("two\n")
+    followed.expect("one", "two")
+
+
 def test_another_file_with_the_same_inode_is_another_file(followed):
     followed.write(line(0))
     followed.start()

@@ -79,6 +79,15 @@ def test_a_truncated_file_is_read_from_its_start(reader):
     assert reader.read() == ["c"]
 
 
+def test_a_file_that_was_cut_and_is_as_long_again_is_read_from_its_start(reader):
+    reader.append("a\nb\n")
+    reader.read()
+    reader.path.write_text("c\nd\n")
+    assert reader.read() == ["c", "d"]
+    reader.path.write_text("e\nf\ng\n")
+    assert reader.read() == ["e", "f", "g"]
+
+
 def test_half_a_line_is_not_mixed_with_another_files(reader):
     reader.append("a\nhal")
     reader.read()
@@ -115,7 +124,47 @@ def test_a_file_that_was_replaced_meanwhile_is_read_from_its_start(reader):
     assert reader.read() == ["c", "d", "e"]
 
 
-@pytest.mark.parametrize("state", ["", "nonsense", "[]", "{}", '{"inode": "x", "offset": 1}', '{"inode": null}'])
+def test_another_file_with_the_same_inode_is_another_file(reader):
+    reader.append("a\n")
+    reader.read()
+    reader.follower.close()
+    reader.path.write_text("b\nc\n")
+    reader.restart()
+    assert reader.read() == ["b", "c"]
+
+
+def test_the_rest_of_a_line_that_is_too_long_is_passed_over_after_a_restart_too(reader):
+    reader.append("x" * 300_000)
+    reader.read()
+    reader.follower.close()
+    reader.append("x\nb\n")
+    reader.restart()
+    assert reader.read() == ["b"]
+
+
+def test_a_whole_line_that_is_too_long_is_cut(reader):
+    reader.append("x" * 100_000 + "\nb\n")
+    assert [len(line) for line in reader.read()] == [64 * 1024, 1]
+
+
+def test_a_state_of_an_older_version_is_gone_on_with(reader):
+    reader.append("a\nb\n")
+    reader.state.write_text(json.dumps({"inode": reader.path.stat().st_ino, "offset": 2}))
+    assert reader.read() == ["b"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        '{"inode": "x", "offset": 1}',
+        '{"inode": null}',
+        '{"inode": 1, "offset": 1, "head": "\u0100"}',
+    ],
+)
 def test_a_state_that_says_nothing_is_the_first_start(reader, state):
     reader.append("a\n")
     reader.state.write_text(state)
@@ -138,7 +187,7 @@ def test_a_crash_while_catching_up_repeats_a_chunk_at_most(reader):
         crashing.read(lambda: False)
     crashing.close()
     offset = json.loads(reader.state.read_text())["offset"]
-    assert 4 * 256 * 1024 - 100 < offset <= 4 * 256 * 1024
+    assert 4 * (256 * 1024 - 100) < offset <= 4 * 256 * 1024
     assert reader.read() == lines[offset // 100 :]
 
 

@@ -47,6 +47,13 @@ def test_each_records_body_is_a_line(client, got, packed):
     assert got == [b"a", b"b"]
 
 
+def test_a_line_that_is_no_text_costs_no_other(client, got):
+    sent = export("a", "torn")
+    sent["data"] = sent["data"].replace(b"torn", b"t\xff\xfen")
+    assert client.post("/v1/logs", **sent).status_code == 200
+    assert got == [b"a", "t\ufffd\ufffdn".encode()]
+
+
 def test_many_lines_are_taken_in_portions(client, got):
     assert client.post("/v1/logs", **export(*map(str, range(1201)))).status_code == 200
     assert got == [str(number).encode() for number in range(1201)]
@@ -60,10 +67,16 @@ def test_a_body_of_another_kind_is_an_empty_line(client, got):
 
 
 BOMB = gzip.compress(b"\0" * (MAX_BYTES + 1))
+HALF = gzip.compress(export(*map(str, range(100)))["data"])[:-20]
 REFUSED = {
     "JSON": (415, {"data": b"{}", "headers": {"Content-Type": "application/json"}}),
     "another packing": (415, export("a", **{"Content-Encoding": "br"})),
     "not packed though it says so": (400, export("a", **{"Content-Encoding": "gzip"})),
+    "half of a packed one": (400, {**export("a", **{"Content-Encoding": "gzip"}), "data": HALF}),
+    "more than one packed body": (
+        400,
+        {**export("a", **{"Content-Encoding": "gzip"}), "data": gzip.compress(b"") + b"x"},
+    ),
     "no message": (400, {"data": b"\xff\xff", "headers": {"Content-Type": PROTOBUF}}),
     "too large": (413, {"data": b"\0" * (MAX_BYTES + 1), "headers": {"Content-Type": PROTOBUF}}),
     "too large unpacked": (413, {"data": BOMB, "headers": {"Content-Type": PROTOBUF, "Content-Encoding": "gzip"}}),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -194,17 +193,3 @@ def test_the_readme_documents_every_setting():
     for name, field in GatewaySettings.model_fields.items():
         default = "" if field.is_required() or field.default is None else field.default
         assert f"| `{name.upper()}` | {default} |" in readme, name
-
-
-def test_the_image_shares_its_layers_with_the_services():
-    def stages(folder):
-        text = (Path(PROJECT) / folder / "Dockerfile").read_text()
-        return re.findall(r"^FROM (\S+)(?: AS (\S+))?\n((?:(?!FROM |\n#).*\n)*)", text, re.MULTILINE)
-
-    ours = {name: (image, text.strip()) for image, name, text in stages("observability")}
-    packages, service = stages("services")
-    assert ours["packages"] == (packages[0], packages[2].strip())
-    image, text = ours["gateway"]
-    shared, mark, _ = text.partition("compileall -q servicekit")
-    assert mark
-    assert (image, shared) == (service[0], service[2].partition(mark)[0])

@@ -52,7 +52,7 @@ class Load:
                 process.kill()
                 logs = [log.read_text() for log in self.folder.glob("latest/locust.log")]
                 said, _ = process.communicate(timeout=10)
-                print(said, *logs)  # noqa: T201  # pytest shows it when the test has failed
+                print(said, *logs)
 
     @property
     def targets(self):

@@ -8,10 +8,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from local.cli import main  # noqa: E402
-from local.errors import LocalError  # noqa: E402
-from local.parts import Part, Stack, Task, ending_with_parent  # noqa: E402
-from local.probes import http_ready  # noqa: E402
+from local.cli import main
+from local.errors import LocalError
+from local.parts import Part, Stack, Task, ending_with_parent
+from local.probes import http_ready
 
 
 def build(settings):

@@ -325,7 +325,7 @@ def test_one_address_that_takes_all_it_can_leaves_the_service_to_the_others(star
             greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             greedy.bind(("127.0.0.2", 0))
             greedy.connect(("127.0.0.1", gateway.port))
-            greedy.setblocking(False)  # noqa: FBT003
+            greedy.settimeout(0)
             greedy.send(b"POST /orders/ HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}" * 100)
         eventually(lambda: most[0] >= 8)
         honest = [gateway.request("POST", "/orders/", body=b"{}").status for _ in range(30)]

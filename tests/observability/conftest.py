@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.fixtures.otlp import Receiver, values
+from tests.fixtures.otlp import Receiver, records
 from tests.fixtures.ports import free_ports
 from tests.fixtures.programs import find_program
 from tests.fixtures.services import eventually, sample
@@ -44,25 +44,17 @@ class Backends(Receiver):
             self.bodies[request.path].append(body)
         request.answer(self.status)
 
+    def _received(self, path, kind):
+        return [found for body in list(self.bodies[path]) for found in records(kind.FromString(body))]
+
     def lines(self, backend="loki"):
         """The log records so far: [(resource's attributes, record)]."""
-        return [
-            (values(of_resource.resource.attributes), record)
-            for body in list(self.bodies[f"/{backend}/v1/logs"])
-            for of_resource in ExportLogsServiceRequest.FromString(body).resource_logs
-            for of_scope in of_resource.scope_logs
-            for record in of_scope.log_records
-        ]
+        received = self._received(f"/{backend}/v1/logs", ExportLogsServiceRequest)
+        return [(resource, record) for resource, _, record in received]
 
     def traces(self):
         """The spans so far: [(resource's attributes, scope, span)]."""
-        return [
-            (values(of_resource.resource.attributes), of_scope.scope, span)
-            for body in list(self.bodies["/jaeger/v1/traces"])
-            for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for of_scope in of_resource.scope_spans
-            for span in of_scope.spans
-        ]
+        return self._received("/jaeger/v1/traces", ExportTraceServiceRequest)
 
     def spans(self):
         """The spans so far."""
@@ -70,14 +62,8 @@ class Backends(Receiver):
 
     def metrics(self, name):
         """What was sent of a metric, in the order in which it came: [(resource's attributes, metric)]."""
-        return [
-            (values(of_resource.resource.attributes), metric)
-            for body in list(self.bodies["/prometheus/v1/metrics"])
-            for of_resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
-            for of_scope in of_resource.scope_metrics
-            for metric in of_scope.metrics
-            if metric.name == name
-        ]
+        received = self._received("/prometheus/v1/metrics", ExportMetricsServiceRequest)
+        return [(resource, metric) for resource, _, metric in received if metric.name == name]
 
 
 class Collector:

@@ -7,8 +7,9 @@ import promql_parser
 import pytest
 import yaml
 
+from observability.embedded.logql.line import Line
 from observability.embedded.logql.parse import parse
-from observability.embedded.logql.pipeline import Line, compile_stages
+from observability.embedded.logql.pipeline import compile_stages
 from tests.alerts.runbooks import FOLDER, PAGES, SECTIONS, all_blocks, blocks, sections
 from tests.fixtures.gateway_telemetry import access_line
 

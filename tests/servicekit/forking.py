@@ -68,7 +68,7 @@ def _spans(telemetry, name, count=3):
 
 
 def _say(pid, status):
-    print(json.dumps({"pid": pid, "status": status}), flush=True)  # noqa: T201
+    print(json.dumps({"pid": pid, "status": status}), flush=True)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def create_app():
 
     @routes.get("/prints")
     def prints():
-        print("to stdout")  # noqa: T201
+        print("to stdout")
         sys.stderr.write("to stderr\n")
         thread = threading.Thread(target=_die, name="doomed")
         thread.start()

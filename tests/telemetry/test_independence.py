@@ -213,7 +213,7 @@ def test_the_shop_does_not_notice_what_becomes_of_the_backend(shop, token, harm,
 
         eventually(complete, 30)
     with capsys.disabled():
-        print(f"\n{harm}: before {before}; meanwhile {meanwhile}; {lost(shop) - lost_before:.0f} spans lost")  # noqa: T201
+        print(f"\n{harm}: before {before}; meanwhile {meanwhile}; {lost(shop) - lost_before:.0f} spans lost")
     assert not before.failures + meanwhile.failures
     assert meanwhile.is_as_fast_as(before)
     assert all(memory_after[service] - memory_before[service] < GROWTH_BYTES for service in SERVICES), memory_after

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 
 class LogQLError(ValueError):
     """The query is wrong, or asks for what is not supported. The message is for the one who wrote it."""
+
+    @classmethod
+    def at(cls, line: int, column: int, message: str) -> Self:
+        """Say where it is wrong, in Loki's words."""
+        return cls(f"parse error at line {line}, col {column}: {message}")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import operator
 import time
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NoReturn, Protocol, assert_never
+from typing import TYPE_CHECKING, NoReturn, Protocol, assert_never
 
 import orjson
 
+from observability.embedded.logql.arithmetic import COMPARING, OF_SERIES, OPERATIONS, OVER_TIME, Compute, per_second
 from observability.embedded.logql.ast import (
     Binary,
     Grouping,
@@ -27,7 +27,11 @@ from observability.embedded.logql.ast import (
     Vector,
     VectorAggregation,
 )
-from observability.embedded.logql.pipeline import ERROR, Line, Wants, compile_stages, wants, without_parsers
+from observability.embedded.logql.line import ERROR, Line
+from observability.embedded.logql.pipeline import Wants, compile_stages, wants, without_parsers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 MAX_SERIES = 500
 """In an answer: Loki's own limit."""
@@ -65,7 +69,7 @@ Points = list[float | None]
 Series = dict[Key, Points]
 
 
-class TimeLimit(RuntimeError):  # noqa: N818
+class TimeLimit(RuntimeError):
     """The query took longer than it may."""
 
 
@@ -228,11 +232,10 @@ class Evaluation:
         if metric.operation == "absent_over_time":
             return self._absent(metric)
         samples = self._samples(metric, grouping, summed=summed, unwrapped=unwrapped)
-        compute = _OVER_TIME[metric.operation]
+        compute = OVER_TIME[metric.operation]
         if metric.operation in {"rate", "bytes_rate"}:
-            seconds = metric.range_ns / 1e9
-            total = _total if unwrapped or metric.operation == "bytes_rate" else _count
-            compute = lambda values, low, high, _: total(values, low, high, None) / seconds  # noqa: E731
+            sums = unwrapped or metric.operation == "bytes_rate"
+            compute = per_second("sum_over_time" if sums else "count_over_time", metric.range_ns)
         return {key: self._windows(metric, times, values, compute) for key, (times, values) in samples.items()}
 
     def _samples(
@@ -279,14 +282,14 @@ class Evaluation:
         answered = metric is self._top and metric.range_ns >= self._steps.step
         return (MAX_SERIES, _TOO_MANY_SERIES) if answered and most > MAX_SERIES else (most, refusal)
 
-    def _windows(self, metric: RangeAggregation, times: array[int], values: array[float], compute: _Compute) -> Points:
+    def _windows(self, metric: RangeAggregation, times: array[int], values: array[float], compute: Compute) -> Points:
         """Compute a value for each step's window, which is open at its old end and closed at its new one."""
         points: Points = []
         low = high = 0
-        for number, now in enumerate(self._steps):
+        for number, step in enumerate(self._steps):
             if not number % _LOOKS:
                 self._clock.check()
-            now -= metric.offset_ns  # noqa: PLW2901
+            now = step - metric.offset_ns
             high = bisect_right(times, now, high)
             low = bisect_right(times, now - metric.range_ns, low)
             points.append(compute(values, low, high, metric.parameter) if high > low else None)
@@ -295,7 +298,7 @@ class Evaluation:
     def _absent(self, metric: RangeAggregation) -> Series:
         samples = self._samples(metric, Grouping(), summed=True, unwrapped=False)
         times, values = samples.get((), (array("q"), array("d")))
-        present = self._windows(metric, times, values, _count)
+        present = self._windows(metric, times, values, OVER_TIME["count_over_time"])
         # The labels that a series would have had: those that the selector asks for by `=`.
         names = [matcher.name for matcher in metric.query.matchers]
         labels = {
@@ -327,7 +330,7 @@ class Evaluation:
             groups.setdefault(_key(dict(key), metric.grouping or Grouping()), []).append(key)
         if metric.parameter is not None:
             return self._best(series, groups, metric.parameter, largest=metric.operation == "topk")
-        compute = _OF_SERIES[metric.operation]
+        compute = OF_SERIES[metric.operation]
         return {
             group: [
                 compute(present) if (present := [point for point in column if point is not None]) else None
@@ -360,8 +363,8 @@ class Evaluation:
             if isinstance(left, float) or isinstance(right, float):
                 raise LogQLError(f"parse error : unexpected literal for a leg of binary operation ({metric.operator})")
             return self._set_operation(metric, left, right)
-        compute = _OPERATIONS[metric.operator]
-        compares = metric.operator in _COMPARING
+        compute = OPERATIONS[metric.operator]
+        compares = metric.operator in COMPARING
         if isinstance(left, float) and isinstance(right, float):
             return float(compute(left, right))
         if isinstance(left, dict) and isinstance(right, dict):
@@ -382,8 +385,8 @@ class Evaluation:
         for key in right:
             partners.setdefault(_signature(key, metric.matching), []).append(key)
         result: Series = {}
-        compute = _OPERATIONS[metric.operator]
-        filters = metric.operator in _COMPARING and not metric.as_bool
+        compute = OPERATIONS[metric.operator]
+        filters = metric.operator in COMPARING and not metric.as_bool
         for key, points in left.items():
             signature = _signature(key, metric.matching)
             matched = [right[partner] for partner in partners.get(signature, ())]
@@ -478,113 +481,3 @@ def _refuse_line(line: Line) -> NoReturn:
         f'To skip all potential errors you can match empty errors.(e.g {ERROR}="")\n'
         f'The label filter can also be specified after unwrap. (e.g | unwrap latency | {ERROR}="" )'
     )
-
-
-# --- arithmetic ---
-
-_Compute = Callable[["array[float]", int, int, "float | None"], float]
-
-
-def _count(_values: array[float], low: int, high: int, _parameter: float | None) -> float:
-    return float(high - low)
-
-
-def _total(values: array[float], low: int, high: int, _parameter: float | None) -> float:
-    return float(sum(values[low:high]))
-
-
-def _mean(values: array[float], low: int, high: int, _parameter: float | None) -> float:
-    # As Loki: the running mean, which differs from sum / count in the last digits.
-    mean = 0.0
-    for count, value in enumerate(values[low:high], start=1):
-        mean += (value - mean) / count
-    return mean
-
-
-def _variance(values: array[float], low: int, high: int, _parameter: float | None) -> float:
-    return _spread(values[low:high])
-
-
-def _spread(values: Iterable[float]) -> float:
-    mean = total = 0.0
-    count = 0
-    for count, value in enumerate(values, start=1):  # the last count is wanted
-        delta = value - mean
-        mean += delta / count
-        total += delta * (value - mean)
-    return total / count
-
-
-def _quantile(values: array[float], low: int, high: int, parameter: float | None) -> float:
-    share = parameter or 0.0
-    if share < 0:
-        return -math.inf
-    if share > 1:
-        return math.inf
-    ordered = sorted(values[low:high])
-    rank = share * (len(ordered) - 1)
-    lower = max(0, math.floor(rank))
-    upper = min(len(ordered) - 1, lower + 1)
-    weight = rank - math.floor(rank)
-    return ordered[lower] * (1 - weight) + ordered[upper] * weight
-
-
-_OVER_TIME: Mapping[str, _Compute] = {
-    "count_over_time": _count,
-    "rate": _count,
-    "bytes_over_time": _total,
-    "bytes_rate": _total,
-    "sum_over_time": _total,
-    "avg_over_time": _mean,
-    "min_over_time": lambda values, low, high, _: min(values[low:high]),
-    "max_over_time": lambda values, low, high, _: max(values[low:high]),
-    "stdvar_over_time": _variance,
-    "stddev_over_time": lambda values, low, high, _: math.sqrt(_variance(values, low, high, None)),
-    "quantile_over_time": _quantile,
-    "first_over_time": lambda values, low, _high, _: values[low],
-    "last_over_time": lambda values, _low, high, _: values[high - 1],
-}
-
-_OF_SERIES: Mapping[str, Callable[[list[float]], float]] = {
-    "sum": lambda values: float(sum(values)),
-    "avg": lambda values: sum(values) / len(values),
-    "min": min,
-    "max": max,
-    "count": lambda values: float(len(values)),
-    "stdvar": _spread,
-    "stddev": lambda values: math.sqrt(_spread(values)),
-}
-
-
-def _divide(left: float, right: float) -> float:
-    return math.nan if right == 0 else left / right  # Loki's: by zero is no number, not infinity
-
-
-def _modulo(left: float, right: float) -> float:
-    return math.nan if right == 0 or math.isinf(left) else math.fmod(left, right)
-
-
-def _power(left: float, right: float) -> float:
-    try:
-        return math.pow(left, right)
-    except OverflowError:
-        return math.inf if left > 0 or right % 2 == 0 else -math.inf
-    except ValueError:
-        return math.nan if left else math.inf
-
-
-_COMPARING = {"==", "!=", ">", ">=", "<", "<="}
-_OPERATIONS: Mapping[str, Callable[[float, float], float]] = {
-    "+": lambda left, right: left + right,
-    "-": lambda left, right: left - right,
-    "*": lambda left, right: left * right,
-    "/": _divide,
-    "%": _modulo,
-    "^": _power,
-    "==": lambda left, right: float(left == right),
-    "!=": lambda left, right: float(left != right),
-    ">": lambda left, right: float(left > right),
-    ">=": lambda left, right: float(left >= right),
-    "<": lambda left, right: float(left < right),
-    "<=": lambda left, right: float(left <= right),
-}

@@ -41,7 +41,7 @@ _UNREADABLE = object()  # what is no scalar, or is not known
 _NOTHING = object()
 
 
-class Malformed(ValueError):  # noqa: N818  # it is said of the line
+class Malformed(ValueError):
     """The line is no JSON from some place on. The message has jsonparser's words."""
 
 

@@ -12,7 +12,7 @@ _ESCAPE = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|(["\\/'bfnrt])|())""")
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-class Malformed(ValueError):  # noqa: N818  # it is said of the line
+class Malformed(ValueError):
     """Something in the line is no pair. The message says where, in go-logfmt's words."""
 
     def __init__(self, text: str, position: int, problem: str) -> None:
@@ -41,7 +41,7 @@ def pairs(text: str, *, strict: bool = False) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
-class _NoPair(ValueError):  # noqa: N818
+class _NoPair(ValueError):
     def __init__(self, problem: str, position: int, resume: int) -> None:
         super().__init__(problem)
         self.position = position

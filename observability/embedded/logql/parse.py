@@ -6,7 +6,6 @@ import re
 from functools import lru_cache
 from typing import Any, NoReturn
 
-import re2
 from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
@@ -41,6 +40,7 @@ from observability.embedded.logql.ast import (
     Vector,
     VectorAggregation,
 )
+from observability.embedded.logql.texts import compile_pattern, read_path, read_template, unquote
 
 MAX_LENGTH = 16_384  # Loki takes 131,072, which take this parser seconds
 _MAX_EXPECTED = 4  # so many alternatives are still a help
@@ -55,17 +55,6 @@ _WITH_UNWRAP = {"avg_over_time", "sum_over_time", "min_over_time", "max_over_tim
 _WITH_GROUPING = _WITH_UNWRAP - {"sum_over_time"}
 _MAY_UNWRAP = _WITH_UNWRAP | {"rate", "absent_over_time"}
 
-_PATTERN_ERRORS = {  # RE2's words, and those of Go's version of it, which Loki uses
-    "missing )": "missing closing )",
-    "missing ]": "missing closing ]",
-    "no argument for repetition operator": "missing argument to repetition operator",
-}
-
-_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)", re.DOTALL)
-_PATH = re.compile(r'\.?([A-Za-z_][\w-]*)|\[(\d+)\]|\["((?:\\.|[^"\\])*)"\]')
-_ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
-_FIELD = re.compile(r"\.([A-Za-z_]\w*)|(__line__)")
 _NAMES = {"$END": "$end"} | {name: name for name in ("IDENTIFIER", "STRING", "NUMBER", "RANGE", "DURATION", "BYTES")}
 
 
@@ -104,29 +93,11 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
     return query.matchers
 
 
-def compile_pattern(pattern: str) -> Any:
-    """Compile a regular expression for matching in linear time, as Loki does.
-
-    Raises:
-        LogQLError: It is none.
-    """
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 1 << 20
-    try:
-        return re2.compile(pattern, options=options)
-    except re2.error as error:
-        said = error.args[0] if error.args else error
-        detail = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        what, _, where = detail.partition(": ")
-        raise LogQLError(f"parse error : error parsing regexp: {_PATTERN_ERRORS.get(what, what)}: `{where}`") from None
-
-
 # --- errors ---
 
 
 def _at(line: int, column: int, message: str) -> NoReturn:
-    raise LogQLError(f"parse error at line {line}, col {column}: {message}") from None
+    raise LogQLError.at(line, column, message) from None
 
 
 def _end(text: str) -> tuple[int, int]:
@@ -197,77 +168,6 @@ def _asks_for_something(matcher: Matcher) -> bool:
             return bool(compile_pattern(matcher.value).fullmatch(""))
 
 
-# --- texts in texts ---
-
-
-def _unquote(token: Token) -> str:
-    text = str(token)
-    if text[0] == "`":
-        return text[1:-1]
-
-    def unescape(found: re.Match[str]) -> str:
-        what = found[1]
-        if what[0] in "xuU" and len(what) > 1:
-            return _character(token, int(what[1:], 16))
-        if what[0] in "01234567" and len(what) > 1:
-            return _character(token, int(what, 8))
-        if what not in _ESCAPES or what == "'":
-            _at(token.line or 1, token.column or 1, "invalid char escape")
-        return _ESCAPES[what]
-
-    return _ESCAPE.sub(unescape, text[1:-1]) if "\\" in text else text[1:-1]
-
-
-def _character(token: Token, code: int) -> str:
-    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004  # Unicode's own borders
-        _at(token.line or 1, token.column or 1, "invalid char escape")
-    return chr(code)
-
-
-def _path(label: str, expression: str) -> tuple[str | int, ...]:
-    steps: list[str | int] = []
-    position = 0
-    while position < len(expression):
-        found = _PATH.match(expression, position)
-        if (
-            not found
-            or (position == 0 and expression[0] == ".")
-            or (found[1] and position and expression[position] != ".")
-        ):
-            raise LogQLError(
-                f"parse error : stage '| json {label}=\"{expression}\"' : cannot parse expression [{expression}]: "
-                f"syntax error at col {position + 1}"
-            )
-        name, index, quoted = found.groups()
-        steps.append(name if name is not None else int(index) if index is not None else re.sub(r"\\(.)", r"\1", quoted))
-        position = found.end()
-    if not steps:
-        raise LogQLError(f"parse error : stage '| json {label}=\"\"' : cannot parse expression []: syntax error")
-    return tuple(steps)
-
-
-def _template(stage: str, text: str) -> Template:
-    parts: list[str | tuple[str]] = []
-    position = 0
-    for found in _ACTION.finditer(text):
-        parts.append(text[position : found.start()])
-        field = _FIELD.fullmatch(found[1])
-        if not field:
-            raise LogQLError(
-                f"parse error : stage '| {stage}' : {found[0]} is not supported by the embedded backend, which knows "
-                "{{.label}} and {{__line__}} only"
-            )
-        if "{{-" in found[0] or "-}}" in found[0]:
-            raise LogQLError(f"parse error : stage '| {stage}' : {found[0]} is not supported by the embedded backend")
-        parts.append((field[1] or field[2],))
-        position = found.end()
-    rest = text[position:]
-    if "{{" in rest:
-        raise LogQLError(f"parse error : stage '| {stage}' : invalid line template: template: line:1: unclosed action")
-    parts.append(rest)
-    return Template(tuple(part for part in parts if part))
-
-
 # --- the tree ---
 
 
@@ -312,7 +212,7 @@ class _Build(Transformer[Token, Query]):
         return inner
 
     def matcher(self, name: Token, operator: Token, value: Token) -> Matcher:
-        return Matcher(str(name), str(operator), _unquote(value))
+        return Matcher(str(name), str(operator), unquote(value))
 
     def selector(self, *matchers: Matcher) -> tuple[Matcher, ...]:
         return matchers
@@ -323,7 +223,7 @@ class _Build(Transformer[Token, Query]):
     # stages
 
     def line_filter(self, operator: Token, *values: Token) -> LineFilter:
-        texts = tuple(_unquote(value) for value in values if value.type == "STRING")
+        texts = tuple(unquote(value) for value in values if value.type == "STRING")
         if operator in {"|~", "!~"}:
             for text in texts:
                 try:
@@ -334,11 +234,11 @@ class _Build(Transformer[Token, Query]):
         return LineFilter(str(operator), texts)
 
     def extraction(self, name: Token, _equals: Token | None = None, value: Token | None = None) -> tuple[str, str]:
-        return str(name), str(name) if value is None else _unquote(value)
+        return str(name), str(name) if value is None else unquote(value)
 
     def json(self, _json: Token, *fields: Any) -> Json:
         pairs = [field for field in fields if not isinstance(field, Token)]
-        return Json(tuple((name, _path(name, expression)) for name, expression in pairs))
+        return Json(tuple((name, read_path(name, expression)) for name, expression in pairs))
 
     def logfmt(self, _logfmt: Token, *parts: Any) -> Logfmt:
         flags = {str(flag) for flag in _times(list(parts), "FLAG")}
@@ -346,18 +246,18 @@ class _Build(Transformer[Token, Query]):
         return Logfmt(fields, strict="--strict" in flags, keep_empty="--keep-empty" in flags)
 
     def regexp(self, _regexp: Token, pattern: Token) -> Regexp:
-        text = _unquote(pattern)
+        text = unquote(pattern)
         if not compile_pattern(text).groupindex:
             raise LogQLError(f"parse error : stage '| regexp \"{text}\"' : at least one named capture must be supplied")
         return Regexp(text)
 
     def line_format(self, _line_format: Token, template: Token) -> LineFormat:
-        return LineFormat(_template(f"line_format {template}", _unquote(template)))
+        return LineFormat(read_template(f"line_format {template}", unquote(template)))
 
     def assignment(self, name: Token, _equals: Token, value: Token) -> tuple[str, str | Template]:
         if value.type == "IDENTIFIER":
             return str(name), str(value)
-        return str(name), _template(f"label_format {name}={value}", _unquote(value))
+        return str(name), read_template(f"label_format {name}={value}", unquote(value))
 
     def label_format(self, _label_format: Token, *parts: Any) -> LabelFormat:
         assignments = tuple(part for part in parts if not isinstance(part, Token))

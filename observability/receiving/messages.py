@@ -28,6 +28,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "\ufffd"
 _MAX_DEPTH = 100  # of messages in messages, as the library's
 _MAX_VARINT = 10  # bytes
+_MORE = 0x80  # the bit of a varint's byte, above its seven of the number, that says that another byte follows
 _SIZES = {1: 8, 5: 4}  # of protobuf's wire types of a fixed size; 0 is a varint, 2 has its size before it
 
 # Where the records of a request are: the names of the lists and the messages in them, from the outside in.
@@ -45,7 +46,7 @@ _FIELDS = {
 _BROKEN = (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError)
 
 
-class Malformed(ValueError):  # noqa: N818  # it is said of the body
+class Malformed(ValueError):
     """The body is no export request."""
 
 
@@ -239,16 +240,16 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     """Read a number of protobuf's; give it and the position behind it."""
     value = 0
     for count, byte in enumerate(data[position : position + _MAX_VARINT]):
-        value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:  # noqa: PLR2004  # the bit that says that there is more
+        value |= byte % _MORE << 7 * count
+        if byte < _MORE:
             return value, position + count + 1
     raise DecodeError
 
 
 def _as_varint(value: int) -> bytes:
     written = bytearray()
-    while value > 0x7F:  # noqa: PLR2004  # seven bits a byte
-        written.append(value & 0x7F | 0x80)
+    while value >= _MORE:
+        written.append(value % _MORE | _MORE)
         value >>= 7
     written.append(value)
     return bytes(written)
