@@ -12,6 +12,7 @@ from pydantic import Field
 from servicekit.config import ServiceSettings, load
 from servicekit.config import Settings as BaseSettings
 from servicekit.identity.auth import principal
+from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
 from servicekit.web.app import create_app as create_service
@@ -104,12 +105,12 @@ def sample_app(  # noqa: C901
             return {"pid": database.fetch_one("SELECT pid", "SELECT pg_backend_pid() AS pid")["pid"]}
 
     settings = settings or ServiceSettings()
-    metrics = metrics or Metrics(enabled=settings.otel_metrics_exporter != "none")
+    metrics = metrics or Metrics(enabled=measures())
     return create_service(
         "sample",
         settings,
         metrics,
-        telemetry or Telemetry("sample", settings, metrics),
+        telemetry or Telemetry("sample", metrics.registry),
         blueprints=[routes, document_blueprint(api, "notes"), *extra],
         error_table=error_table or {},
         **options,
@@ -155,8 +156,8 @@ def create_app():
         return {}
 
     settings = load(ServiceSettings)
-    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
-    telemetry = Telemetry("sample", settings, metrics)
+    metrics = Metrics(enabled=measures())
+    telemetry = Telemetry("sample", metrics.registry)
     return sample_app(
         extra=[routes], settings=settings, metrics=metrics, telemetry=telemetry, tasks=[_Goodbye(telemetry.tracer)]
     )

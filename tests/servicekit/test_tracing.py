@@ -90,10 +90,9 @@ def test_a_broken_tracestate_does_not_break_the_trace(client):
     assert _ids(client.get("/notes/7", headers=headers))[0] == TRACE
 
 
-def test_baggage_is_not_handed_on(client, things):
-    """It may hold anything, and it would leave in every call."""
-    client.get("/calls/7", headers={"baggage": "email=ada@example.org"})
-    assert "baggage" not in things.log[0][0].headers
+def test_baggage_is_handed_on(client, things):
+    client.get("/calls/7", headers={"baggage": "tenant=seven"})
+    assert things.log[0][0].headers["baggage"] == "tenant=seven"
 
 
 def test_work_outside_of_any_trace_has_no_ids():

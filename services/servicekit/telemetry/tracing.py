@@ -75,6 +75,28 @@ def failed(error_type: str) -> None:
     _mark_failed(trace.get_current_span(), error_type)
 
 
+def raised(error: BaseException) -> None:
+    """Add an exception to the span at hand, as an event; see `exporter.Privacy` for what of it leaves the process."""
+    trace.get_current_span().record_exception(error)
+
+
+def mark() -> context.Context:
+    """Remember what is current, for `abandon`."""
+    return context.get_current()
+
+
+def abandon(before: context.Context) -> None:
+    """Make current again what was, and end the span of work that broke off before anybody could.
+
+    Args:
+        before: What `mark` gave.
+    """
+    span = trace.get_current_span()
+    if context.get_current() is not before:
+        span.end()
+        context.attach(before)
+
+
 class Work:
     """Work within a trace, in a span of its own: a context manager.
 
