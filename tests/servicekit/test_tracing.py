@@ -1,10 +1,13 @@
 import re
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from servicekit.calls.client import ServiceClient
 from servicekit.telemetry import tracing
 from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
 from tests.servicekit.sample import sample_app
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -107,3 +110,12 @@ def test_a_trace_of_its_own_ends_with_its_work():
             assert tracing.current_ids()[0] != outer[0]
         assert tracing.current_ids() == outer
     assert tracing.current_ids() is None
+
+
+def test_a_setting_that_cannot_be_is_told_by_name_and_not_by_value(otel):
+    otel(propagators="canary")
+    with capture_logs() as logged:
+        Telemetry("sample", CollectorRegistry())
+    told = [line for line in logged if line["event"] == "telemetry.setting_ignored"]
+    assert [(line["log_level"], line["variable"]) for line in told] == [("warning", "OTEL_PROPAGATORS")]
+    assert "canary" not in str(logged)

@@ -238,7 +238,7 @@ def test_what_is_there_at_times_is_there_at_least_once():
 
 
 def test_what_only_one_mode_has_is_not_missing_in_the_other():
-    local = {**SMALL, "groups": [{**group, "only_in": "local"} for group in SMALL["groups"]]}
+    local = {**SMALL, "span_events": {}, "groups": [{**group, "only_in": "local"} for group in SMALL["groups"]]}
     assert check_spans(Contract(local), [], "local").missing
     assert not check_spans(Contract(local), [], "compose").missing
     assert not check_lines(Contract(local), [], "compose").missing
