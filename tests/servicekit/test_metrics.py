@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from servicekit.calls.client import ServiceClient
-from servicekit.config import DatabaseSettings, ServiceSettings
+from servicekit.config import DatabaseSettings
 from servicekit.database.pool import Database
 from servicekit.telemetry.metrics import DatabaseMetrics, Metrics
 from servicekit.telemetry.tracing import Tracer

@@ -2,6 +2,9 @@
 
 Every request runs inside a span context, so that its log lines, its errors and its calls to other services carry the
 same trace id. Whether anything is recorded is another matter: see `setup`.
+
+Spans of calls and of statements are made here, by OpenTelemetry's API, and not by the official instrumentations. Those
+record whole URLs, and statements as they are sent with what was put into them; these record templates, never values.
 """
 
 import random

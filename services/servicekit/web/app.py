@@ -177,7 +177,7 @@ class _Requests:
         app.before_request(self._check)
         app.after_request(_without_needless_type)
         app.teardown_request(self._forget_identity)
-        app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[method-assign]  # as Flask wants it
+        app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it
 
     def _around(self, inner: "WSGIApplication") -> "WSGIApplication":
         def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
