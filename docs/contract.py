@@ -36,6 +36,8 @@ def page() -> str:
     for name, origin in file.gateway_tracing.items():
         lines += ["", f"Of the gateway's span with `GATEWAY_TRACING={name}`: {origin.says.strip()}", ""]
         lines += [*_rules({**origin.resource, **origin.scope})]
+    for name, rules in file.span_events.items():
+        lines += ["", f"Of a span's event `{name}`, which it has where something was raised:", "", *_rules(rules)]
     lines += ["", "Of every log line in Loki, as labels of its stream:", "", *_rules(file.stream_labels)]
     lines += ["", "as structured metadata:", "", *_rules(file.metadata)]
     lines += ["", "and in its JSON:", "", *_rules(file.line)]

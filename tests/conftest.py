@@ -9,7 +9,17 @@ from local.processes import hear_ctrl_c
 
 pytest_plugins = [
     f"tests.fixtures.{name}"
-    for name in ("services", "database", "gateway", "stack", "otlp", "gateway_telemetry", "embedded", "left_out")
+    for name in (
+        "services",
+        "database",
+        "gateway",
+        "stack",
+        "opentelemetry",
+        "otlp",
+        "gateway_telemetry",
+        "embedded",
+        "left_out",
+    )
 ]
 
 

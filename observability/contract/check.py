@@ -73,7 +73,7 @@ def check_values(where: str, rules: Rules, values: Mapping[str, Any]) -> Differe
 
 
 def check_spans(contract: Contract, spans: Sequence[SeenSpan], mode: str) -> Difference:
-    """Compare names, kinds, attributes, links and resources of spans."""
+    """Compare names, kinds, attributes, events, links and resources of spans."""
     total = Difference()
     for span in spans:
         where = " ".join(span.key)
@@ -87,10 +87,16 @@ def check_spans(contract: Contract, spans: Sequence[SeenSpan], mode: str) -> Dif
         total |= check_values(f"{span.service}'s scope", origin.scope, span.scope)
         if bool(span.links) != bool(declared.links):
             (total.missing if declared.links else total.undeclared).add(f"{where}: a link")
-        if span.events:
-            total.undeclared.add(f"{where}: span events")
+        for event in span.events:
+            if event.name in contract.span_events:
+                rules = contract.span_events[event.name]
+                total |= check_values(f"{where}: event {event.name}", rules, event.attributes)
+            else:
+                total.undeclared.add(f"{where}: event {event.name}")
     seen = {span.key for span in spans}
     names = {name for span in spans for name in span.attributes}
+    happened = {event.name for span in spans for event in span.events}
+    total.missing |= {f"event {name}, in any span" for name in contract.span_events.keys() - happened}
     for key, declared in contract.spans.items():
         if declared.expected(mode) and key not in seen:
             total.missing.add(" ".join(key))

@@ -210,6 +210,7 @@ class _File(_Entry):
     values: dict[str, list[Value]]
     resource: Rules
     scope: Rules = {}
+    span_events: dict[str, Rules] = {}
     gateway_tracing: dict[str, Origin] = {}
     stream_labels: Rules
     metadata: Rules
@@ -240,6 +241,7 @@ class Contract:
         metrics: By (service, name).
         events: By (service, name).
         resource, scope: Of every span.
+        span_events: What a span may have as events, and their attributes.
         origins: Of the gateway's span, by GATEWAY_TRACING.
         stream_labels, metadata, line: Of every log line.
         target_labels: Of every series.
@@ -277,6 +279,7 @@ class Contract:
                 self.file.target_labels,
             )
         )
+        self.span_events = {name: _resolved(rules, everywhere) for name, rules in self.file.span_events.items()}
         self.origins = {
             name: origin.model_copy(update={"resource": origin.resource or self.resource})
             for name, origin in self.file.gateway_tracing.items()

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _JAEGERS_OWN = {"span.kind", "error", "otel.status_code"}
+
+
+@dataclass(frozen=True)
+class SeenSpanEvent:
+    """An event of a span, as Jaeger's API shows it."""
+
+    name: str
+    attributes: dict[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class SeenSpan:
     resource: dict[str, Any] = field(hash=False)
     scope: dict[str, Any] = field(hash=False)
     links: tuple[str, ...] = ()
-    events: int = 0
+    events: tuple[SeenSpanEvent, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -80,8 +88,13 @@ def spans_of(trace: Mapping[str, Any]) -> Iterator[SeenSpan]:
             },
             scope={key: value for key, value in tags.items() if key.startswith("otel.scope.")},
             links=tuple(links),
-            events=len(span.get("logs") or []),
+            events=tuple(_event_of(log["fields"]) for log in span.get("logs") or []),
         )
+
+
+def _event_of(fields: Iterable[Mapping[str, Any]]) -> SeenSpanEvent:
+    attributes = {one["key"]: one["value"] for one in fields}
+    return SeenSpanEvent(str(attributes.pop("event", "")), attributes)
 
 
 def metrics_of(service: str, exposition: str) -> Iterator[SeenMetric]:

@@ -77,7 +77,7 @@ def sample_app(  # noqa: C901
 
     @routes.get("/failures/<kind>")
     def fail(kind):
-        raise {**ERRORS, "unexpected": RuntimeError("canary-message")}[kind]
+        raise {**ERRORS, "unexpected": RuntimeError(MESSAGE)}[kind]
 
     @routes.get("/aborts/<int:status>")
     def stop_with(status):
@@ -116,6 +116,9 @@ def sample_app(  # noqa: C901
         **options,
     )
 
+
+MESSAGE = "canary-message"
+"""What nobody may be told; it stands in no line that a stack trace would quote."""
 
 ERRORS = {}
 """Name to exception: what `/failures/<name>` raises."""

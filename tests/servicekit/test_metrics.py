@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from servicekit.calls.client import ServiceClient
-from servicekit.config import DatabaseSettings, ServiceSettings
+from servicekit.config import DatabaseSettings
 from servicekit.database.pool import Database
 from servicekit.telemetry.metrics import DatabaseMetrics, Metrics
 from servicekit.telemetry.tracing import Tracer
@@ -26,8 +26,8 @@ def client(serve):
 
 
 @pytest.fixture
-def traced(serve, collector):
-    return serve(sample_app(settings=ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint)))
+def traced(serve, exported):
+    return serve(sample_app())
 
 
 def _series(client):
@@ -193,14 +193,12 @@ def test_two_apps_in_one_process_count_apart(serve):
 
 
 def test_switched_off_nothing_is_measured_and_who_asks_is_told_why(serve, peer, database):
-    settings = ServiceSettings(otel_metrics_exporter="none")
-    metrics = Metrics(enabled=settings.otel_metrics_exporter != "none")
+    metrics = Metrics(enabled=False)
     things = peer()
     things.expect_request("/things/7").respond_with_json({})
     where = DatabaseSettings(**database_settings(database, "users_app"))
     client = serve(
         sample_app(
-            settings=settings,
             metrics=metrics,
             peer=ServiceClient("things", things.root, metrics, Tracer(), timeout_seconds=1.0),
             database=Database(where, "sample", metrics, Tracer()),

@@ -1,8 +1,4 @@
-"""What leaves a service as spans, as a collector sees it: names, kinds, parents and attributes, and nothing else.
-
-Each test holds for both of what makes spans: servicekit's own tracer, and OpenTelemetry's SDK with its Flask
-instrumentation.
-"""
+"""What leaves a service as spans, as a collector sees it: names, kinds, parents and attributes, and nothing else."""
 
 import re
 import time
@@ -11,11 +7,12 @@ import pytest
 from flask import Blueprint
 from structlog.testing import capture_logs
 
+import shop
 from servicekit.calls.client import ServiceClient
-from servicekit.config import DatabaseSettings, ServiceSettings
+from servicekit.config import DatabaseSettings
 from servicekit.database.pool import Database
 from servicekit.telemetry.metrics import Metrics
-from servicekit.telemetry.setup import VERSION, Telemetry
+from tests.fixtures.otlp import values
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
@@ -24,26 +21,18 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
 
-@pytest.fixture(params=["lean", "sdk"])
-def tracing(request):
-    """What makes the spans."""
-    return request.param
-
-
 @pytest.fixture
-def start(serve, collector, database, tracing):
-    """A sample service whose spans go to the collector: `start(peer_root=..., **settings)` gives a client of it."""
+def start(serve, exported, database, otel):
+    """A sample service whose spans go to the collector: `start(peer_root=..., **variables)` gives a client of it."""
 
-    def run(peer_root=None, extra=(), **settings):
-        settings = ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint, tracing=tracing, **settings)
+    def run(peer_root=None, extra=(), **variables):
+        otel(**variables)
         metrics = Metrics()
-        telemetry = Telemetry("sample", settings, metrics)
+        telemetry = shop.telemetry("sample", metrics)
         peer = peer_root and ServiceClient("things", peer_root, metrics, telemetry.tracer, timeout_seconds=0.3)
         where = {name.lower(): value for name, value in database.env("users_app").items()}
         rows = Database(DatabaseSettings(**where, database_timeout_seconds=0.5), "sample", metrics, telemetry.tracer)
-        return serve(
-            sample_app(metrics=metrics, telemetry=telemetry, settings=settings, peer=peer, database=rows, extra=extra)
-        )
+        return serve(sample_app(metrics=metrics, telemetry=telemetry, peer=peer, database=rows, extra=extra))
 
     return run
 
@@ -60,6 +49,17 @@ def _port(client):
 def _ids(response):
     _, trace_id, span_id, _ = response.headers["traceresponse"].split("-")
     return trace_id, span_id
+
+
+def _raised(span):
+    """The types of its exceptions; each comes with its stack trace, and with nothing else."""
+    found = []
+    for event in span.events:
+        attributes = values(event.attributes)
+        found.append(attributes.pop("exception.type"))
+        assert attributes.pop("exception.stacktrace").startswith("Traceback (most recent call last):\n  File ")
+        assert (event.name, attributes.pop("exception.escaped", "False"), attributes) == ("exception", "False", {})
+    return found
 
 
 def test_a_request_is_a_server_span_with_just_these_attributes(client, collector):
@@ -80,14 +80,14 @@ def test_a_request_is_a_server_span_with_just_these_attributes(client, collector
 
 
 def test_its_resource_says_whose_it_is(start, collector):
-    start(deployment_environment="somewhere").get("/notes/7")
+    start(resource_attributes="deployment.environment.name=somewhere").get("/notes/7")
     resource = collector.one("GET /notes/{note_id}").resource
     assert re.fullmatch("[0-9a-f-]{36}", resource.pop("service.instance.id"))
     assert resource.pop("telemetry.sdk.version")
     assert resource == {
         "service.name": "sample",
         "service.namespace": "shop",
-        "service.version": VERSION,
+        "service.version": shop.VERSION,
         "deployment.environment.name": "somewhere",
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "opentelemetry",
@@ -128,7 +128,7 @@ def test_a_failed_request_says_so_by_type_and_without_a_message(client, collecto
     span = collector.one(f"GET {re.sub('/[^/]+$', '', path)}/{{{'status' if 'aborts' in path else 'kind'}}}")
     assert span.attributes["http.response.status_code"] == status
     assert (span.failed, span.attributes["error.type"]) == (True, error_type)
-    assert (span.message, span.events) == ("", [])
+    assert (span.message, _raised(span)) == ("", ["RuntimeError"] * (error_type == "RuntimeError"))
     assert b"canary" not in b"".join(collector.bodies)
 
 
@@ -147,7 +147,7 @@ def test_an_exception_that_even_the_error_handlers_miss_leaves_no_message(start,
     with capture_logs() as logged:
         response = client.get("/broken/canary-name")
     span = collector.one("GET /broken/{name}")
-    assert (span.failed, span.message, span.events) == (True, "", [])
+    assert (span.failed, span.message, set(_raised(span))) == (True, "", {"RuntimeError"})
     assert (span.attributes["error.type"], span.attributes["http.response.status_code"]) == ("RuntimeError", 500)
     # And it is answered, counted and logged as any other.
     assert (response.status_code, _ids(response)) == (500, (span.trace_id, span.span_id))
@@ -191,7 +191,7 @@ def test_an_unsampled_trace_stays_so(start, collector, peer):
 
 
 def test_the_ratio_is_the_share_of_the_traces_that_begin_here(start, collector):
-    client = start(otel_traces_sampler_arg=0.1)
+    client = start(traces_sampler="parentbased_traceidratio", traces_sampler_arg=0.1)
     kept = sum(client.get("/notes/7").headers["traceresponse"][-1] in "13" for _ in range(400))
     assert 10 <= kept <= 90
     assert len(collector.settled()) == kept
@@ -252,7 +252,7 @@ def test_a_call_that_nobody_answers_says_why_and_how_often_it_was_tried(start, c
     assert (span.failed, span.attributes["error.type"]) == (True, "NotConnectedError")
     assert span.attributes["http.request.resend_count"] == 1
     assert "http.response.status_code" not in span.attributes
-    assert (span.message, span.events) == ("", [])
+    assert (span.message, _raised(span)) == ("", ["servicekit.web.errors.DependencyUnavailable"])
 
 
 def test_a_call_that_is_not_made_because_its_peer_hangs_says_so(start, collector, peer):
@@ -291,7 +291,7 @@ def test_a_statement_that_fails_says_so_by_type_and_sqlstate(client, collector):
     span = collector.one("SELECT pg_sleep")
     assert (span.failed, span.attributes["error.type"]) == (True, "QueryCanceled")
     assert span.attributes["db.response.status_code"] == "57014"
-    assert (span.message, span.events) == ("", [])
+    assert (span.message, len(_raised(span))) == ("", 1)
 
 
 def test_a_look_at_the_database_outside_of_a_trace_makes_none(client, collector):
@@ -309,10 +309,7 @@ def test_log_lines_exemplars_and_errors_carry_the_ids_of_the_requests_span(clien
     assert f'span_id="{span.span_id}"' in metrics
 
 
-SCOPES = {"lean": {"servicekit"}, "sdk": {"servicekit", "opentelemetry.instrumentation.flask"}}
-
-
-def test_the_setting_chooses_what_makes_them(client, collector, tracing):
+def test_each_span_names_what_made_it(client, collector):
     client.get("/rows/0")
     collector.one("GET /rows/{seconds}")
-    assert {span.scope for span in collector.settled()} == SCOPES[tracing]
+    assert {span.scope for span in collector.settled()} == {"servicekit", "opentelemetry.instrumentation.flask"}

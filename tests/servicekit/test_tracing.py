@@ -1,10 +1,13 @@
 import re
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from servicekit.calls.client import ServiceClient
 from servicekit.telemetry import tracing
 from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
 from tests.servicekit.sample import sample_app
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -90,10 +93,9 @@ def test_a_broken_tracestate_does_not_break_the_trace(client):
     assert _ids(client.get("/notes/7", headers=headers))[0] == TRACE
 
 
-def test_baggage_is_not_handed_on(client, things):
-    """It may hold anything, and it would leave in every call."""
-    client.get("/calls/7", headers={"baggage": "email=ada@example.org"})
-    assert "baggage" not in things.log[0][0].headers
+def test_baggage_is_handed_on(client, things):
+    client.get("/calls/7", headers={"baggage": "tenant=seven"})
+    assert things.log[0][0].headers["baggage"] == "tenant=seven"
 
 
 def test_work_outside_of_any_trace_has_no_ids():
@@ -108,3 +110,12 @@ def test_a_trace_of_its_own_ends_with_its_work():
             assert tracing.current_ids()[0] != outer[0]
         assert tracing.current_ids() == outer
     assert tracing.current_ids() is None
+
+
+def test_a_setting_that_cannot_be_is_told_by_name_and_not_by_value(otel):
+    otel(propagators="canary")
+    with capture_logs() as logged:
+        Telemetry("sample", CollectorRegistry())
+    told = [line for line in logged if line["event"] == "telemetry.setting_ignored"]
+    assert [(line["log_level"], line["variable"]) for line in told] == [("warning", "OTEL_PROPAGATORS")]
+    assert "canary" not in str(logged)

@@ -3,10 +3,10 @@
 import pytest
 from flask import Blueprint, request
 
-from servicekit.config import ServiceSettings
-from servicekit.telemetry import sdk
-from servicekit.telemetry import setup as telemetry
-from servicekit.telemetry import tracing as spans
+import shop
+from servicekit.telemetry import tracing
+from servicekit.telemetry.exporter import Privacy
+from servicekit.telemetry.metrics import Metrics
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
 from tests.telemetry.canary_tests import *  # noqa: F403
@@ -46,25 +46,19 @@ def nosy():
 
     @hooks.before_app_request
     def record():
-        spans.describe(attributes={"url.full": request.url, "user_agent.original": request.user_agent.string})
+        tracing.describe(attributes={"url.full": request.url, "user_agent.original": request.user_agent.string})
 
     return hooks
 
 
-TAKEN_OUT = {"lean": (telemetry, "leaves", lambda _name: True), "sdk": (sdk, "cut", lambda span: span)}
-
-
-@pytest.mark.parametrize("tracing", TAKEN_OUT)
 @pytest.mark.parametrize(("redacted", "found"), [(True, set()), (False, {"path", "query", "user agent"})])
-def test_with_redaction_taken_out_a_request_s_own_words_are_found(
-    serve, collector, monkeypatch, tracing, redacted, found
-):
+def test_with_redaction_taken_out_a_request_s_own_words_are_found(serve, exported, monkeypatch, redacted, found):
     if not redacted:
-        monkeypatch.setattr(*TAKEN_OUT[tracing])
+        monkeypatch.setattr(Privacy, "cut", lambda _self, span: span)
     marks = Marks()
-    settings = ServiceSettings(otel_exporter_otlp_endpoint=collector.endpoint, tracing=tracing)
-    client = serve(sample_app(settings=settings, extra=[nosy()]))
+    metrics = Metrics()
+    client = serve(sample_app(metrics=metrics, telemetry=shop.telemetry("sample", metrics), extra=[nosy()]))
     client.get(f"/{marks('path')}?q={marks('query')}", headers={"User-Agent": marks("user agent")})
-    eventually(lambda: collector.spans)
-    sent = b"".join(collector.bodies).decode(errors="replace")
+    eventually(lambda: exported.spans)
+    sent = b"".join(exported.bodies).decode(errors="replace")
     assert {place for place, _ in marks.found_in(sent)} == found

@@ -24,6 +24,7 @@ SMALL = yaml.safe_load(r"""
 values:
   methods: [GET, POST]
 resource: {service.name: {values: [$services]}}
+span_events: {creak: {creak.kind: {values: [$methods]}, creak.note: {when: it was loud}}}
 stream_labels: {service_name: {values: [$services]}}
 metadata:
   trace_id: {when: the line belongs to a trace}
@@ -106,6 +107,15 @@ def span(number, service, kind, name, parent=None, links=(), **tags):
     }
 
 
+def event(name, **fields):
+    fields = {"event": name, **{key.replace("__", "."): value for key, value in fields.items()}}
+    return {"timestamp": 1, "fields": [{"key": key, "value": value} for key, value in fields.items()]}
+
+
+def creaking(name, **fields):
+    return {**span("5", "shelf", "internal", "dust", links=["x"]), "logs": [event(name, **fields)]}
+
+
 def request(method="GET"):
     return {"http__request__method": method, "http__route": "/shelf/", "http__response__status_code": 200}
 
@@ -116,7 +126,7 @@ TRACE = {
         span("1", "door", "server", "GET /shelf/", **request(), retries=1),
         span("2", "shelf", "server", "GET /shelf/", "1", **request()),
         span("3", "shelf", "client", "SELECT things", "2", db__query__summary="SELECT things"),
-        span("4", "shelf", "internal", "dust", links=["other"]),
+        {**span("4", "shelf", "internal", "dust", links=["other"]), "logs": [event("creak", creak__kind="GET")]},
     ],
 }
 
@@ -189,7 +199,11 @@ def test_another_name_in_the_contract_is_missing_and_the_real_one_undeclared(old
         (span("5", "door", "server", "GET /shelf/", **request("POST")), "http.request.method is 'POST'"),
         (span("5", "shelf", "internal", "dust"), "shelf internal dust: a link"),
         (span("5", "door", "server", "GET /shelf/", links=["x"], **request()), "door server GET /shelf/: a link"),
-        ({**span("5", "shelf", "internal", "dust", links=["x"]), "logs": [{}]}, "shelf internal dust: span events"),
+        (creaking("shelf fell"), "shelf internal dust: event shelf fell"),
+        (creaking("creak", creak__kind="GET", message="no"), "shelf internal dust: event creak: message"),
+        (creaking("creak", creak__kind="oak"), "shelf internal dust: event creak: creak.kind is 'oak'"),
+        (creaking("creak"), "shelf internal dust: event creak: creak.kind"),
+        ({**span("5", "shelf", "internal", "dust", links=["x"]), "logs": [{"fields": []}]}, "internal dust: event "),
         (span("5", "door", "server", "GET /shelf/", **request(), otel__status_description="no"), "status_description"),
         (
             span("5", "door", "server", "GET /shelf/", **request(), otel__scope__name="x"),
@@ -199,6 +213,11 @@ def test_another_name_in_the_contract_is_missing_and_the_real_one_undeclared(old
 )
 def test_one_span_that_is_not_as_declared_is_found(changed, said):
     assert said in str(check_spans(contract(), spans(changed), "local"))
+
+
+def test_an_event_that_no_span_has_is_missing():
+    silent = check_spans(contract(), spans(without="4"), "local").missing
+    assert "event creak, in any span" in silent
 
 
 def test_a_span_without_a_required_attribute_is_found():
@@ -219,7 +238,7 @@ def test_what_is_there_at_times_is_there_at_least_once():
 
 
 def test_what_only_one_mode_has_is_not_missing_in_the_other():
-    local = {**SMALL, "groups": [{**group, "only_in": "local"} for group in SMALL["groups"]]}
+    local = {**SMALL, "span_events": {}, "groups": [{**group, "only_in": "local"} for group in SMALL["groups"]]}
     assert check_spans(Contract(local), [], "local").missing
     assert not check_spans(Contract(local), [], "compose").missing
     assert not check_lines(Contract(local), [], "compose").missing

@@ -2,6 +2,9 @@
 
 Every request runs inside a span context, so that its log lines, its errors and its calls to other services carry the
 same trace id. Whether anything is recorded is another matter: see `setup`.
+
+Spans of calls and of statements are made here, by OpenTelemetry's API, and not by the official instrumentations. Those
+record whole URLs, and statements as they are sent with what was put into them; these record templates, never values.
 """
 
 import random
@@ -73,6 +76,28 @@ def failed(error_type: str) -> None:
         error_type: What went wrong, of few possible values: an exception's type, a status.
     """
     _mark_failed(trace.get_current_span(), error_type)
+
+
+def raised(error: BaseException) -> None:
+    """Add an exception to the span at hand, as an event; see `exporter.Privacy` for what of it leaves the process."""
+    trace.get_current_span().record_exception(error)
+
+
+def mark() -> context.Context:
+    """Remember what is current, for `abandon`."""
+    return context.get_current()
+
+
+def abandon(before: context.Context) -> None:
+    """Make current again what was, and end the span of work that broke off before anybody could.
+
+    Args:
+        before: What `mark` gave.
+    """
+    span = trace.get_current_span()
+    if context.get_current() is not before:
+        span.end()
+        context.attach(before)
 
 
 class Work:

@@ -5,11 +5,12 @@ import io
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, abort, request
+from flask.globals import request_ctx
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.routing import RequestRedirect, Rule
@@ -23,6 +24,9 @@ from servicekit.web import errors
 from servicekit.web.errors import DependencyUnavailable, ErrorTable
 from servicekit.web.hosts import Hosts
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 UNMATCHED = "unmatched"
 """Stands for every path that has no route."""
 
@@ -30,7 +34,7 @@ _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in ("traceparent", "tracestate", "baggage")]
 # What a request's environment carries of ours.
 _ROUTE, _STARTED, _ADMITTED = "servicekit.route", "servicekit.started", "servicekit.admitted"
-_REFUSED, _IDENTITY = "servicekit.refused", "servicekit.identity"
+_REFUSED, _IDENTITY, _OF = "servicekit.refused", "servicekit.identity", "servicekit.identity_of"
 
 
 def create_app(  # noqa: PLR0913  # what makes a service, by name
@@ -177,11 +181,15 @@ class ServerSide:
 def _log_exception(exc_info: Any) -> None:
     """Log what no handler took, without the path, which Flask would quote."""
     request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)
+    tracing.raised(exc_info[1])
     logs.get_logger().error("request.failed", exc_info=exc_info)
 
 
 class _Requests:
-    """What is told of each request, in Flask's hooks.
+    """What is told of each request: in Flask's hooks where they will do, and around the app where they will not.
+
+    Flask runs no further hook once one has failed, and those at the end again for each copy of the request's context.
+    What is taken for a request is given back once, so that is done around the app.
 
     Args:
         app: The app.
@@ -195,20 +203,41 @@ class _Requests:
         self._log = logs.get_logger()
         self._described = functools.lru_cache(1024)(self._describe)
         app.before_request(self._begin)
-        app.after_request(self._tell)
-        app.teardown_request(self._leave)
+        app.before_request(self._refuse)
+        app.teardown_request(self._forget_identity)
+        app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it
+
+    def _around(self, inner: "WSGIApplication") -> "WSGIApplication":
+        def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+                return start_response(status, self._tell(int(status[:3]), headers), exc_info)
+
+            environ[_STARTED] = time.perf_counter()
+            self._metrics.request_began()
+            before = tracing.mark()
+            try:
+                return inner(environ, start)
+            except BaseException:  # also of a hook at the end: then nobody has ended the span
+                tracing.abandon(before)
+                raise
+            finally:
+                self._metrics.request_left()
+
+        return serve
 
     def _begin(self) -> None:
         environ = request.environ
-        environ[_STARTED] = time.perf_counter()
         route = environ[_ROUTE] = route_template(request.url_rule)
-        self._metrics.request_began()
         if tracing.current_ids() is None:  # a probe, or nobody asks for spans
             headers = {name: environ[variable] for name, variable in _CONTEXT_HEADERS if variable in environ}
-            environ[_IDENTITY] = tracing.identity(headers).__enter__()  # `_leave` is its end
+            environ[_IDENTITY] = tracing.identity(headers).__enter__()
+            environ[_OF] = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
         else:
             tracing.describe(*self._described(known_method(environ["REQUEST_METHOD"]), route))
-        if (refused := environ.get(_REFUSED)) is not None:
+
+    @staticmethod
+    def _refuse() -> None:
+        if (refused := request.environ.get(_REFUSED)) is not None:
             abort(refused)
 
     def _describe(self, method: str, route: str) -> tuple[str, dict[str, str]]:
@@ -220,34 +249,38 @@ class _Requests:
             attributes["http.route"] = route
         return name, attributes
 
-    def _tell(self, response: Response) -> Response:
+    def _tell(self, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Count and log the answer when its head is sent, inside the request's span; return its headers."""
         environ = request.environ
-        route, method, status = environ[_ROUTE], known_method(request.method), response.status_code
+        if _ROUTE not in environ:
+            self._begin()  # it failed before it came there
+        route, method = environ[_ROUTE], known_method(environ["REQUEST_METHOD"])
         seconds = time.perf_counter() - environ[_STARTED]
         self._metrics.request_ended(method, route, status, seconds)
-        if (traceresponse := tracing.traceparent()) is not None:
-            response.headers["traceresponse"] = traceresponse
-        if method == "OPTIONS" and not response.get_data():
-            response.headers.pop("Content-Type", None)  # Flask calls the empty body HTML
+        if (error_type := environ.get(errors.TYPE)) is not None:
+            tracing.failed(error_type)
         if route not in _PROBES:  # they would be most of the log, and metrics count them
             self._log.info(
                 "request.completed", method=method, http_route=route, status=status, duration_s=round(seconds, 6)
             )
-        return response
+        traceresponse = tracing.traceparent()
+        return headers if traceresponse is None else [*headers, ("traceresponse", traceresponse)]
 
-    def _leave(self, _error: BaseException | None) -> None:
-        environ = request.environ
-        if _STARTED not in environ:
-            return  # it did not come to `_begin`
-        self._metrics.request_left()
-        if (error_type := environ.get(errors.TYPE)) is not None:
-            tracing.failed(error_type)
-        if (identity := environ.get(_IDENTITY)) is not None:
-            identity.__exit__(None, None, None)
+    def _forget_identity(self, _error: BaseException | None) -> None:
+        """End what `_begin` began; not for a copy of the request's context, which ends when it likes."""
+        if request.environ.get(_OF) is request_ctx._get_current_object():  # type: ignore[attr-defined]  # noqa: SLF001
+            del request.environ[_OF]
+            request.environ.pop(_IDENTITY).__exit__(None, None, None)
+
+
+def _without_needless_type(response: Response) -> Response:
+    if request.method == "OPTIONS" and not response.get_data():
+        response.headers.pop("Content-Type", None)  # Flask calls the empty body HTML
+    return response
 
 
 class _Door:
-    """Lets requests in, or refuses them, in Flask's hooks.
+    """Lets requests in, or refuses them in a Flask hook; around the app, it makes room for the next.
 
     Args:
         app: The app.
@@ -263,7 +296,8 @@ class _Door:
         self._admission = admission
         self._trusted = functools.lru_cache(128)(hosts.trusts)
         app.before_request(self._check)
-        app.teardown_request(self._leave)
+        app.after_request(_without_needless_type)
+        app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[assignment, method-assign]
 
     def _check(self) -> ResponseReturnValue | None:
         """Let the request in, or refuse it."""
@@ -291,9 +325,15 @@ class _Door:
             headers=errors.RETRY_AFTER,
         )
 
-    def _leave(self, _error: BaseException | None) -> None:
-        if request.environ.get(_ADMITTED):
-            self._admission.leave()
+    def _around(self, inner: "WSGIApplication") -> "WSGIApplication":
+        def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            try:
+                return inner(environ, start_response)
+            finally:
+                if environ.get(_ADMITTED):
+                    self._admission.leave()
+
+        return serve
 
 
 def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) -> Blueprint:

@@ -208,6 +208,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _unexpected_error(error: Exception) -> Response:
     logs.get_logger().error("request.failed", exc_info=error)
+    tracing.raised(error)
     request.environ[TYPE] = type(error).__qualname__  # for the request's span, which would say no more than 500
     return problem_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -41,7 +41,7 @@ def users(peer):
 
 
 @pytest.fixture
-def start(serve, users, folder, signer, endpoint, tmp_path):
+def start(serve, users, folder, signer, tmp_path):
     """`start()`: a client of an auth-service on the test's folder of keys; a second one is a replica."""
     folder.mkdir(mode=0o700)
     pem = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -49,9 +49,7 @@ def start(serve, users, folder, signer, endpoint, tmp_path):
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "order-service").write_text(f"{SECRET}\n")
-    settings = AuthSettings(
-        auth_keys_dir=folder, client_secrets_dir=secrets, user_url=users.root, otel_exporter_otlp_endpoint=endpoint
-    )
+    settings = AuthSettings(auth_keys_dir=folder, client_secrets_dir=secrets, user_url=users.root)
     return lambda: serve(create_app(settings))
 
 

@@ -5,9 +5,7 @@ import pytest
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-@pytest.fixture
-def endpoint(collector):
-    return collector.endpoint
+pytestmark = pytest.mark.usefixtures("exported")
 
 
 @pytest.mark.parametrize(("password", "status"), [("correct horse", 200), ("canary", 401)])

@@ -91,7 +91,7 @@ def client_secret(tmp_path):
 
 
 @pytest.fixture
-def settings(database, products, payment_peer, auth_peer, endpoint, client_secret):
+def settings(database, products, payment_peer, auth_peer, client_secret):
     return OrderSettings(
         database_host=database.host,
         database_port=database.port,
@@ -103,7 +103,6 @@ def settings(database, products, payment_peer, auth_peer, endpoint, client_secre
         product_url=products.root,
         payment_url=payment_peer.root,
         payment_timeout_seconds=1,
-        otel_exporter_otlp_endpoint=endpoint,
     )
 
 

@@ -9,9 +9,7 @@ GATEWAY = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 PLACED = 6  # spans of an order, once the JWKS is known
 
 
-@pytest.fixture
-def endpoint(collector):
-    return collector.endpoint
+pytestmark = pytest.mark.usefixtures("exported")
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ from structlog.testing import capture_logs
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-@pytest.fixture
-def endpoint(collector):
-    return collector.endpoint
+pytestmark = pytest.mark.usefixtures("exported")
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from user_service.settings import UserSettings
 
 
 @pytest.fixture
-def client(serve, database, auth_peer, endpoint):
+def client(serve, database, auth_peer):
     # The wait is long because the machine may be busy: what a short one does is tested in servicekit.
     where = {**database_settings(database, "users_app"), "database_pool_wait_seconds": 10}
-    where["otel_exporter_otlp_endpoint"] = endpoint
     return serve(create_app(UserSettings(**where, auth_url=auth_peer.root)))
 
 

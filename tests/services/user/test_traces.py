@@ -9,9 +9,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 GATEWAY = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 
 
-@pytest.fixture
-def endpoint(collector):
-    return collector.endpoint
+pytestmark = pytest.mark.usefixtures("exported")
 
 
 @pytest.mark.parametrize("password", ["canary horse", "wrong canary"])
