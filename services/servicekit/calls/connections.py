@@ -68,7 +68,7 @@ class Connections:
     Signals (Ctrl-C) that reach the thread that waits for an answer are handled when it has one, or none in time.
 
     Args:
-        base_url: The peer's root, such as `http://127.0.0.1:5005`; a user and password in it are sent (RFC 7617).
+        base_url: The peer's root, such as `http://127.0.0.1:8000`; a user and password in it are sent (RFC 7617).
         most: Requests under way at most. A connection is opened for one while another may just be coming back, so that
             there can be up to twice as many connections for a moment.
         wait_seconds: How long a caller waits while there are as many.

@@ -40,10 +40,7 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _service() -> str:
-    """Name the service: by the environment, or by the application, `parcel_service.app:create_app()`."""
-    named = os.environ.get("OTEL_SERVICE_NAME", "").strip()
-    if named.isprintable() and named:  # as its spans are; bytes that are no text are not printable
-        return named
+    """Name the service: by the application, `parcel_service.app:create_app()`, or by the environment."""
     application = next((argument for argument in sys.argv[1:] if ":create_app" in argument), None)
     package = application.partition(".")[0] if application else f"{os.environ.get('SERVICE', 'unknown')}_service"
     return package.replace("_", "-")

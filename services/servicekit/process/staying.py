@@ -1,19 +1,10 @@
-r"""Lets a thread stay with its connection between two requests.
+"""Lets a thread stay with its connection between two requests.
 
 gunicorn's own worker hands the connection back to the main thread, which waits for the next request and finds a thread
 for it: two more threads to wake for each request, which compete for the interpreter's lock. Services have few callers,
 which keep their connections and use them all the time.
 
-What it gives by itself (`POST /orders/`, 8 clients, no telemetry, 2 cores; medians of 9 rounds in turns on 2026-11-29,
-while other work ran on the machine, so make them again before you rely on them):
-
-    the shop's worker, which is this one and more     1.00 of the orders/s   1.00 of the CPU an order
-    `StayingWorker`                                   1.11 (0.69..1.39)      1.00 (0.90..1.21)
-    `StoppingWorker`, so gunicorn's own but for stops 0.94 (0.58..1.32)      1.10 (0.88..1.38)
-
-    python -m bench compare off \
-        off,GUNICORN_CMD_ARGS=--worker-class=servicekit.process.staying.StayingWorker \
-        off,GUNICORN_CMD_ARGS=--worker-class=servicekit.process.stopping.StoppingWorker
+docs/performance.md has what it gives by itself, measured beside gunicorn's own.
 """
 
 import os
