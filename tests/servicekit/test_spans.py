@@ -12,6 +12,7 @@ from servicekit.calls.client import ServiceClient
 from servicekit.config import DatabaseSettings
 from servicekit.database.pool import Database
 from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
 from tests.fixtures.otlp import values
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
@@ -28,7 +29,7 @@ def start(serve, exported, database, otel):
     def run(peer_root=None, extra=(), **variables):
         otel(**variables)
         metrics = Metrics()
-        telemetry = shop.telemetry("sample", metrics)
+        telemetry = Telemetry("sample", metrics.registry, resource=shop.RESOURCE, attributes=shop.ATTRIBUTES)
         peer = peer_root and ServiceClient("things", peer_root, metrics, telemetry.tracer, timeout_seconds=0.3)
         where = {name.lower(): value for name, value in database.env("users_app").items()}
         rows = Database(DatabaseSettings(**where, database_timeout_seconds=0.5), "sample", metrics, telemetry.tracer)

@@ -7,6 +7,7 @@ import shop
 from servicekit.telemetry import tracing
 from servicekit.telemetry.exporter import Privacy
 from servicekit.telemetry.metrics import Metrics
+from servicekit.telemetry.setup import Telemetry
 from tests.fixtures.services import eventually
 from tests.servicekit.sample import sample_app
 from tests.telemetry.canary_tests import *  # noqa: F403
@@ -57,7 +58,8 @@ def test_with_redaction_taken_out_a_request_s_own_words_are_found(serve, exporte
         monkeypatch.setattr(Privacy, "cut", lambda _self, span: span)
     marks = Marks()
     metrics = Metrics()
-    client = serve(sample_app(metrics=metrics, telemetry=shop.telemetry("sample", metrics), extra=[nosy()]))
+    telemetry = Telemetry("sample", metrics.registry, resource=shop.RESOURCE, attributes=shop.ATTRIBUTES)
+    client = serve(sample_app(metrics=metrics, telemetry=telemetry, extra=[nosy()]))
     client.get(f"/{marks('path')}?q={marks('query')}", headers={"User-Agent": marks("user agent")})
     eventually(lambda: exported.spans)
     sent = b"".join(exported.bodies).decode(errors="replace")

@@ -9,8 +9,8 @@ requests whole, `answering` cuts off clients that do not read. The worker speaks
 nothing else is set. TLS is the gateway's.
 
 What this file, `reading` and `answering` give is no speed: with `StayingWorker` instead, a request takes as much CPU
-(docs/performance.md has the numbers and the command). They keep the promise that slow and hostile clients hold nobody up, and get
-a problem as an answer; tests/servicekit/test_worker.py checks it.
+(docs/performance.md has the numbers and the command). They keep the promise that slow and hostile clients hold nobody
+up, and get a problem as an answer; tests/servicekit/test_worker.py checks it.
 
 waitress reads requests whole too, but a request that comes byte by byte may take for ever, HTTP/9.9 counts as 1.0,
 `//parcels/1` as `/parcels/1`, a folded header, a control character in the target, and a length beside chunks are taken,
