@@ -7,10 +7,12 @@ parts of a message be joined. Measured on one core, a database span: 4 us instea
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,7 +22,8 @@ _REMOTE_KNOWN, _REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS, _ATTRIBUTES = 1, 2, 2, 9  # field numbers, of trace.proto
 _STATUSES = {code: Status(code=code.value) for code in StatusCode}  # type: ignore[arg-type]  # the numbers are the same
 _NO_RESOURCE = Resource.get_empty()
-_REMEMBERED = frozenset({str, int, bool})  # not floats, 0.0 equals -0.0; nor lists, whose elements may differ in kind
+_FIELDS = {str: "string_value", int: "int_value", bool: "bool_value"}  # of AnyValue, in common.proto
+_REMEMBERED = frozenset(_FIELDS)  # not floats, 0.0 equals -0.0; nor lists, whose elements may differ in kind
 _MAX_REMEMBERED = 1024  # characters: what is remembered stays
 
 
@@ -80,11 +83,15 @@ def _span(span: ReadableSpan) -> bytes:
 
 
 @lru_cache(2048)
-def _attribute(name: str, value: Any, _kind: type) -> bytes:  # 1, 1.0 and True are one key without their kinds
+def _attribute(name: str, value: Any, kind: type) -> bytes:  # 1, 1.0 and True are one key without their kinds
+    if (field := _FIELDS.get(kind)) is not None:
+        with suppress(ValueError):  # it fits into no message: the official encoder drops it, and says so
+            encoded = KeyValue(key=name, value=AnyValue(**{field: value})).SerializeToString()
+            return _field(_ATTRIBUTES, encoded)
     # With a resource: for a span without one the SDK detects it anew, in threads, which takes a millisecond.
     bare = ReadableSpan("", INVALID_SPAN_CONTEXT, resource=_NO_RESOURCE, attributes={name: value})
-    encoded = Span.FromString(_official(bare))
-    return b"".join(_field(_ATTRIBUTES, attribute.SerializeToString()) for attribute in encoded.attributes)
+    official = Span.FromString(_official(bare))
+    return b"".join(_field(_ATTRIBUTES, attribute.SerializeToString()) for attribute in official.attributes)
 
 
 def _official(span: ReadableSpan) -> bytes:

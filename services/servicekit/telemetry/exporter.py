@@ -140,7 +140,10 @@ class Privacy:
         )
 
     def _kept(self, attributes: Any) -> dict[str, Any]:
-        return {name: value for name, value in attributes.items() if self.leaves(name)} if attributes else {}
+        if not attributes:
+            return {}
+        plain = attributes.copy()  # the SDK's own mapping takes a lock for each look at it
+        return {name: value for name, value in plain.items() if self.leaves(name)}
 
     def _event(self, event: Event) -> Event:
         attributes: dict[str, Any] = {
