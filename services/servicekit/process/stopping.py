@@ -9,6 +9,7 @@ import ctypes
 import os
 import socket
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ class StoppingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             while self._accepts(listener):
                 pass
             listener.close()
+
+    def handle_quit(self, _sig: int, _frame: Any) -> None:
+        """End at once (SIGQUIT, and SIGINT to the master), from the main loop.
+
+        gunicorn's own ends here, in the signal's handler. If the signal comes while the main thread gives the pool a
+        task, it waits for a lock that it holds itself, or the pool loses sight of a thread that Python then waits for
+        at exit; until the master kills the worker (docs/upstream.md).
+        """
+        self.alive = False
+        self.method_queue.defer(self._quit)
+
+    def _quit(self) -> None:
+        self.cfg.worker_int(self)
+        sys.exit(0)
 
     def _accepts(self, listener: Any) -> bool:
         before = self.nr_conns
