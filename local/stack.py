@@ -121,6 +121,7 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         "PYTHONPATH": f"services:services/{service}/src",
         "HOST": "127.0.0.1",
         "PORT": str(_port(settings, service)),
+        "OTEL_SERVICE_NAME": f"{service}-service",  # a caller's one would be that of all five
         "AUTH_URL": f"http://127.0.0.1:{settings.auth_port}",
         "USER_URL": f"http://127.0.0.1:{settings.user_port}",
         "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",

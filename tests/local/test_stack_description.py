@@ -162,6 +162,11 @@ def test_a_folder_that_the_backend_cannot_be_told_is_refused(tmp_path):
         build(settings).check()
 
 
+def test_each_service_has_its_own_name_whatever_the_callers_is(parts):
+    for name in ("auth-service", "order-service"):
+        assert parts[name].environment["OTEL_SERVICE_NAME"] == name
+
+
 def test_a_service_is_told_where_the_others_are(parts):
     assert parts["order-service"].environment["USER_URL"] == "http://127.0.0.1:6002"
 

@@ -201,6 +201,16 @@ def test_servicekits_worker_refuses_for_an_app_of_ones_own_and_runs_its_tasks(ru
     assert "canary" not in started.log.read_text()
 
 
+def test_the_collector_leaves_alone_what_a_worker_shares_with_the_master(run_in, home):
+    (home / "counted.py").write_text(
+        "import gc\nfrom app import app, kit\nkit.log.info('objects.left', count=gc.get_freeze_count())\n"
+    )
+    *command, _ = SERVERS["gunicorn as servicekit runs it"]
+    started = run_in(home, [*command, "counted:app"], PROGRAMS)
+    [left] = [event for event in started.events if event["event"] == "objects.left"]
+    assert left["count"] > 10_000
+
+
 def test_the_readme_shows_the_example():
     assert EXAMPLE.read_text() in block("python", (KIT / "README.md").read_text())
     assert len(EXAMPLE.read_text().splitlines()) <= 30
@@ -289,6 +299,16 @@ def test_nothing_in_servicekit_knows_the_shop(path):
     assert not OF_THE_SHOP.findall(source)
     others = {name.partition(".")[0] for name in imported(source)} & OURS
     assert not others
+
+
+def test_each_class_of_servicekit_has_a_name_of_its_own():
+    classes = [
+        node.name
+        for path in KIT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(classes) == sorted(set(classes))
 
 
 def imported(source):
