@@ -105,7 +105,7 @@ def build(settings: Settings) -> Stack:
         # A task holds up what stands after it, so the services are begun before the seed. So does the scraper, which
         # may have to be fetched.
         steps=(database, *watchers, migrate, *services, *scraper, seed, gateway),
-        welcome=_welcome(settings, observers.LOOK.format(**vars(settings)) if watchers else ""),
+        welcome=_welcome(settings, observers.look(settings) if watchers else ""),
         check=lambda: _check(settings, watchers),
     )
 
