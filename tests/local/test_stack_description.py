@@ -289,6 +289,7 @@ def test_a_folder_that_the_backend_cannot_be_told_is_refused(tmp_path):
 def test_each_service_has_its_own_name_whatever_the_callers_is(parts):
     for name in ("auth-service", "order-service"):
         assert parts[name].environment["OTEL_SERVICE_NAME"] == name
+    assert parts["gateway-telemetry"].environment["OTEL_SERVICE_NAME"] == ""  # it has one name for spans, one for lines
 
 
 def test_a_service_is_told_where_the_others_are(parts):

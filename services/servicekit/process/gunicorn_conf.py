@@ -70,7 +70,7 @@ logger_class = StructuredLogger
 
 
 def pre_fork(_server: Any, _worker: Any) -> None:
-    """Keep the collector off what a worker shares with the master: it writes to all that it looks at, and so copies it."""
+    """Keep the collector off what a worker shares with its master: what it looks at it writes to, and so copies."""
     gc.freeze()
 
 
