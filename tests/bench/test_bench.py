@@ -293,7 +293,7 @@ def test_what_has_a_budget_and_was_not_measured_is_told():
     assert "Not measured: order-db: start_seconds, budget 5" in said
     assert not any("extra" in text or "nginx: idle_mb" in text for text in said)
     [table] = report.budget({"parts": parts})
-    assert ["nginx", "0.1 (2)", "5 (10)", "not measured (12)", ""] in table.rows
+    assert ["nginx", "0.1 (2)", "5 (11)", "not measured (12)", ""] in table.rows
 
 
 def test_a_second_measurement_is_refused_and_deletes_nothing(tmp_path):
