@@ -105,7 +105,7 @@ def build(settings: Settings) -> Stack:
         # A task holds up what stands after it, so the services are begun before the seed. So does the scraper, which
         # may have to be fetched.
         steps=(database, *watchers, migrate, *services, *scraper, seed, gateway),
-        welcome=_welcome(settings, observers.LOOK.format(**vars(settings)) if watchers else ""),
+        welcome=_welcome(settings, observers.look(settings) if watchers else ""),
         check=lambda: _check(settings, watchers),
     )
 
@@ -121,6 +121,7 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         "PYTHONPATH": f"services:services/{service}/src",
         "HOST": "127.0.0.1",
         "PORT": str(_port(settings, service)),
+        "OTEL_SERVICE_NAME": f"{service}-service",  # a caller's one would be that of all five
         "AUTH_URL": f"http://127.0.0.1:{settings.auth_port}",
         "USER_URL": f"http://127.0.0.1:{settings.user_port}",
         "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",

@@ -133,7 +133,7 @@ class Service:
         """
         from servicekit.web.openapi import document_blueprint
 
-        return web.create_app(
+        return web.make_app(
             self.name,
             self._settings,
             self.metrics,

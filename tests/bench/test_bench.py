@@ -295,7 +295,7 @@ def test_what_has_a_budget_and_was_not_measured_is_told():
     assert "Not measured: order-db: start_seconds, budget 5" in said
     assert not any("extra" in text or "nginx: idle_mb" in text for text in said)
     [table] = report.budget({"parts": parts})
-    assert ["nginx", "0.1 (2)", "5 (10)", "not measured (12)", ""] in table.rows
+    assert ["nginx", "0.1 (2)", "5 (11)", "not measured (12)", ""] in table.rows
 
 
 def test_a_second_measurement_is_refused_and_deletes_nothing(tmp_path):
@@ -320,6 +320,14 @@ def test_what_does_not_end_is_told_in_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(BenchError, match="`up` of the stack full did not end"):
         stack.up()
     stack.reset()  # the others are to be stopped too
+
+
+def test_the_callers_backend_gets_no_span_of_a_measurement(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://backend.example")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=canary")
+    of_stacks = {name: stacks.BenchStack(row, tmp_path)._environment for name, row in rows.ROWS.items()}
+    assert not any("canary" in str(env) or "backend.example" in str(env) for env in of_stacks.values())
+    assert of_stacks["default"]["OTEL_EXPORTER_OTLP_ENDPOINT"].startswith("http://127.0.0.1:")
 
 
 def test_stock_without_its_packages_is_refused_and_not_measured_without_spans(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from servicekit.config import ServiceSettings
 from servicekit.telemetry import logs
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
-from servicekit.web.app import create_app as create_service
+from servicekit.web.app import make_app
 
 
 def create_app():
@@ -40,7 +40,7 @@ def create_app():
             os._exit(0)
         return {"ended": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}
 
-    return create_service("forking", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={})
+    return make_app("forking", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={})
 
 
 def main():

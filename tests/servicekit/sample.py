@@ -9,13 +9,12 @@ from typing import Annotated
 from flask import Blueprint, abort, g
 from pydantic import Field
 
-from servicekit.config import ServiceSettings, load
-from servicekit.config import Settings as BaseSettings
+from servicekit.config import ServiceSettings, Settings, load
 from servicekit.identity.auth import principal
 from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
-from servicekit.web.app import create_app as create_service
+from servicekit.web.app import make_app
 from servicekit.web.openapi import MAX_ID, Answer, Body, Headers, Text, answers, create_api, document_blueprint
 from servicekit.web.paging import PageQuery
 
@@ -41,7 +40,7 @@ class PageAnswer(Answer):
     before_id: int
 
 
-class Settings(BaseSettings):
+class Marks(Settings):
     marks_dir: Path = Path()
 
 
@@ -106,7 +105,7 @@ def sample_app(  # noqa: C901
 
     settings = settings or ServiceSettings()
     metrics = metrics or Metrics(enabled=measures())
-    return create_service(
+    return make_app(
         "sample",
         settings,
         metrics,
@@ -130,7 +129,7 @@ def _die():
 
 def create_app():
     """For gunicorn: a request for /slow says that it has begun, and ends when it is told to."""
-    marks = Settings().marks_dir
+    marks = Marks().marks_dir
     routes = Blueprint("slow", __name__)
 
     @routes.get("/slow")

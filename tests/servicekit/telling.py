@@ -15,7 +15,7 @@ from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
-from servicekit.web.app import create_app
+from servicekit.web.app import make_app
 
 
 def main(level, requests, pause):
@@ -39,7 +39,7 @@ def main(level, requests, pause):
         tracing.inject(headers)
         return headers
 
-    app = create_app("sample", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={}, tasks=[])
+    app = make_app("sample", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={}, tasks=[])
     client = app.test_client()
     for headers in requests:
         began = time.perf_counter()

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from servicekit.telemetry.environment import DAY_MS, SAMPLERS, VARIABLES, Problem, measures, prepare
+from servicekit.telemetry.environment import DAY_MS, SAMPLERS, VARIABLES, Ignored, measures, prepare
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
 from tests.servicekit.backend import PROJECT, Authority, Backend, tell
@@ -541,7 +541,7 @@ def test_a_small_queue_makes_small_batches():
     assert prepare(environ) == []
     assert environ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] == "5"
     environ = {"OTEL_BSP_MAX_QUEUE_SIZE": "5", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "6"}
-    assert prepare(environ) == [Problem("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "above OTEL_BSP_MAX_QUEUE_SIZE")]
+    assert prepare(environ) == [Ignored("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "above OTEL_BSP_MAX_QUEUE_SIZE")]
     assert environ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] == "5"
 
 

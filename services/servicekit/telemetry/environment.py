@@ -31,7 +31,7 @@ _ATTRIBUTE = re.compile(r"[^=,;\s]+")
 
 
 @dataclass(frozen=True)
-class Problem:
+class Ignored:
     """A variable that was ignored.
 
     Attributes:
@@ -318,7 +318,7 @@ VARIABLES: tuple[Variable, ...] = (
 """All that is honoured, in the order of the documentation."""
 
 
-def prepare(environ: MutableMapping[str, str]) -> list[Problem]:
+def prepare(environ: MutableMapping[str, str]) -> list[Ignored]:
     """Take out what the SDK could not use, and set the defaults that are ours.
 
     Args:
@@ -327,19 +327,19 @@ def prepare(environ: MutableMapping[str, str]) -> list[Problem]:
     Returns:
         What was taken out.
     """
-    problems = list(_read(environ))
+    ignored = list(_read(environ))
     for variable in VARIABLES:
         if variable.ours is not None:
             environ.setdefault(variable.name, variable.ours)
     queue, batch = "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
     if int(environ.get(batch, 512)) > (most := int(environ.get(queue, 2048))):
         if batch in environ:
-            problems.append(Problem(batch, f"above {queue}"))
+            ignored.append(Ignored(batch, f"above {queue}"))
         environ[batch] = str(min(most, 512))
-    return problems
+    return ignored
 
 
-def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
+def _read(environ: MutableMapping[str, str]) -> Iterable[Ignored]:
     for variable in VARIABLES:
         value = environ.pop(variable.name, "").strip()
         try:
@@ -348,7 +348,7 @@ def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
                 environ[variable.name] = read
         except ValueError as error:
             reason = "not text" if isinstance(error, UnicodeError) else str(error)
-            yield Problem(variable.name, reason)
+            yield Ignored(variable.name, reason)
     name, sampler = "OTEL_TRACES_SAMPLER_ARG", environ.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
     if name in environ and sampler in SAMPLERS:
         try:
@@ -356,7 +356,7 @@ def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
                 raise ValueError(f"{sampler} takes none")
             _share(environ[name])
         except ValueError as error:
-            yield Problem(name, str(error))
+            yield Ignored(name, str(error))
             del environ[name]
 
 

@@ -114,13 +114,13 @@ def _installed_sampler() -> "Sampler | None":
     try:
         made: Sampler = found.load()(os.environ.get("OTEL_TRACES_SAMPLER_ARG"))
     except Exception as error:  # noqa: BLE001  # somebody else's code: the service starts
-        report([environment.Problem("OTEL_TRACES_SAMPLER", f"it could not be made: {type(error).__qualname__}")])
+        report([environment.Ignored("OTEL_TRACES_SAMPLER", f"it could not be made: {type(error).__qualname__}")])
         os.environ.pop("OTEL_TRACES_SAMPLER")
         return None
     return made
 
 
-def report(problems: Iterable[environment.Problem]) -> None:
+def report(ignored: Iterable[environment.Ignored]) -> None:
     """Warn of the variables that `environment.prepare` took out."""
-    for problem in problems:
-        logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)
+    for one in ignored:
+        logs.get_logger().warning("telemetry.setting_ignored", variable=one.variable, reason=one.reason)

@@ -37,7 +37,7 @@ _ROUTE, _STARTED, _ADMITTED = "servicekit.route", "servicekit.started", "service
 _REFUSED, _IDENTITY, _OF = "servicekit.refused", "servicekit.identity", "servicekit.identity_of"
 
 
-def create_app(  # noqa: PLR0913  # what makes a service, by name
+def make_app(  # noqa: PLR0913  # what makes a service, by name
     service: str,
     settings: ServiceSettings,
     metrics: Metrics,
@@ -91,7 +91,7 @@ def instrument(  # noqa: PLR0913
     """Have an app tell what it does: spans, metrics, an access line; and answer `/healthz`, `/readyz`, `/metrics`.
 
     What it answers otherwise stays its own business. To be called before any other hook is registered, so that they run
-    inside the request's span. The arguments are those of `create_app`.
+    inside the request's span. The arguments are those of `make_app`.
     """
     app.extensions[errors.APPLICATION] = application or service
     app.extensions["tasks"] = tasks
