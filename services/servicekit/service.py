@@ -231,7 +231,6 @@ class Service:
 
 
 def _log_as(service: str) -> None:
-    if structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
-        logs.name_service(service)
-    else:
+    if not structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
         logs.configure(service, load(ServerSettings).log_level)
+    logs.name_app(service)

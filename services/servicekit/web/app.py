@@ -31,7 +31,6 @@ UNMATCHED = "unmatched"
 """Stands for every path that has no route."""
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-_CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in ("traceparent", "tracestate", "baggage")]
 # What a request's environment carries of ours.
 _ROUTE, _STARTED, _ADMITTED = "servicekit.route", "servicekit.started", "servicekit.admitted"
 _REFUSED, _IDENTITY, _OF = "servicekit.refused", "servicekit.identity", "servicekit.identity_of"
@@ -164,10 +163,10 @@ class ServerSide:
             "wsgi.input": io.BytesIO(),
             _REFUSED: status,
         }
-        for name, variable in _CONTEXT_HEADERS:
-            given = re.findall(rb"(?im)^%s:[ \t]*([\x20-\x7e]*?)[ \t]*\r?$" % name.encode(), head)
+        for name in tracing.header_names():
+            given = re.findall(rb"(?im)^%s:[ \t]*([\x20-\x7e]*?)[ \t]*\r?$" % re.escape(name.encode()), head)
             if len(given) == 1:
-                environ[variable] = given[0].decode()
+                environ[tracing.header_variable(name)] = given[0].decode()
         answer = Response.from_app(self._app, environ)
         answer.headers["Connection"] = "close"
         lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in answer.headers)]
@@ -229,8 +228,7 @@ class _Requests:
         environ = request.environ
         route = environ[_ROUTE] = route_template(request.url_rule)
         if tracing.current_ids() is None:  # a probe, or nobody asks for spans
-            headers = {name: environ[variable] for name, variable in _CONTEXT_HEADERS if variable in environ}
-            environ[_IDENTITY] = tracing.identity(headers).__enter__()
+            environ[_IDENTITY] = tracing.identity(environ).__enter__()
             environ[_OF] = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
         else:
             tracing.describe(*self._described(known_method(environ["REQUEST_METHOD"]), route))
