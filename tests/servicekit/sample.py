@@ -8,6 +8,8 @@ from typing import Annotated
 
 from flask import Blueprint, abort, g
 from pydantic import Field
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from servicekit.config import ServiceSettings, load
 from servicekit.config import Settings as BaseSettings
@@ -164,6 +166,21 @@ def create_app():
     return sample_app(
         extra=[routes], settings=settings, metrics=metrics, telemetry=telemetry, tasks=[_Goodbye(telemetry.tracer)]
     )
+
+
+def create_app_behind(middleware):
+    """For gunicorn: what it is given is middleware around an app, or around two."""
+    if middleware == "proxy":
+        return ProxyFix(create_app())
+    if middleware == "dispatcher":
+        return DispatcherMiddleware(create_app(), {"/second": create_app()})
+    app = create_app()
+    return lambda environ, start_response: app(environ, start_response)
+
+
+def create_app_of_others():
+    """For gunicorn: an application that knows nothing of servicekit."""
+    return lambda _environ, start_response: [start_response("204 No Content", []) and b""]
 
 
 class _Goodbye:

@@ -132,6 +132,35 @@ def test_the_last_spans_are_sent_before_the_end(start, collector):
     assert len({span.resource["service.instance.id"] for span in collector.spans}) == 1
 
 
+@pytest.mark.parametrize(
+    ("middleware", "paths"),
+    [("proxy", ["/notes/7"]), ("function", ["/notes/7"]), ("dispatcher", ["/notes/7", "/second/notes/7"])],
+)
+@pytest.mark.parametrize("arguments", ["", "--preload"])
+def test_with_middleware_around_the_apps_each_has_its_tasks_its_spans_and_its_refusals(
+    start, collector, middleware, paths, arguments
+):
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "GUNICORN_CMD_ARGS": arguments}
+    server = start(f'tests.servicekit.sample:create_app_behind("{middleware}")', **env)
+    eventually(server.is_up, 20)
+    assert [server.client.get(path).status_code for path in paths] == [200] * len(paths)
+    with socket.create_connection(server.address, timeout=10) as connection:
+        connection.sendall(b"canary\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"traceresponse: 00-" in answer
+    assert server.stop() == 0
+    assert len(collector.named("GET /notes/{note_id}")) == len(paths)
+    assert len(collector.named("HTTP")) == 1  # what was refused
+    assert len(collector.named("goodbye")) == len(paths)  # the last thing that each app's task does
+
+
+def test_an_application_that_is_none_of_servicekits_does_not_start_and_says_why(start):
+    server = start("tests.servicekit.sample:create_app_of_others()")
+    eventually(lambda: server.process.poll() is not None, 20)
+    assert "No app here is one of servicekit's" in server.output
+
+
 @pytest.mark.parametrize("backend", ["dead", "frozen", "failing"])
 def test_the_end_does_not_wait_for_a_backend_that_takes_nothing(start, start_collector, backend):
     if backend == "dead":

@@ -16,6 +16,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from servicekit.config import ServerSettings, load
+from servicekit.process import apps
 from servicekit.process.staying import STAYING_THREADS
 from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, Worker
 from servicekit.telemetry import logs
@@ -80,9 +81,9 @@ loglevel = _settings.log_level
 logger_class = StructuredLogger
 
 
-def post_worker_init(worker: Any) -> None:
-    """Start the app's background tasks, in the process that serves."""
-    for task in worker.wsgi.extensions["tasks"]:
+def post_worker_init(_worker: Any) -> None:
+    """Start the apps' background tasks, in the process that serves."""
+    for task in apps.tasks():
         task.start()
     gc.collect()
     gc.freeze()  # what is there by now stays: the collector need not look at it again and again
@@ -90,9 +91,9 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Let the background tasks finish their round, and send the last spans."""
-    wsgi = getattr(worker, "wsgi", None)  # missing when the app never came up
-    if wsgi is None:
+    if getattr(worker, "wsgi", None) is None:  # nothing came up
         return
-    for task in wsgi.extensions["tasks"]:
+    for task in apps.tasks():
         task.stop()
-    wsgi.extensions["telemetry"].shutdown()
+    for telemetry in apps.telemetries():
+        telemetry.shutdown()

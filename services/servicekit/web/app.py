@@ -16,6 +16,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.routing import RequestRedirect, Rule
 
 from servicekit.config import MAX_BODY, ServiceSettings
+from servicekit.process import apps
 from servicekit.process.background import Periodic
 from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.metrics import OTHER_METHOD, Metrics, known_method
@@ -97,6 +98,7 @@ def instrument(  # noqa: PLR0913
     app.extensions["telemetry"] = telemetry
     app.extensions["server"] = ServerSide(app, service, metrics)
     app.log_exception = _log_exception  # type: ignore[method-assign]  # Flask's own quotes the path
+    apps.add(app)
     telemetry.instrument(app)
     _Requests(app, service, metrics)
     app.register_blueprint(_operations(metrics, ready_checks))
