@@ -175,7 +175,11 @@ def create_app_behind(middleware):
     if middleware == "dispatcher":
         return DispatcherMiddleware(create_app(), {"/second": create_app()})
     app = create_app()
-    return lambda environ, start_response: app(environ, start_response)
+
+    def around(environ, start_response):
+        return app(environ, start_response)
+
+    return around
 
 
 def create_app_of_others():

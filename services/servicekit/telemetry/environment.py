@@ -311,7 +311,11 @@ VARIABLES: tuple[Variable, ...] = (
         " names with `/dup` after it; `gen_ai_latest_experimental`.",
         "`http,database`",
         _list_of(
-            *(f"{area}{both}" for area in ("http", "database", "messaging", "rpc", "code", "k8s") for both in ("", "/dup")),
+            *(
+                f"{area}{both}"
+                for area in ("http", "database", "messaging", "rpc", "code", "k8s")
+                for both in ("", "/dup")
+            ),
             "gen_ai_latest_experimental",
         ),
         why="The stable names, which the contract has.",
@@ -370,7 +374,9 @@ VARIABLES: tuple[Variable, ...] = (
 
 CHECKED: tuple[Variable, ...] = (
     *(
-        Variable(f"OTEL_PYTHON_{kind.upper()}_PROVIDER", "", "", _one_of(*known, group=f"opentelemetry_{kind}_provider"))
+        Variable(
+            f"OTEL_PYTHON_{kind.upper()}_PROVIDER", "", "", _one_of(*known, group=f"opentelemetry_{kind}_provider")
+        )
         for kind, known in (
             ("meter", ("default_meter_provider", "sdk_meter_provider")),
             ("logger", ("sdk_logger_provider",)),
@@ -381,7 +387,7 @@ CHECKED: tuple[Variable, ...] = (
         for kind in ("REQUEST", "RESPONSE")
     ),
 )
-"""What nothing here needs, but other instrumentation reads; and a bad value of which ends the process or the request."""
+"""What nothing here needs, but others' instrumentation reads. A bad value would end the process, or each request."""
 
 _AT_IMPORT = ("OTEL_PYTHON_CONTEXT", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER",
               "OTEL_PYTHON_LOGGER_PROVIDER")  # fmt: skip

@@ -98,7 +98,8 @@ PERSONAL_PREFIXES = (
 
 # Who has such a header's value can act as the client. With `_` or `-`, as the instrumentations differ.
 _SECRET = re.compile(
-    r"(http|rpc)\..*(header|metadata)\..*(auth|cookie|credential|password|secret|session|token|api[_-]?key)", re.IGNORECASE
+    r"(http|rpc)\..*(header|metadata)\..*(auth|cookie|credential|password|secret|session|token|api[_-]?key)",
+    re.IGNORECASE,
 )
 _OF_EXCEPTIONS = frozenset({"exception.type", "exception.stacktrace", "exception.escaped"})
 

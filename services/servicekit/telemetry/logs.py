@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import structlog
 from opentelemetry import trace
@@ -73,7 +73,7 @@ def configure(service: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(getattr(output, "buffer", None) or _Encoded(output)),
+        logger_factory=structlog.BytesLoggerFactory(_binary(output)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(output)
@@ -204,6 +204,11 @@ class _Encoded:
     def write(self, line: bytes) -> None:
         """Write a line."""
         self._stream.write(line.decode())
+
+
+def _binary(stream: TextIO) -> BinaryIO:
+    binary: Any = getattr(stream, "buffer", None) or _Encoded(stream)
+    return binary  # type: ignore[no-any-return]  # structlog needs no more than `write` and `flush`
 
 
 def _as_text(_logger: WrappedLogger, _method: str, line: Any) -> str:
