@@ -307,8 +307,8 @@ VARIABLES: tuple[Variable, ...] = (
     _limit("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "Attributes of a link.", "`128`"),
     Variable(
         "OTEL_SEMCONV_STABILITY_OPT_IN",
-        "Which names instrumentations use: the stable ones of `http`, `database`, `messaging`, `rpc`, `code`, `k8s`; both"
-        " names with `/dup` after it; `gen_ai_latest_experimental`.",
+        "Which names instrumentations use: the stable ones of `http`, `database`, `messaging`, `rpc`, `code`, `k8s`, or"
+        " both with `/dup` after it; `gen_ai_latest_experimental`.",
         "`http,database`",
         _list_of(
             *(
@@ -321,18 +321,27 @@ VARIABLES: tuple[Variable, ...] = (
         why="The stable names, which the contract has.",
         ours="http,database",
     ),
-    *(
-        Variable(f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_{which}", says, "none", _expressions, why=why)
-        for which, says, why in (
-            (
-                "SERVER_REQUEST",
-                "Regular expressions, separated by commas, of request headers that become attributes of the server span.",
-                "Python's own. They leave the process only if the application's list names each"
-                " (`http.request.header.x_tenant`); headers with a key or a token never do.",
-            ),
-            ("SERVER_RESPONSE", "The same, for the headers of the answer.", "Python's own; as above."),
-            ("SANITIZE_FIELDS", "Those of them of which only `[REDACTED]` is recorded.", "Python's own."),
-        )
+    Variable(
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
+        "Regular expressions, separated by commas, of request headers that the server span has as attributes.",
+        "none",
+        _expressions,
+        why="Python's own. They leave the process only if the application's list names each"
+        " (`http.request.header.x_tenant`); headers with a key or a token never do.",
+    ),
+    Variable(
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE",
+        "The same, for the headers of the answer.",
+        "none",
+        _expressions,
+        why="Python's own; as above.",
+    ),
+    Variable(
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS",
+        "Those of them of which only `[REDACTED]` is recorded.",
+        "none",
+        _expressions,
+        why="Python's own.",
     ),
     Variable(
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",
