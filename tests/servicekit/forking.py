@@ -6,7 +6,7 @@ import sys
 import time
 
 from flask import Blueprint
-from opentelemetry import trace
+from opentelemetry import context, trace
 
 from servicekit.config import ServiceSettings
 from servicekit.telemetry import logs
@@ -44,7 +44,10 @@ def create_app():
 
 
 def main():
-    """Make spans, and fork at each line that is read: a child makes spans of that name, or none if it is `idle`."""
+    """Make spans, and fork at each line that is read: a child makes spans of that name, or none if it is `idle`.
+
+    If it is `backdated`, the child makes one span, which is said to have begun long before.
+    """
     logs.configure("forking")
     telemetry = Telemetry("forking", Metrics().registry)
     _spans(telemetry, "before")
@@ -52,7 +55,12 @@ def main():
         name = line.strip()
         child = os.fork()
         if child == 0:
-            if name != "idle":
+            if name == "backdated":
+                attributes = {"pid": os.getpid()}
+                trace.get_tracer("forking").start_span(
+                    name, context.Context(), attributes=attributes, start_time=1
+                ).end()
+            elif name != "idle":
                 _spans(telemetry, name)
             telemetry.shutdown()
             os._exit(0)

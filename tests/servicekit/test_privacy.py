@@ -34,7 +34,7 @@ HEADERS = {
     "Authorization": "Bearer canary",
     "X-Tenant": "canary",
 }
-WORDS = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+WORDS = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}
 
 
 @pytest.fixture
