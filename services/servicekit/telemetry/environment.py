@@ -221,7 +221,12 @@ VARIABLES: tuple[Variable, ...] = (
         _anything,
         why="`unknown_service` would tell nobody anything.",
     ),
-    Variable("OTEL_RESOURCE_ATTRIBUTES", "Further attributes of the resource.", "none", _attributes),
+    Variable(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "Further attributes of the resource. A `service.name` among them names log lines, too.",
+        "none",
+        _attributes,
+    ),
     Variable(
         "OTEL_PROPAGATORS",
         "Which headers carry the context: `tracecontext`, `baggage`, `none`, or what is installed, such as `b3`.",
