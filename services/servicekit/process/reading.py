@@ -3,8 +3,8 @@
 gunicorn's parser reads from a socket that blocks, and the body only when the app asks for it. Here what has come is
 kept until the parser finds all of the request in it. As long as it does not, it raises `Incomplete`.
 
-A body larger than `MAX_BODY` is not kept. The app gets its request at once, and may refuse it by its length. If it reads
-the body instead, its thread waits for the client, which has to send piece after piece in time.
+A body larger than `MAX_BODY` is not kept. The app gets its request at once, and may refuse it by its length. If it
+reads the body instead, its thread waits for the client, which has to send piece after piece in time.
 """
 
 import io

@@ -56,7 +56,6 @@ class Worker(StayingWorker):
 
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
-        self._stalled = Stalled(STALLED_THREADS, lambda reason: self._server_side.connection_cut(reason))
         # What the main thread waits for, and until when: requests, and clients that are to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
@@ -67,6 +66,7 @@ class Worker(StayingWorker):
         """Load the application; gunicorn calls this in the worker's process."""
         super().load_wsgi()
         self._server_side = apps.server_side(self.wsgi)
+        self._stalled = Stalled(STALLED_THREADS, self._server_side.connection_cut)
 
     def accept(self, listener: Any) -> None:
         """Take a connection; if that was the last that may be there, close another."""
