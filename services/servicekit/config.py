@@ -46,16 +46,21 @@ class ServiceSettings(Settings):
     )
 
 
-class ServerSettings(ServiceSettings):
+class LogSettings(Settings):
+    """How much a process logs."""
+
+    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
+        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
+    )
+
+
+class ServerSettings(LogSettings, ServiceSettings):
     """How a service's process listens and logs."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     graceful_timeout_seconds: int = Field(
         15, ge=1, le=300, description="How long requests in flight may take to finish after SIGTERM."
-    )
-    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
-        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
     )
 
 

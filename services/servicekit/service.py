@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from servicekit.config import ServerSettings, ServiceSettings, load
+from servicekit.config import LogSettings, ServiceSettings, load
 from servicekit.process.background import Periodic
 from servicekit.telemetry import logs
 from servicekit.telemetry.environment import measures
@@ -232,5 +232,5 @@ class Service:
 
 def _log_as(service: str) -> None:
     if not structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
-        logs.configure(service, load(ServerSettings).log_level)
+        logs.configure(service, load(LogSettings).log_level)
     logs.name_app(service)

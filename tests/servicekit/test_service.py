@@ -283,3 +283,11 @@ def test_the_environments_name_is_in_the_spans_too(otel, collector, given, name)
     with Service("alone").tracer.root("work", {}):
         pass
     assert collector.one("work").service == name
+
+
+def test_settings_of_a_server_that_it_does_not_use_are_none_of_its_business():
+    # Kubernetes sets such a PORT for a Service that is called like that.
+    env = {**os.environ, "PYTHONPATH": str(PROJECT / "services"), "PORT": "tcp://10.0.0.1:80", "LOG_LEVEL": "ERROR"}
+    program = "from servicekit.service import Service; kit = Service('one'); kit.log.warning('a'); kit.log.error('b')"
+    ended = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in ended.stdout.splitlines()] == ["b"]

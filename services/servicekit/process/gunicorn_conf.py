@@ -59,6 +59,7 @@ if 0 <= _most_files[0] < 2 * worker_connections:  # negative: no limit
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat file must not wait for a disk
 control_socket_disable = True  # it would be written under $HOME
 keepalive = 75  # longer than the callers' idle connections live, so that they close first
+sendfile = False  # it would wait for ever for a client that does not read: no time limit of ours is in it
 timeout = 30  # of the worker's heartbeat, not of a request
 graceful_timeout = _settings.graceful_timeout_seconds
 forwarded_allow_ips = ""  # nothing here depends on who the client says it is

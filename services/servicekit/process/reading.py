@@ -2,6 +2,9 @@
 
 gunicorn's parser reads from a socket that blocks, and the body only when the app asks for it. Here what has come is
 kept until the parser finds all of the request in it. As long as it does not, it raises `Incomplete`.
+
+A body larger than `MAX_BODY` is not kept. The app gets its request at once, and may refuse it by its length. If it
+reads the body instead, its thread waits for the client, which has to send piece after piece in time.
 """
 
 import io
@@ -14,6 +17,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
+from werkzeug.exceptions import ClientDisconnected, RequestTimeout, abort
 
 from servicekit.config import MAX_BODY
 from servicekit.process.answering import ClientSocket
@@ -21,7 +25,9 @@ from servicekit.process.answering import ClientSocket
 MAX_HEAD = 64 * 1024  # twice what the gateway lets through
 PIECE = 64 * 1024
 
+_PIECE_SECONDS = 10.0  # for a client to send a piece of a body that the app reads itself
 _MAX_FRAMING = 32 * 1024  # sizes and extensions of chunks
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_REQUEST = MAX_HEAD + MAX_BODY + _MAX_FRAMING
 
 
@@ -43,11 +49,13 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, sock: ClientSocket) -> None:
         super().__init__(sock)
         self.most: int | None = None
+        self.is_open = False  # whether the app may read on, as the body is too large to be kept
+        self._patience = _PIECE_SECONDS
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.most is None:
-            return b""  # the request was whole: there is no more of it, or more than anybody may read
         size = min(max(size_hint or 0, self.mxchunk), PIECE)
+        if self.most is None:
+            return self._wait_for(size) if self.is_open else b""  # the request was whole: there is no more of it
         received: bytearray = self.sock.received
         if len(received) > self.most:
             raise errors.LimitRequestHeaders("too much")
@@ -57,6 +65,40 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
             raise Incomplete from None
         received += data
         return data
+
+    def open(self) -> None:
+        """Let the app read on."""
+        self.is_open = True
+        self._patience = _PIECE_SECONDS
+
+    def _wait_for(self, size: int) -> bytes:
+        """Wait for more in the app's thread. The time that the app takes itself does not count."""
+        sock: ClientSocket = self.sock
+        if sock.awaits_continue:
+            util.write(sock, _CONTINUE)
+        started = time.monotonic()
+        try:
+            data = sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            data = self._receive_in_time(size)
+        if not data:
+            raise ClientDisconnected  # half a body is none
+        regained = len(data) / PIECE * _PIECE_SECONDS
+        self._patience = min(self._patience - (time.monotonic() - started) + regained, _PIECE_SECONDS)
+        return data
+
+    def _receive_in_time(self, size: int) -> bytes:
+        sock: ClientSocket = self.sock
+        with sock.stalled.waiting(sock, "crowded"):
+            try:
+                sock.settimeout(max(self._patience, 0.001))
+                return sock.recv(size)
+            except TimeoutError:
+                raise RequestTimeout from None
+            except OSError:
+                raise ClientDisconnected from None
+            finally:
+                sock.settimeout(None)
 
 
 class _Rest:
@@ -116,6 +158,7 @@ class Requests(RequestParser):  # type: ignore[misc]
     def __next__(self) -> Any:
         unreader = self.unreader
         self._socket.received[:] = unreader.buf.getvalue()
+        unreader.is_open = False
         try:
             self._receive_rest()
             unreader.most = MAX_HEAD
@@ -153,8 +196,9 @@ class Requests(RequestParser):  # type: ignore[misc]
         if length == 0:
             return
         if length is not None and length > MAX_BODY:
-            request.force_close()  # or gunicorn's thread would wait for what is announced
-            return  # too much: the app says so by its length
+            self._socket.awaits_continue = expects
+            self._let_read(request)
+            return
         start = len(self._socket.received) - len(self.unreader.buf.getvalue())
         try:
             body = request.body.read(MAX_BODY + 1)
@@ -162,15 +206,35 @@ class Requests(RequestParser):  # type: ignore[misc]
             self._rest = _Rest(start, length)
             if expects and not self._continued:
                 self._continued = True
-                util.write(self._socket, b"HTTP/1.1 100 Continue\r\n\r\n")
+                util.write(self._socket, _CONTINUE)
             raise
         except errors.LimitRequestHeaders:
             raise _TooLarge from None
         if length is not None and len(body) < length:
             raise errors.NoMoreData  # the client has left: half a body is no request
         if len(body) > MAX_BODY:
-            request.force_close()
+            self._let_read(request)
         request.body.buf.write(body)
+
+    def _let_read(self, request: Any) -> None:
+        """Let the app read the rest. If it has not when it answers, the connection ends: nobody waits for the rest."""
+        self.unreader.open()
+        reader, asked = request.body.reader, request.should_close
+        parse = reader.read
+
+        def read(size: int) -> Any:
+            try:
+                return parse(size)
+            except errors.ParseException as error:
+                abort(status_of(error))
+
+        def should_close() -> bool:
+            if reader.length if hasattr(reader, "length") else reader.parser is not None:
+                request.force_close()
+            return bool(asked())
+
+        reader.read = read
+        request.should_close = should_close
 
 
 _STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (

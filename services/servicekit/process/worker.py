@@ -36,7 +36,7 @@ from servicekit.process.staying import StayingWorker
 SPARE_THREADS = 4
 """For the probes."""
 STALLED_THREADS = 32
-"""Those that wait for a client to read its answer."""
+"""Those that wait for a client to read its answer, or to send the rest of a large body."""
 
 _REQUEST_SECONDS = 10.0  # from the first wait for a request to its last byte
 _CLOSING_SECONDS = 2.0  # for a client to read its last answer and close
@@ -56,7 +56,6 @@ class Worker(StayingWorker):
 
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
-        self._stalled = Stalled(STALLED_THREADS, lambda: self._server_side.connection_cut("unread"))
         # What the main thread waits for, and until when: requests, and clients that are to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
@@ -67,6 +66,7 @@ class Worker(StayingWorker):
         """Load the application; gunicorn calls this in the worker's process."""
         super().load_wsgi()
         self._server_side = apps.server_side(self.wsgi)
+        self._stalled = Stalled(STALLED_THREADS, self._server_side.connection_cut)
 
     def accept(self, listener: Any) -> None:
         """Take a connection; if that was the last that may be there, close another."""
