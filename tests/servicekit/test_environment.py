@@ -2,6 +2,8 @@
 
 import functools
 import re
+import sys
+import types
 
 import pytest
 from opentelemetry import environment_variables
@@ -619,6 +621,57 @@ def test_a_bad_endpoint_is_as_none(run, name):
     assert "otel_sdk" not in told.named("test.counted")[0]["metrics"]
 
 
+ENDPOINT, OF_TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+KEY = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=canary"}
+
+
+@pytest.mark.parametrize("exporter", ["otlp", "compact", "OTLP_proto_http", None])
+@pytest.mark.parametrize(
+    "endpoints",
+    [{ENDPOINT: "https//canary/otlp"}, {ENDPOINT: "", OF_TRACES: "https//canary/otlp"}, {OF_TRACES: "https//canary"}],
+)
+def test_what_is_for_a_bad_endpoint_is_sent_nowhere_else(run, exporter, endpoints):
+    # Without its own, the one for all is the backend's: the headers may be for the bad one.
+    told = run({**endpoints, **KEY, **({"OTEL_TRACES_EXPORTER": exporter} if exporter else {})})
+    assert told.ignored == [OF_TRACES if OF_TRACES in endpoints else ENDPOINT]
+    assert "canary" not in told.output
+    assert "otel_sdk" not in told.named("test.counted")[0]["metrics"]
+    assert told.backend.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "left"), [("otlp", "none"), ("console,otlp,compact", "console"), ("none", "none"), ("console", "console")]
+)
+def test_beside_a_bad_endpoint_the_other_exporters_count(names, left):
+    environ = {ENDPOINT: "canary", "OTEL_TRACES_EXPORTER": names}
+    assert [problem.variable for problem in prepare(environ)] == [ENDPOINT]
+    assert environ["OTEL_TRACES_EXPORTER"] == left
+    assert prepare(environ) == []
+    assert environ["OTEL_TRACES_EXPORTER"] == left
+
+
+def test_a_bad_endpoint_that_is_not_for_traces_keeps_none_back(run):
+    told = run({ENDPOINT: "canary", OF_TRACES: "{url}/here"})
+    assert told.ignored == [ENDPOINT]
+    assert set(told.backend.paths) == {"/here"}
+
+
+def test_pythons_name_for_the_otlp_exporter_means_the_same(run):
+    told = run({"OTEL_TRACES_EXPORTER": "otlp_proto_http", "OTEL_EXPORTER_OTLP_TIMEOUT": "250"}, **LATE)
+    assert told.ignored == []
+    assert told.metric(EXPORTED, error_type="timeout") == 2
+
+
+def test_of_what_the_distribution_sets_by_itself_nobody_is_warned(monkeypatch):
+    set_by_it = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert len(prepare(dict(set_by_it))) == 2
+    monkeypatch.setitem(sys.modules, "opentelemetry.distro", types.ModuleType("opentelemetry.distro"))
+    environ = dict(set_by_it)
+    assert prepare(environ) == []
+    assert not environ.keys() & set_by_it.keys()
+    assert len(prepare({**set_by_it, "OTEL_METRICS_EXPORTER": "console"})) == 1
+
+
 @pytest.mark.parametrize(
     ("sampler", "argument", "kept"),
     [
@@ -661,6 +714,7 @@ def test_an_empty_value_is_none(name, value):
         ("OTEL_PROPAGATORS", "BAGGAGE, tracecontext,baggage,", "baggage,tracecontext"),
         ("OTEL_PROPAGATORS", " , ", None),
         ("OTEL_TRACES_EXPORTER", "COMPACT,Console", "compact,console"),
+        ("OTEL_TRACES_EXPORTER", "otlp_proto_http, OTLP", "otlp"),
         ("OTEL_METRICS_EXPORTER", "Prometheus,none", "prometheus,none"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "HTTP://[::1]:4318/", "HTTP://[::1]:4318/"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:pa%20ss@host_name/a/b", "https://user:pa%20ss@host_name/a/b"),

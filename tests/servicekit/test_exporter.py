@@ -1,10 +1,12 @@
 """Telemetry never hurts the service: what happens to spans, and to requests, while nobody takes the spans."""
 
+import ast
 import os
 import socket
 import statistics
 import threading
 import time
+import traceback
 from unittest import mock
 
 import pytest
@@ -361,6 +363,45 @@ def test_old_names_of_what_is_personal_are_known(start, backend):
     assert backend.one("work").attributes == {"own": "kept"}
 
 
+NEW = [
+    "app.installation.id", "browser.document.url.full", "cloudevents.event_subject", "db.connection_string",
+    "db.elasticsearch.path_parts.id", "device.id", "enduser.mail", "error.message", "exception.message",
+    "feature_flag.context.id", "feature_flag.evaluation.error.message", "file.name", "gen_ai.completion",
+    "gen_ai.conversation.id", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.prompt",
+    "gen_ai.prompt.0.content", "gen_ai.retrieval.query.text", "gen_ai.system_instructions",
+    "gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "geo.location.lat", "geo.location.lon",
+    "geo.postal_code", "graphql.document", "log.record.original", "mcp.resource.uri",
+    "messaging.kafka.message.key", "otel.status_description", "peer.address", "process.command",
+    "process.command_args", "process.command_line", "process.environment_variable.TOKEN",
+    "rpc.jsonrpc.error_message", "rpc.method_original", "session.id", "url.domain", "user.name",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("listed", [None, ["app.", "db.", "gen_ai.", "process.", "url.", "own"]])
+def test_whatever_area_an_attribute_belongs_to_what_is_personal_stays_here(listed):
+    privacy = Privacy(listed)
+    assert [name for name in NEW if privacy.leaves(name)] == []
+    assert privacy.leaves("own")
+    assert privacy.leaves("gen_ai.request.model")
+    assert Privacy(["gen_ai.prompt"]).leaves("gen_ai.prompt")
+
+
+@pytest.mark.parametrize("name", ["db.query.text", "db.statement"])
+@pytest.mark.parametrize(
+    ("scope", "listed", "leaves"),
+    [
+        ("servicekit", None, True),
+        ("servicekit", ["db."], True),
+        ("opentelemetry.instrumentation.sqlite3", None, False),
+        ("opentelemetry.instrumentation.sqlite3", ["db."], False),
+        ("opentelemetry.instrumentation.sqlite3", ["db.query.text", "db.statement"], True),
+    ],
+)
+def test_a_statement_leaves_if_it_is_the_kits_own_which_has_no_values_or_if_it_is_named(name, scope, listed, leaves):
+    span = TracerProvider(shutdown_on_exit=False).get_tracer(scope).start_span("SELECT", attributes={name: "'ada'"})
+    assert (name in Privacy(listed).cut(span).attributes) is leaves
+
+
 def test_what_is_no_name_costs_no_other_span(start, backend):
     sender = start(backend.endpoint)
     sender.span(7)
@@ -401,6 +442,57 @@ def test_a_stack_trace_keeps_its_frames():
     frames = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\na.Error'
     assert cut_stacktrace(f'{frames}: canary\n  File "canary"\n') == frames
     assert not cut_stacktrace("canary")
+
+
+FRAMES = """Traceback (most recent call last):
+  File "/srv/a.py", line 1, in f
+    g()
+  File "/srv/b.py", line 2, in C.<locals>
+    h(x)
+"""
+REPEATED = "  [Previous line repeated 996 more times]\n"
+NO_FILE = '  File "<string>", line 1, in <module>\n'
+
+
+@pytest.mark.parametrize(
+    ("after", "kept"),
+    [
+        ("    ~^^^\nKeyError: 'canary'\ncanary of a note\n", "KeyError"),
+        (f"{REPEATED}RecursionError: canary", f"{REPEATED}RecursionError"),
+        ('  File "<unknown>", line 1\n    canary secret (\n                  ^\nSyntaxError: canary', "SyntaxError"),
+        ('  File "canary", line 1\n    canary\n    ^\nIndentationError: canary', "IndentationError"),
+        (f"{NO_FILE}    canary = 1\nNameError: canary", f"{NO_FILE}NameError"),
+        ('  File "<unknown>", line 1\n    a\ncanary\n  File "/srv/c.py", line 1, in f\n    canary\nSyntaxError: a', ""),
+        ('  File "a", line 1, in f", line 1\n    canary\n    ^\nSyntaxError: canary', "SyntaxError"),
+        ("a.f.<locals>.Error: canary", "a.f.<locals>.Error"),
+        ("a.Error\n", "a.Error"),
+    ],
+)  # fmt: skip
+def test_of_a_stack_trace_nothing_leaves_but_frames_their_source_and_the_type(after, kept):
+    assert cut_stacktrace(FRAMES + after) == f"{FRAMES}{kept}".rstrip("\n")
+
+
+def test_the_stack_trace_of_a_group_keeps_its_frames():
+    head, *frames = FRAMES.splitlines()
+    lines = [f"  + Exception Group {head}", *(f"  | {line}" for line in frames)]
+    rest = ["  | ExceptionGroup: canary (1 sub-exception)", "  | canary of a note", "  +-+---------------- 1 -------",
+            "    | ValueError: canary", "    +------------------------------------"]  # fmt: skip
+    assert cut_stacktrace("\n".join([*lines, *rest])) == "\n".join([*lines, "  | ExceptionGroup"])
+
+
+def test_a_stack_trace_is_cut_wherever_it_stands():
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("tests").start_span("work")
+    text = "canary ("  # apart from the line that reads it, which is code and stays
+    try:
+        ast.literal_eval(text)
+    except SyntaxError as error:
+        span.record_exception(error)
+        span.set_attribute("exception.stacktrace", traceback.format_exc())
+    cut = Privacy().cut(span)
+    for attributes in (cut.attributes, cut.events[0].attributes):
+        assert "ast.literal_eval(text)" in attributes["exception.stacktrace"]
+        assert attributes["exception.stacktrace"].endswith("\nSyntaxError")
+        assert "canary" not in str(attributes)
 
 
 KEY = "canary-key"

@@ -157,7 +157,7 @@ def test_no_message_no_local_and_no_row_of_an_exception_is_logged(run, by_event)
 
 
 ODD = """
-import sys, traceback
+import ast, sys, traceback
 from servicekit.telemetry import logs
 logs.configure("sample-service")
 log = logs.get_logger()
@@ -179,6 +179,25 @@ try:
 except ValueError:
     traceback.print_exc()
     sys.stderr.write(traceback.format_exc())
+def parse(text):
+    ast.literal_eval(text)
+def group(*errors):
+    raise ExceptionGroup(errors[0], [ValueError(text) for text in errors])
+def noted(text):
+    error = KeyError(text)
+    error.add_note(text * 2)
+    raise error
+def again():
+    again()
+for call, *said in ((parse, "canary ("), (group, "canary-1", "canary-2"), (noted, "canary\\nmore"), (again,)):
+    try:
+        call(*said)
+    except Exception as error:
+        traceback.print_exc()
+        print("between", call.__name__)
+        sys.stderr.write(traceback.format_exc())
+        traceback.print_exception(error.with_traceback(None))
+        print("after", call.__name__)
 sys.stderr.write("one\\ntwo\\n\\n")
 raise RuntimeError("canary-message")
 """
@@ -231,8 +250,21 @@ def test_what_is_printed_is_a_log_line_each(odd_lines):
 def test_of_a_printed_traceback_the_message_is_left_out(odd, odd_lines):
     printed = [line["message"] for line in odd_lines if line["event"] == "library.printed"]
     assert printed.count("ValueError") == printed.count("RuntimeError") == 2
-    assert len([line for line in printed if line.startswith("  File ")]) == 4
+    before = printed[: printed.index("between parse")]
+    assert len([line for line in before if line.startswith("  File ")]) == 4 + 4  # four of the next, which parses
     assert b"canary" not in odd
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [("parse", "SyntaxError"), ("group", "  | ExceptionGroup"), ("noted", "KeyError"), ("again", "RecursionError")],
+)
+def test_of_a_printed_traceback_nothing_is_left_but_frames_and_types(odd_lines, call, kind):
+    printed = [line["message"] for line in odd_lines if line["event"] == "library.printed"]
+    between, after = printed.index(f"between {call}"), printed.index(f"after {call}")
+    assert printed[between - 1] == printed[after - 2] == printed[after - 1] == kind  # the last one had no frames
+    assert printed[between + 1].endswith("Traceback (most recent call last):")
+    assert "canary" not in str(printed)
 
 
 def test_what_ends_the_process_is_a_log_line_without_its_message(odd, odd_lines):

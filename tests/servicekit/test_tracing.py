@@ -65,11 +65,18 @@ def test_a_valid_trace_is_continued_with_its_flags(client, flags):
         f"00-{TRACE}-{SPAN}-zz",
     ],
 )
-def test_without_a_valid_trace_a_new_sampled_one_begins(client, traceparent):
+def test_without_a_valid_trace_a_new_one_begins_which_nobody_has_to_record(client, traceparent):
     headers = {} if traceparent is None else {"traceparent": traceparent}
     trace_id, _, flags = _ids(client.get("/notes/7", headers=headers))
     assert trace_id.lower() not in {TRACE, "0" * 32}
-    assert flags == "01"
+    assert flags == "00"
+
+
+def test_who_records_nothing_does_not_ask_those_it_calls_to_record(client, things):
+    client.get("/calls/7")
+    assert things.log[0][0].headers["traceparent"].endswith("-00")
+    with tracing.Tracer().root("work", {}):
+        assert tracing.traceparent().endswith("-00")
 
 
 def test_two_requests_have_different_traces(client):

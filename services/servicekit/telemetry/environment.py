@@ -10,6 +10,7 @@ them, and in lower case where case does not matter.
 import os
 import re
 import ssl
+import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -18,12 +19,17 @@ from urllib.parse import unquote, urlsplit
 EXPORTERS = ("compact", "otlp", "console", "none")
 """What this kit knows of `OTEL_TRACES_EXPORTER`, beside installed entry points."""
 
+_OTLP_IN_PYTHON = "otlp_proto_http"  # an entry point: as such, what it sends would be neither timed nor counted here
+
 SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
             "parentbased_traceidratio")  # fmt: skip
 """What the SDK knows of `OTEL_TRACES_SAMPLER`, beside installed entry points."""
 
 DAY_MS = 86_400_000
 """Stands for "no limit", where the specification says that 0 does."""
+
+_OF_DISTRO = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+"""What `opentelemetry-distro` sets where the user has set nothing."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_TEXT = re.compile(r"[ !#-+\--:<-\[\]-~]*")  # what the exporter takes; all else has to be percent-encoded
@@ -91,6 +97,11 @@ def _list_of(*known: str, group: str = "") -> Callable[[str], str]:
         return ",".join(dict.fromkeys(one(item) for item in _items(value)))
 
     return read
+
+
+def _exporters(value: str) -> str:
+    names = ["otlp" if item.lower() == _OTLP_IN_PYTHON else item for item in _items(value)]
+    return _list_of(*EXPORTERS, group="opentelemetry_traces_exporter")(",".join(names))
 
 
 def _items(value: str) -> list[str]:
@@ -247,9 +258,10 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "OTEL_TRACES_EXPORTER",
-        "`compact`, `otlp`, `console`, `none`, or what is installed; several with commas.",
+        "`compact`, `otlp` (or `otlp_proto_http`, Python's name for it), `console`, `none`, or what is installed;"
+        " several with commas.",
         "`compact` with an endpoint, `none` without",
-        _list_of(*EXPORTERS, group="opentelemetry_traces_exporter"),
+        _exporters,
         why="`compact` sends what `otlp` sends, and takes a third of its time to encode. A service that nobody gave an"
         " endpoint does not look for one on localhost.",
     ),
@@ -422,7 +434,10 @@ def prepare(environ: MutableMapping[str, str]) -> list[Ignored]:
     Returns:
         What was taken out.
     """
+    has_own_endpoint = bool(environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip())
+    _take_out_defaults(environ)
     ignored = list(_read(environ, (*VARIABLES, *CHECKED)))
+    _send_nowhere_else(environ, f"OTEL_EXPORTER_OTLP_{'TRACES_' if has_own_endpoint else ''}ENDPOINT", ignored)
     ignored.extend(_sampler_argument(environ))
     if environ is os.environ:
         ignored = [*_found_at_import, *ignored]
@@ -448,6 +463,23 @@ def _read(environ: MutableMapping[str, str], variables: Iterable[Variable]) -> I
         except ValueError as error:
             reason = "not text" if isinstance(error, UnicodeError) else str(error)
             yield Ignored(variable.name, reason)
+
+
+def _take_out_defaults(environ: MutableMapping[str, str]) -> None:
+    """Take out what nobody has set, and nobody need be told of."""
+    if "opentelemetry.distro" in sys.modules:
+        for name, value in _OF_DISTRO.items():
+            if environ.get(name) == value:
+                del environ[name]
+
+
+def _send_nowhere_else(environ: MutableMapping[str, str], endpoint: str, ignored: Iterable[Ignored]) -> None:
+    """Where the endpoint is a bad one, let nothing be sent to another: the headers may hold a key, for that one."""
+    others = "OTEL_EXPORTER_OTLP_ENDPOINT" in environ or "OTEL_TRACES_EXPORTER" in environ
+    if others and any(each.variable == endpoint for each in ignored):
+        names = _items(environ.get("OTEL_TRACES_EXPORTER", ""))
+        kept = [name for name in names if name != "compact" and not name.startswith("otlp")]
+        environ["OTEL_TRACES_EXPORTER"] = ",".join(kept) or "none"
 
 
 def _sampler_argument(environ: MutableMapping[str, str]) -> Iterable[Ignored]:

@@ -37,16 +37,53 @@ from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
 
 from servicekit.telemetry import environment, logs
 from servicekit.telemetry.encoder import encode
+from servicekit.telemetry.setup import SCOPE
+from servicekit.telemetry.stacktrace import cut_stacktrace
 
 PERSONAL = frozenset({
+    "app.installation.id",
+    "aws.dynamodb.item_collection_metrics",
+    "aws.s3.copy_source",
+    "aws.s3.delete",
+    "aws.s3.key",
+    "browser.document.url.full",
     "client.address",
     "client.port",
+    "client.socket.address",
+    "client.socket.port",
+    "cloudevents.event_subject",
+    "code.stacktrace",
+    "db.connection_string",
     "db.statement.parameters",
-    "enduser.id",
-    "enduser.pseudo.id",
-    "enduser.role",
-    "enduser.scope",
+    "device.id",
+    "error.message",
     "exception.message",
+    "faas.document.name",
+    "feature_flag.context.id",
+    "feature_flag.error.message",
+    "feature_flag.evaluation.error.message",
+    "file.directory",
+    "file.name",
+    "file.owner.id",
+    "file.owner.name",
+    "file.path",
+    "file.symbolic_link.target_path",
+    "gen_ai.completion",
+    "gen_ai.conversation.id",
+    "gen_ai.evaluation.explanation",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.prompt",
+    "gen_ai.retrieval.documents",
+    "gen_ai.retrieval.query.text",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+    "geo.locality.name",
+    "geo.location.lat",
+    "geo.location.lon",
+    "geo.postal_code",
+    "graphql.document",
     "http.client_ip",
     "http.host",
     "http.request.method_original",
@@ -54,6 +91,16 @@ PERSONAL = frozenset({
     "http.target",
     "http.url",
     "http.user_agent",
+    "jsonrpc.request.id",
+    "log.record.original",
+    "mcp.resource.uri",
+    "mcp.session.id",
+    "messaging.conversation_id",
+    "messaging.gcp_pubsub.message.ordering_key",
+    "messaging.kafka.message.key",
+    "messaging.message.conversation_id",
+    "messaging.rocketmq.message.group",
+    "messaging.rocketmq.message.keys",
     "net.host.ip",
     "net.host.name",
     "net.peer.ip",
@@ -64,15 +111,27 @@ PERSONAL = frozenset({
     "net.sock.peer.port",
     "network.peer.address",
     "network.peer.port",
+    "otel.status_description",
+    "peer.address",
+    "process.command",
+    "process.command_args",
+    "process.command_line",
+    "rpc.jsonrpc.error_message",
+    "rpc.jsonrpc.request_id",
+    "rpc.method_original",
     "session.id",
     "session.previous_id",
     "source.address",
+    "source.domain",
     "source.port",
+    "url.domain",
     "url.fragment",
     "url.full",
     "url.original",
     "url.path",
     "url.query",
+    "url.registered_domain",
+    "url.subdomain",
     "user.email",
     "user.full_name",
     "user.hash",
@@ -84,10 +143,17 @@ PERSONAL = frozenset({
 """Attributes of the semantic conventions, old and new, that hold a client's text, or say who it is."""
 
 PERSONAL_PREFIXES = (
+    "db.elasticsearch.path_parts.",
     "db.operation.parameter.",
     "db.query.parameter.",
+    "enduser.",
+    "gen_ai.completion.",
+    "gen_ai.prompt.",
     "http.request.header.",
     "http.response.header.",
+    "process.environment_variable.",
+    "rpc.connect_rpc.request.metadata.",
+    "rpc.connect_rpc.response.metadata.",
     "rpc.grpc.request.metadata.",
     "rpc.grpc.response.metadata.",
     "rpc.request.metadata.",
@@ -96,39 +162,24 @@ PERSONAL_PREFIXES = (
 )
 """How further ones begin."""
 
+_STATEMENTS = frozenset({"db.query.text", "db.statement"})
+"""Templates in the kit's own spans; other instrumentations record statements with the values in them."""
+
 # Who has such a header's value can act as the client. With `_` or `-`, as the instrumentations differ.
 _SECRET = re.compile(
     r"(http|rpc)\..*(header|metadata)\..*(auth|cookie|credential|password|secret|session|token|api[_-]?key)",
     re.IGNORECASE,
 )
-_OF_EXCEPTIONS = frozenset({"exception.type", "exception.stacktrace", "exception.escaped"})
+_STACKTRACE = "exception.stacktrace"
+_OF_EXCEPTIONS = frozenset({"exception.type", _STACKTRACE, "exception.escaped"})
 
 STOP_SECONDS = 1.5
 """How long the last spans may take to be sent when the process ends."""
 
 _REMIND_SECONDS = 60.0
 _STATUSES = {code: Status(code) for code in StatusCode}
-_FRAME = re.compile(r'  File "|    ')
 _FAILURES = ("timeout", "unavailable", "rejected", "shutdown", "_OTHER")
 _TIMEOUT, _UNAVAILABLE, _REJECTED, _SHUTDOWN, _OTHER = _FAILURES
-
-
-def cut_stacktrace(text: str) -> str:
-    """Return the frames of a formatted exception, and its type. What it says may be a row or somebody's input.
-
-    Whatever follows the first exception's type is left out: nobody can tell a message of many lines from what Python
-    writes after it.
-    """
-    head, *lines = text.split("\n")
-    if head != "Traceback (most recent call last):":
-        return ""
-    kept = [head]
-    for line in lines:
-        if not _FRAME.match(line):
-            kept.append(re.match(r"[\w.]*", line)[0])  # type: ignore[index]  # it may be empty, and always matches
-            break
-        kept.append(line)
-    return "\n".join(kept)
 
 
 class Privacy:
@@ -141,7 +192,8 @@ class Privacy:
     Args:
         attributes: The names of the attributes that may leave; a `.` at the end stands for all that begin so, but for
             those that are known to be personal: each of these has to be named. Without a list, all may but the
-            personal ones. Headers that hold a key or a token never do.
+            personal ones. Headers that hold a key or a token never do. Statements of other instrumentations than the
+            kit's own are personal, too.
     """
 
     def __init__(self, attributes: Collection[str] | None = None) -> None:
@@ -168,12 +220,17 @@ class Privacy:
 
     def cut(self, span: ReadableSpan) -> ReadableSpan:
         """Return a span with what may leave."""
+        scope = span.instrumentation_scope
+        attributes = self._kept(span.attributes)
+        if scope is None or scope.name != SCOPE:
+            for name in _STATEMENTS - self._names:
+                attributes.pop(name, None)
         return ReadableSpan(
             _text(span.name),
             _stateless(span.context),
             _stateless(span.parent),
             span.resource,
-            _counted(self._kept(span.attributes), span.dropped_attributes),
+            _counted(attributes, span.dropped_attributes),
             events=_listed([self._event(event) for event in span.events], span.dropped_events),
             links=_listed([self._link(link) for link in span.links], span.dropped_links),
             kind=span.kind,
@@ -187,7 +244,10 @@ class Privacy:
         if not attributes:
             return {}
         plain = attributes.copy()  # the SDK's own mapping takes a lock for each look at it
-        return {name: value for name, value in plain.items() if self.leaves(name)}
+        kept = {name: value for name, value in plain.items() if self.leaves(name)}
+        if _STACKTRACE in kept:
+            kept[_STACKTRACE] = cut_stacktrace(str(kept[_STACKTRACE]))
+        return kept
 
     def _event(self, event: Event) -> Event:
         attributes: dict[str, Any] = {
@@ -195,8 +255,8 @@ class Privacy:
             for name, value in (event.attributes or {}).items()
             if name in _OF_EXCEPTIONS or self.leaves(name)
         }
-        if "exception.stacktrace" in attributes:
-            attributes["exception.stacktrace"] = cut_stacktrace(str(attributes["exception.stacktrace"]))
+        if _STACKTRACE in attributes:
+            attributes[_STACKTRACE] = cut_stacktrace(str(attributes[_STACKTRACE]))
         return Event(_text(event.name), _counted(attributes, event.dropped_attributes), event.timestamp)
 
     def _link(self, link: Link) -> Link:

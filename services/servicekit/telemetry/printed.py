@@ -1,16 +1,22 @@
 """What somebody prints, line by line, without the messages of tracebacks."""
 
+import inspect
 import io
 import threading
+import traceback
 from collections.abc import Callable
-from typing import Literal, TextIO
+from typing import TextIO
+
+from servicekit.telemetry.stacktrace import Stacktrace
 
 
 class _Writing(threading.local):
     """Where a thread is in what it prints: threads must not mix theirs."""
 
-    rest = ""  # of a line, until its end comes
-    inside: Literal["text", "frames", "message"] = "text"
+    def __init__(self) -> None:
+        self.rest = ""  # of a line, until its end comes
+        self.by_traceback = False
+        self.cut = Stacktrace()
 
 
 class Printed(io.TextIOBase):
@@ -31,15 +37,19 @@ class Printed(io.TextIOBase):
     def write(self, text: str) -> int:
         """See `io.TextIOBase`."""
         writing = self._writing
+        if (by_traceback := _is_traceback()) is not writing.by_traceback:
+            # Python's module writes a message, and each line of a note, by itself; without frames also without a head.
+            writing.by_traceback = by_traceback
+            writing.cut = Stacktrace("frames" if by_traceback else "text")
         *lines, writing.rest = (writing.rest + text).split("\n")
         if len(writing.rest) > self._max_line:
             lines.append(writing.rest)
             writing.rest = ""
         for line in lines:
-            if (told := self._without_message(line)).strip():
+            if (told := writing.cut.keep(line)).strip():
                 self._tell(told)
-        if writing.inside == "message" and not writing.rest:
-            writing.inside = "text"  # a message of many lines is written at once
+        if writing.cut.inside == "message" and text.endswith("\n") and not by_traceback:
+            writing.cut = Stacktrace()  # a message of many lines is written at once
         return len(text)
 
     def writable(self) -> bool:
@@ -50,14 +60,10 @@ class Printed(io.TextIOBase):
         """Return that of the stream itself, for who hands it on to a child process."""
         return self.replaced.fileno()
 
-    def _without_message(self, line: str) -> str:
-        """Keep the frames and the type of a traceback: what the exception says may be a row or an input."""
-        writing = self._writing
-        if line.endswith("Traceback (most recent call last):"):
-            writing.inside = "frames"
-        elif writing.inside == "message":
-            return ""
-        elif writing.inside == "frames" and not line.startswith(" "):
-            writing.inside = "message"
-            return line.partition(":")[0]
-        return line
+
+def _is_traceback() -> bool:
+    """Whether Python's module `traceback` prints."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = frame and frame.f_back
+    return frame is not None and frame.f_globals is vars(traceback)

@@ -249,7 +249,10 @@ def header_names() -> set[str]:
 
 
 def identity(environ: Mapping[str, Any]) -> Work:
-    """Begin work that is not recorded, but has ids: a valid context in the headers is continued.
+    """Begin work that is not recorded, but has ids: a valid context in the headers is continued, with its flags.
+
+    A new trace is not sampled: nobody here records it, and whom it is handed on to would take that for a decision
+    that it is to be recorded, whatever share they record themselves.
 
     Args:
         environ: WSGI's environment of a request; empty for work that no request asked for.
@@ -264,7 +267,7 @@ def identity(environ: Mapping[str, Any]) -> Work:
         trace_id=parent.trace_id if parent.is_valid else _random_id(128),
         span_id=_random_id(64),
         is_remote=False,
-        trace_flags=parent.trace_flags if parent.is_valid else trace.TraceFlags(trace.TraceFlags.SAMPLED),
+        trace_flags=parent.trace_flags if parent.is_valid else trace.TraceFlags(),
         trace_state=parent.trace_state,
     )
     return _Identity(trace.NonRecordingSpan(own), around)
