@@ -60,8 +60,8 @@ def test_no_service_reaches_what_it_does_not_need(shop):
     assert from_order_service("payment-service", "5005") == "connected"
     if from_order_service("prometheus.shop-telemetry", "9090") == "connected":
         pytest.skip("this cluster's network enforces no NetworkPolicies")
-    assert from_order_service("user-service", "5002") == "TimeoutError"
-    assert from_order_service("nginx", "80") == "TimeoutError"
+    assert from_order_service("user-service", "5002") != "connected"  # refused or not answered, as the network plugin has it
+    assert from_order_service("nginx", "80") != "connected"  # refused or not answered, as the network plugin has it
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "nginx"])
