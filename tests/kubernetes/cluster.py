@@ -45,7 +45,7 @@ spec:
 """
 
 
-class NoCluster(Exception):
+class NoClusterError(Exception):
     """One sentence that says what is missing."""
 
 
@@ -66,15 +66,19 @@ class Cluster:
         """See whether there is a cluster.
 
         Raises:
-            NoCluster: There is none that answers.
+            NoClusterError: There is none that answers.
         """
         try:
             done = self._finish(["version", "--output", "json", "--request-timeout", "10s"], seconds=30)
         except FileNotFoundError:
-            raise NoCluster("There is no kubectl: install it, or say where it is with KUBECTL=/path/to/kubectl") from None
+            raise NoClusterError(
+                "There is no kubectl: install it, or say where it is with KUBECTL=/path/to/kubectl"
+            ) from None
         if done.returncode:
             reason = done.stderr.strip().rpartition("\n")[2]
-            raise NoCluster(f"kubectl reaches no cluster; start one (docs/kubernetes.md), or set KUBECONFIG: {reason}")
+            raise NoClusterError(
+                f"kubectl reaches no cluster; start one (docs/kubernetes.md), or set KUBECONFIG: {reason}"
+            )
 
     def kubectl(self, *arguments, seconds=60, given=None):
         """Run kubectl; what it printed to stdout. Fails with all that it printed."""
@@ -122,16 +126,27 @@ class ShopInKubernetes:
         """Apply it, and wait until an order is placed."""
         began = time.monotonic()
         self.cluster.kubectl("apply", "-k", str(LOCAL), seconds=120)
-        self.cluster.kubectl("-n", "shop", "wait", "--for=condition=complete", "job/seed", "--timeout=400s", seconds=410)
+        self.cluster.kubectl(
+            "-n", "shop", "wait", "--for=condition=complete", "job/seed", "--timeout=400s", seconds=410
+        )
         self.wait_until_ready(400)
         self.gateway = Client(self.forward("shop", "nginx", 80))
         self.order(self.login())
         self.seconds = time.monotonic() - began
-        for part in ("statefulset/collector", "statefulset/embedded-backend", "statefulset/prometheus", "deployment/gateway-telemetry"):
+        for part in (
+            "statefulset/collector",
+            "statefulset/embedded-backend",
+            "statefulset/prometheus",
+            "deployment/gateway-telemetry",
+        ):
             self.cluster.kubectl("-n", "shop-telemetry", "rollout", "status", part, "--timeout=200s", seconds=210)
-        self.cluster.kubectl("-n", "shop-agents", "rollout", "status", "daemonset/collector-agent", "--timeout=200s", seconds=210)
+        self.cluster.kubectl(
+            "-n", "shop-agents", "rollout", "status", "daemonset/collector-agent", "--timeout=200s", seconds=210
+        )
         self.cluster.kubectl("apply", "-f", "-", given=VISITOR)
-        self.cluster.kubectl("-n", VISITORS, "wait", "--for=condition=ready", "pod/visitor", "--timeout=100s", seconds=110)
+        self.cluster.kubectl(
+            "-n", VISITORS, "wait", "--for=condition=ready", "pod/visitor", "--timeout=100s", seconds=110
+        )
 
     def down(self):
         """Delete all of it."""
@@ -215,7 +230,7 @@ class ShopInKubernetes:
                 stdout=subprocess.PIPE,
                 stderr=complaints,
             )
-            seen = SimpleNamespace(answers={}, placed={}, surprises=[], failures=0)
+            seen = SimpleNamespace(answers={}, placed={}, surprises=[], failures=[])
 
             def say(word):
                 """Ask the visitors for something, and wait for their line."""
@@ -249,4 +264,3 @@ def tell(request, text):
 def program():
     """How to call kubectl."""
     return os.environ.get("KUBECTL") or "kubectl"
-

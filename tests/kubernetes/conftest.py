@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.kubernetes.cluster import NAMESPACES, Cluster, NoCluster, ShopInKubernetes, program, tell
+from tests.kubernetes.cluster import NAMESPACES, Cluster, NoClusterError, ShopInKubernetes, program, tell
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def cluster():
     found = Cluster(program())
     try:
         found.check()
-    except NoCluster as error:
+    except NoClusterError as error:
         pytest.exit(str(error), returncode=2)
     return found
 

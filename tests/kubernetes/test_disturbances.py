@@ -6,7 +6,7 @@ import pytest
 
 from tests.fixtures.books import balance
 from tests.fixtures.services import eventually
-from tests.kubernetes.cluster import SERVICES, tell
+from tests.kubernetes.cluster import LOCAL, SERVICES, tell
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 
@@ -32,7 +32,7 @@ def test_a_rollout_replaces_the_only_pod_and_no_request_fails(shop, request, par
         gone = [f"pod/{name}" for name in before]
         shop.cluster.kubectl("-n", "shop", "wait", "--for=delete", *gone, "--timeout=100s", seconds=110)
     tell(request, f"rollout of {part}: {sum(seen.answers.values())} requests, failed: {failed(seen) or 0}")
-    assert failed(seen) == {}
+    assert failed(seen) == {}, seen.failures
     assert not set(before) & set(shop.pods(part))
     placed = sum(times for answer, times in seen.answers.items() if answer.startswith("POST"))
     assert orders(shop) == kept + placed, "an order was placed that its client was not told of, or the reverse"
@@ -50,9 +50,13 @@ def test_a_pod_is_killed_and_every_order_is_answered_in_the_end(shop, request, p
                 pod
                 for pod in shop.cluster.get("-n", "shop", "pods", "-l", f"app.kubernetes.io/name={part}")["items"]
                 if pod["metadata"]["uid"] != uid
-                and any(state == {"type": "Ready", "status": "True"} for state in (
-                    {key: condition[key] for key in ("type", "status")} for condition in pod["status"].get("conditions", [])
-                ))
+                and any(
+                    state == {"type": "Ready", "status": "True"}
+                    for state in (
+                        {key: condition[key] for key in ("type", "status")}
+                        for condition in pod["status"].get("conditions", [])
+                    )
+                )
             ],
             120,
             pause=0.5,
@@ -75,6 +79,46 @@ def test_a_release_that_never_gets_ready_changes_nothing_for_customers(shop):
         finally:
             shop.cluster.kubectl("rollout", "undo", *deployment)
             shop.wait_until_ready()
-    assert failed(seen) == {}
+    assert failed(seen) == {}, seen.failures
     assert shop.pods("order-service") == before
     balance(shop, [])
+
+
+def test_a_release_waits_for_its_migrations(shop):
+    before = shop.pods("order-service")
+    deployment = ["-n", "shop", "deployment/order-service"]
+    ((newest,),) = shop.query("SELECT version_num FROM public.alembic_version")
+
+    def at(revision):
+        psql = ["psql", "-U", "orders_user", "-d", "orders_user", "-c"]
+        update = f"UPDATE public.alembic_version SET version_num = '{revision}'"
+        shop.cluster.kubectl("-n", "shop", "exec", "order-db-0", "--", *psql, update)
+
+    with shop.visited() as seen:
+        at("0001")
+        try:
+            shop.cluster.kubectl("rollout", "restart", *deployment)
+            shop.cluster.refused("rollout", "status", *deployment, "--timeout=20s")
+            (new,) = set(shop.pods("order-service")) - set(before)
+            (waiting,) = shop.cluster.get("-n", "shop", "pod", new)["status"]["initContainerStatuses"]
+            assert "running" in waiting["state"], waiting
+        finally:
+            at(newest)
+        shop.wait_until_ready()
+        shop.cluster.kubectl("-n", "shop", "wait", "--for=delete", f"pod/{before[0]}", "--timeout=100s", seconds=110)
+    assert failed(seen) == {}, seen.failures
+    assert shop.pods("order-service") == [new]
+
+
+def test_an_upgrade_as_the_documentation_has_it_runs_the_jobs_again_and_no_request_fails(shop):
+    with shop.visited() as seen:
+        shop.cluster.kubectl("-n", "shop", "delete", "jobs", "--all")
+        shop.cluster.kubectl("apply", "-k", str(LOCAL))
+        for job in ("make-secrets", "migrate", "seed"):
+            shop.cluster.kubectl(
+                "-n", "shop", "wait", "--for=condition=complete", f"job/{job}", "--timeout=100s", seconds=110
+            )
+        shop.wait_until_ready()
+    assert failed(seen) == {}, seen.failures
+    assert "make-secrets: database is there" in shop.cluster.kubectl("-n", "shop", "logs", "job/make-secrets")
+    assert "migrate: already at" in shop.cluster.kubectl("-n", "shop", "logs", "job/migrate")

@@ -52,7 +52,11 @@ def test_the_trace_of_an_order_goes_from_the_gateway_to_the_database_and_names_t
         found = ask(f"{backends[0]}/api/traces/{trace_id}")
         spans = found["data"][0]["spans"] if found and found["data"] else []
         names = {span["operationName"] for span in spans}
-        return found["data"][0] if {"INSERT orders", "UPDATE orders", "INSERT payments"} <= names and len(spans) >= 12 else None
+        return (
+            found["data"][0]
+            if {"INSERT orders", "UPDATE orders", "INSERT payments"} <= names and len(spans) >= 12
+            else None
+        )
 
     whole = eventually(trace, 30, pause=0.3)
     resources = {
@@ -80,9 +84,12 @@ def test_the_log_lines_of_an_order_are_found_by_its_trace_and_name_the_pods(back
             start=time.time_ns() - 600 * 10**9,
         )
         streams = [entry["stream"] for entry in found["data"]["result"]] if found else []
-        return streams if {"nginx", "order-service", "product-service", "payment-service"} <= {
-            stream["service_name"] for stream in streams
-        } else None
+        return (
+            streams
+            if {"nginx", "order-service", "product-service", "payment-service"}
+            <= {stream["service_name"] for stream in streams}
+            else None
+        )
 
     for stream in eventually(lines, 30, pause=0.3):
         assert stream["service_namespace"] == "shop"
@@ -100,14 +107,18 @@ def test_metrics_of_an_order_are_counted_and_name_the_pods(backends, ordered):
         return [(one["metric"], float(one["value"][1])) for one in found["data"]["result"]] if found else []
 
     (labels, paid), *_ = eventually(
-        lambda: [one for one in values('orders_total{job="order-service", status="PAID"}') if one[1] >= 1], 30, pause=0.5
+        lambda: [one for one in values('orders_total{job="order-service", status="PAID"}') if one[1] >= 1],
+        30,
+        pause=0.5,
     )
     assert paid >= 1
     assert labels["k8s_pod_name"] in pods["order-service"]
     assert labels["k8s_namespace_name"] == "shop"
     # The gateway's, made of its log; and those that the Collector makes of spans.
     eventually(
-        lambda: values('http_server_request_duration_seconds_count{job="nginx", http_route="/orders/"} > 0'), 30, pause=0.5
+        lambda: values('http_server_request_duration_seconds_count{job="nginx", http_route="/orders/"} > 0'),
+        30,
+        pause=0.5,
     )
     eventually(lambda: values('traces_span_metrics_calls_total{job="order-service"} > 0'), 30, pause=0.5)
     eventually(lambda: values("gateway_up == 1"), 30, pause=0.5)

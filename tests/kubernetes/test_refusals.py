@@ -43,8 +43,14 @@ def test_a_pod_that_breaks_policy_is_refused(shop, namespace, harm):
 
 def test_from_outside_its_namespace_only_the_gateway_of_the_shop_is_reached(shop):
     assert shop.inside(CONNECT, "nginx.shop", "80").strip() == "connected"
-    closed = [(f"{name}.shop", port) for name, port in zip(SERVICES, ("5001", "5002", "5003", "5004", "5005"), strict=True)]
-    closed += [("order-db.shop", "5432"), ("collector.shop-telemetry", "4318"), ("embedded-backend.shop-telemetry", "3100")]
+    closed = [
+        (f"{name}.shop", port) for name, port in zip(SERVICES, ("5001", "5002", "5003", "5004", "5005"), strict=True)
+    ]
+    closed += [
+        ("order-db.shop", "5432"),
+        ("collector.shop-telemetry", "4318"),
+        ("embedded-backend.shop-telemetry", "3100"),
+    ]
     reached = [target for target in closed if shop.inside(CONNECT, *target).strip() == "connected"]
     if len(reached) == len(closed):
         pytest.skip("this cluster's network enforces no NetworkPolicies")
@@ -54,13 +60,25 @@ def test_from_outside_its_namespace_only_the_gateway_of_the_shop_is_reached(shop
 def test_no_service_reaches_what_it_does_not_need(shop):
     def from_order_service(*target):
         return shop.cluster.kubectl(
-            "-n", "shop", "exec", "deployment/order-service", "-c", "order-service", "--", "python", "-c", CONNECT, *target
+            "-n",
+            "shop",
+            "exec",
+            "deployment/order-service",
+            "-c",
+            "order-service",
+            "--",
+            "python",
+            "-c",
+            CONNECT,
+            *target,
         ).strip()
 
     assert from_order_service("payment-service", "5005") == "connected"
     if from_order_service("prometheus.shop-telemetry", "9090") == "connected":
         pytest.skip("this cluster's network enforces no NetworkPolicies")
-    assert from_order_service("user-service", "5002") != "connected"  # refused or not answered, as the network plugin has it
+    assert (
+        from_order_service("user-service", "5002") != "connected"
+    )  # refused or not answered, as the network plugin has it
     assert from_order_service("nginx", "80") != "connected"  # refused or not answered, as the network plugin has it
 
 

@@ -16,10 +16,14 @@ import uuid
 HOST = "nginx.shop"
 INSIST = "--insist" in sys.argv
 ORDER = ("POST", "/orders/")
-VISITS = [ORDER] if INSIST else [ORDER, ("GET", "/orders/"), ("GET", "/products/1"), ("GET", "/users/me"), ("GET", "/auth/validate")]
+VISITS = (
+    [ORDER]
+    if INSIST
+    else [ORDER, ("GET", "/orders/"), ("GET", "/products/1"), ("GET", "/users/me"), ("GET", "/auth/validate")]
+)
 
 answers = collections.Counter()
-placed, surprises = {}, []
+placed, surprises, failures = {}, [], []
 lock, stopping = threading.Lock(), threading.Event()
 
 
@@ -46,6 +50,8 @@ def visit(token):
             status, text = ask(method, path, body, **headers, **({"Idempotency-Key": key} if INSIST else {}))
             with lock:
                 answers[f"{method} {path} {status}"] += 1
+                if status not in {200, 201, 202}:
+                    failures.append(f"{time.strftime('%X')} {method} {path} {status}")
                 if status in {200, 201, 202} and INSIST:
                     placed[key] = json.loads(text)["id"]
                 elif isinstance(status, int) and 400 <= status < 500:
@@ -68,7 +74,10 @@ for line in sys.stdin:
         stopping.set()
         for visitor in visitors:
             visitor.join(25)
-        print(json.dumps({"answers": answers, "placed": placed, "surprises": surprises[:5]}), flush=True)
+        print(
+            json.dumps({"answers": answers, "placed": placed, "surprises": surprises[:5], "failures": failures[:20]}),
+            flush=True,
+        )
         break
     with lock:
         print(json.dumps(sum(answers.values())), flush=True)

@@ -50,7 +50,9 @@ def make(name: str, content: dict[str, str], needed: tuple[str, ...] = ()) -> No
     status, answer = ask("GET", f"/{name}")
     found = answer.get("data") or {}
     if missing := [key for key in needed if not found.get(key)]:
-        sys.exit(f"make-secrets: the Secret {name} is there, but has no {', '.join(missing)}: add it, or delete the Secret")
+        sys.exit(
+            f"make-secrets: the Secret {name} is there, but has no {', '.join(missing)}: add it, or delete the Secret"
+        )
     if not found:
         sys.exit(f"make-secrets: the Secret {name} is there, but empty: fill it, or delete it")
     print(f"make-secrets: {name} is there")
@@ -71,7 +73,7 @@ def ask(method: str, path: str, body: object = None) -> tuple[int, dict[str, obj
     host = f"[{host}]" if ":" in host else host
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # many clusters' own authorities lack an extension that it wants
-    request = Request(  # noqa: S310  # always https
+    request = Request(  # always https
         f"https://{host}:{port}/api/v1/namespaces/{namespace}/secrets{path}",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
