@@ -1,5 +1,6 @@
 """deploy/kubernetes and docker-compose.yml say the same where they say it twice. Needs no cluster, and no kubectl."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -221,3 +222,31 @@ def test_the_pause_before_an_end_fits_into_the_grace():
     # The cluster's DNS remembers for 5 s, nginx for as long as it says.
     (valid,) = re.findall(r"valid=(\d+)s", (PROJECT / "nginx" / "kubernetes" / "upstreams.conf").read_text())
     assert pause >= 5 + int(valid)
+
+
+def test_the_secrets_that_are_made_are_those_of_compose():
+    def assigned(file):
+        tree = ast.parse((PROJECT / file).read_text())
+        return {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+        }
+
+    ours = assigned("deploy/kubernetes/base/make_secrets.py")["PASSWORDS"]
+    theirs = assigned("order-db-services/make_secrets.py")
+    assert set(ours["database"]) == set(theirs["PASSWORDS"])
+    assert set(ours["clients"]) == set(theirs["CLIENT_SECRETS"])
+
+
+def test_cloudnative_pg_begins_with_what_compose_begins_with():
+    (cluster,) = [each for _, each in OBJECTS if each["kind"] == "Cluster"]
+    as_owner, *statements = cluster["spec"]["bootstrap"]["initdb"]["postInitApplicationSQL"]
+    assert as_owner == "SET ROLE orders_user"
+    init = (PROJECT / "order-db-services" / "init" / "01-create-orders.sql").read_text()
+    wanted = [part for part in re.sub(r"--.*", "", init).split(";") if part.strip()]
+
+    def plain(statement):
+        return re.sub(r"\s+", "", statement)
+
+    assert [plain(each) for each in statements] == [plain(each) for each in wanted]
