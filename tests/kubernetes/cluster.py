@@ -130,7 +130,7 @@ class ShopInKubernetes:
             "-n", "shop", "wait", "--for=condition=complete", "job/seed", "--timeout=400s", seconds=410
         )
         self.wait_until_ready(400)
-        self.gateway = Client(self.forward("shop", "nginx", 80))
+        self.connect()
         self.order(self.login())
         self.seconds = time.monotonic() - began
         for part in (
@@ -147,6 +147,10 @@ class ShopInKubernetes:
         self.cluster.kubectl(
             "-n", VISITORS, "wait", "--for=condition=ready", "pod/visitor", "--timeout=100s", seconds=110
         )
+
+    def connect(self):
+        """Find a way to the gateway from this machine. It ends with the pod that it leads to."""
+        self.gateway = Client(self.forward("shop", "nginx", 80))
 
     def down(self):
         """Delete all of it."""
