@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 from flask import Blueprint, request
@@ -64,6 +65,7 @@ def logs() -> str:
         errors,
         window=window,
         query=query,
+        curl=f"curl -G {ask.root}/loki/api/v1/query_range --data-urlencode {shlex.quote('query=' + query)}",
         examples=EXAMPLES,
         said=said,
         caret=caret,

@@ -68,6 +68,7 @@ def leading_here(text: str) -> str:
             return f"[{words}](/dashboards/{board[1]})"
         if target.startswith("http"):
             return link[0]
+        target = target.partition("#")[0]
         if "runbooks/" in target or ("/" not in target and target.endswith(".md")):
             name = target.rpartition("/")[2].removesuffix(".md")
             return f"[{words}](/runbooks/{'' if name == 'README' else name})"
