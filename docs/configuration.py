@@ -19,6 +19,7 @@ for folder in (".", "services", *(f"services/{name}/src" for name in SERVICES)):
 def table() -> str:
     """Return the settings of all services as a Markdown table, each once, with the services that read it."""
     from auth_service.settings import AuthSettings  # noqa: PLC0415  # found by the path above
+    from observability.console.settings import ConsoleSettings  # noqa: PLC0415
     from observability.embedded.settings import BackendSettings  # noqa: PLC0415
     from observability.gateway.settings import GatewaySettings  # noqa: PLC0415
     from order_service.settings import OrderSettings  # noqa: PLC0415
@@ -37,6 +38,7 @@ def table() -> str:
         "payment": [PaymentSettings],
         "gateway-telemetry": [GatewaySettings],
         "embedded-backend": [BackendSettings],
+        "console": [ConsoleSettings],
     }
     rows: dict[str, tuple[str, str, list[str]]] = {}
     for reader, classes in readers.items():

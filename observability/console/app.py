@@ -10,7 +10,7 @@ from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
 from observability.console import dashboards, guard, help, logs, orders, overview, pages, show, traces  # noqa: A004
-from observability.console.asking import Apis, Jaeger, Loki, LoginNeeded, Orders, Prometheus
+from observability.console.asking import Apis, Jaeger, LoginNeeded, Loki, Orders, Prometheus
 from observability.console.window import CHOICES
 from observability.story.errors import StoryError
 from observability.story.text import LONG, SHORT, clean, one_line

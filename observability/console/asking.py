@@ -29,11 +29,11 @@ _WORKERS = 8
 _MOST_ORDERS = 100
 
 
-class LoginNeeded(StoryError):
+class LoginNeeded(StoryError):  # noqa: N818
     """The gateway wants to know who is there."""
 
 
-class Refused(StoryError):
+class Refused(StoryError):  # noqa: N818
     """An API does not take a question. The message is its own."""
 
 
@@ -253,14 +253,15 @@ class Shop:
         return self.apis.orders.one(self.token, order_id)
 
 
-def attempt(errors: list[str], make: Callable[[], _T], otherwise: _T) -> _T:
-    """Ask; where it fails, note why once, and let the rest of the page go on."""
+def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], Any]) -> _T:
+    """Ask; where it fails, note why once, and let the rest of the page go on with an empty one."""
     try:
         return make()
     except StoryError as error:
         if (said := str(error)) not in errors:
             errors.append(said)
-        return otherwise
+        empty: _T = otherwise()
+        return empty
 
 
 def together(function: Callable[[_T], _U], things: Iterable[_T]) -> Sequence[_U]:

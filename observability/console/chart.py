@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 1000, 100
 COLOURS = 10
+SERVICES = frozenset(("nginx", "auth-service", "user-service", "product-service", "order-service", "payment-service"))
 """How many the style sheet has for series: `s0` to `s9`."""
+_PALETTE = [f"s{number}" for number in range(COLOURS)]
 _TICKS = 4
 _TIMES = 5
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
@@ -34,6 +36,10 @@ class Series:
     points: Points
     labels: Mapping[str, str] = field(default_factory=dict)
     colour: str = ""
+    unit: str = ""
+    """Its own, if it is another than the chart's."""
+    alone: bool = False
+    """Not on top of the others."""
     path: str = ""
     area: str = ""
 
@@ -89,7 +95,10 @@ class Chart:
         """What the script shows at the pointer."""
         return json.dumps(
             [
-                {"n": one.name, "p": [[round(when), quantity(value, self.unit)] for when, value in one.points]}
+                {
+                    "n": one.name,
+                    "p": [[round(when), quantity(value, one.unit or self.unit)] for when, value in one.points],
+                }
                 for one in self.series
             ]
         )
@@ -102,11 +111,14 @@ def points_of(values: Sequence[Sequence[object]]) -> Points:
 
 
 def colour_of(name: str) -> str:
-    """Give a name one of the colours, the same in each chart."""
+    """Give a name one of the colours, the same in each chart; a service its own."""
+    service = name.partition(" ")[0]
+    if service in SERVICES:
+        return f"v-{service}"
     return f"s{zlib.crc32(name.encode()) % COLOURS}"
 
 
-def draw(
+def draw(  # noqa: PLR0913  # how a chart looks, by name
     series: Sequence[Series],
     unit: str,
     window: Window,
@@ -128,22 +140,8 @@ def draw(
         bars: A bar for each point, also on top of each other.
     """
     series = sorted(series, key=lambda one: -(one.last or 0))
-    taken: set[str] = set()
-    for one in series:
-        if not one.colour:
-            colour = colour_of(one.name)
-            free = (f"s{(int(colour[1:]) + step) % COLOURS}" for step in range(COLOURS))
-            one.colour = next((each for each in free if each not in taken), colour)
-        taken.add(one.colour)
-    floors: dict[float, float] = {}
-    tops: list[Points] = []
-    for one in series:
-        lifted = []
-        for when, value in one.points:
-            base = floors.get(when, 0) if stacked or bars else 0
-            floors[when] = base + value
-            lifted.append((when, base + value))
-        tops.append(lifted)
+    _paint(series)
+    tops = _piled(series) if stacked or bars else [one.points for one in series]
     top = nice(max([least, *(value for points in tops for _, value in points)]))
     length = max(window.end - window.start, 1)
 
@@ -152,16 +150,13 @@ def draw(
         return round(x, 1), round(HEIGHT - min(max(point[1] / top, 0), 1) * HEIGHT, 2)
 
     drawn = []
-    if bars:
-        width = max(WIDTH * window.step / length * 0.8, 2)
-        for one, points in zip(series, tops, strict=True):
-            for (when, value), lifted_point in zip(one.points, points, strict=True):
-                if value > 0:
-                    x, y = place(lifted_point)
-                    drawn.append((round(x - width / 2, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
-                _ = when
-    else:
-        for one, points in zip(series, tops, strict=True):
+    for one, points in zip(series, tops, strict=True):
+        if bars:
+            width = max(WIDTH * window.step / length * 0.8, 2)
+            for (_, value), lifted in zip(one.points, points, strict=True):
+                x, y = place(lifted)
+                drawn.append((round(x - width / 2, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
+        else:
             one.path, one.area = _lines([place(point) for point in points], WIDTH * window.step / length * _GAP)
     return Chart(
         series=series,
@@ -169,9 +164,33 @@ def draw(
         top=top,
         window=window,
         stacked=stacked,
-        bars=drawn,
+        bars=[bar for bar in drawn if bar[3] > 0],
         limits=[(round(HEIGHT - value / top * HEIGHT, 2), kind) for value, kind in limits if 0 < value <= top],
     )
+
+
+def _paint(series: Sequence[Series]) -> None:
+    """Give each series a colour that no other one has, as long as there are enough."""
+    taken: set[str] = set()
+    for one in series:
+        one.colour = one.colour or colour_of(one.name)
+        if one.colour in taken:
+            one.colour = next((each for each in _PALETTE if each not in taken), one.colour)
+        taken.add(one.colour)
+
+
+def _piled(series: Sequence[Series]) -> list[Points]:
+    """Put each series on top of those before it."""
+    floors: dict[float, float] = {}
+    piled = []
+    for one in series:
+        if one.alone:
+            piled.append(one.points)
+            continue
+        for when, value in one.points:
+            floors[when] = floors.get(when, 0) + value
+        piled.append([(when, floors[when]) for when, _ in one.points])
+    return piled
 
 
 def add_dots(chart: Chart, exemplars: Sequence[Mapping[str, object]], most: int = 40) -> None:

@@ -9,16 +9,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, abort, request
+from flask import Blueprint, abort, redirect, request, url_for
 
 from observability.console import chart, pages, servicemap, show
 from observability.console.asking import Apis, attempt, together
 from observability.console.traces import summary
-from observability.story import backends
 from observability.story.spans import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from werkzeug.wrappers import Response
 
     from observability.console.window import Window
 
@@ -29,7 +30,8 @@ _RATE_SECONDS = 60
 _LABEL = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _VARIABLE = re.compile(r"\$\{?(\w+)(?::\w+)?\}?")
 _LABEL_VALUES = re.compile(r"label_values\((.*), (\w+)\)", re.DOTALL)
-_MOST_CELLS = 60
+_MOST_LINES = 60
+_TONES = {"green": "good", "dark-orange": "warn", "dark-red": "bad", "red": "bad", "light-blue": "info"}
 
 routes = Blueprint("dashboards", __name__)
 
@@ -94,6 +96,16 @@ def dashboard(uid: str) -> str:
     )
 
 
+@routes.get("/d/<uid>")
+@routes.get("/d/<uid>/<_title>")
+def as_in_grafana(uid: str, _title: str = "") -> Response:
+    """Lead on from an address of Grafana, as alerts and runbooks name it."""
+    if uid.startswith("runbook-"):
+        name = uid.removeprefix("runbook-")
+        return redirect(url_for("overview.runbook", name="README" if name == "none" else name))
+    return redirect(f"{url_for('dashboards.dashboard', uid=uid)}?{request.query_string.decode(errors='replace')}")
+
+
 def _variables(board: Mapping[str, Any], ask: Apis, window: Window, errors: list[str]) -> list[dict[str, Any]]:
     """Give the dashboard's variables, each with its choices, and the value to put into queries."""
     found: list[dict[str, Any]] = []
@@ -106,7 +118,7 @@ def _variables(board: Mapping[str, Any], ask: Apis, window: Window, errors: list
             match = _LABEL_VALUES.fullmatch(one["query"]["query"])
             if match:
                 selector = _filled(match[1], values, window)
-                choices = attempt(errors, partial(ask.prometheus.label_values, match[2], selector), [])
+                choices = attempt(errors, partial(ask.prometheus.label_values, match[2], selector), list)
         default = one.get("current", {}).get("value", "")
         default = default[0] if isinstance(default, list) else default
         picked = chosen if chosen is not None else default
@@ -154,7 +166,7 @@ def _panel(ask: Apis, window: Window, values: Mapping[str, str], one: dict[str, 
     targets = [{**target, "expr": _filled(target.get("expr", ""), values, window)} for target in one.get("targets", [])]
     panel.queries = [target["expr"] for target in targets if target["expr"]]
     context = _Context(ask, window, values, one, defaults, targets, panel)
-    attempt(panel.errors, lambda: how(context), None)
+    attempt(panel.errors, lambda: how(context), lambda: None)
     return panel
 
 
@@ -207,6 +219,8 @@ def _graph(at: _Context) -> None:
     at.panel.kind = "graph"
     if not series:
         return
+    for one in series:
+        _look(one, at.one["fieldConfig"]["overrides"])
     at.panel.data = chart.draw(
         series,
         at.unit,
@@ -217,6 +231,20 @@ def _graph(at: _Context) -> None:
         bars=custom.get("drawStyle") == "bars",
     )
     _exemplars(at)
+
+
+def _look(series: chart.Series, overrides: list[dict[str, Any]]) -> None:
+    """Give a series what the definition says of its name: colour, unit, a place outside the stack."""
+    for one in overrides:
+        wanted = one["matcher"]["options"]
+        pattern = wanted[1:-1] if wanted.startswith("/") else re.escape(wanted) + "$"
+        if not re.match(pattern, series.name):
+            continue
+        looks = {each["id"]: each["value"] for each in one["properties"]}
+        series.unit = looks.get("unit", series.unit)
+        series.alone = series.alone or looks.get("custom.stacking", {}).get("mode") == "none"
+        if "color" in looks:
+            series.colour = _TONES.get(looks["color"].get("fixedColor", ""), series.colour)
 
 
 def _exemplars(at: _Context) -> None:
@@ -263,11 +291,17 @@ def _heat(at: _Context) -> None:
 
 
 def _exemplars_in_buckets(at: _Context, drawn: chart.Chart, bounds: list[float]) -> None:
-    found = [each for target in at.targets if target.get("exemplar") for each in at.ask.prometheus.exemplars(target["expr"], at.window)]
+    found = [
+        each
+        for target in at.targets
+        if target.get("exemplar")
+        for each in at.ask.prometheus.exemplars(target["expr"], at.window)
+    ]
     chart.add_dots(drawn, found)
     # The axis has buckets, not seconds: a point goes into the middle of its own.
     values = sorted(
-        ((one["timestamp"], float(one["value"])) for each in found for one in each["exemplars"]), key=lambda one: -one[0]
+        ((one["timestamp"], float(one["value"])) for each in found for one in each["exemplars"]),
+        key=lambda one: -one[0],
     )
     for dot, (_, value) in zip(drawn.dots, values, strict=False):
         row = next((number for number, bound in enumerate(bounds) if value <= bound), len(bounds) - 1)
@@ -315,7 +349,9 @@ def _table(at: _Context) -> None:
     rows: list[list[dict[str, str]]] = []
     if "joinByField" in steps:
         label = steps["joinByField"]["byField"]
-        columns = [{each["metric"].get(label, ""): float(each["value"][1]) for each in at.now(target)} for target in at.targets]
+        columns = [
+            {each["metric"].get(label, ""): float(each["value"][1]) for each in at.now(target)} for target in at.targets
+        ]
         heads = list(titles.values())
         for name in sorted({name for column in columns for name in column}):
             row = [{"text": name, "state": "", "link": _link_of(label, name)}]
@@ -366,7 +402,7 @@ def _lines(at: _Context) -> None:
     at.panel.kind = "lines"
     found = []
     for target in at.targets:
-        for stream in at.ask.loki.query(target["expr"], at.window, limit=_MOST_CELLS)["result"]:
+        for stream in at.ask.loki.query(target["expr"], at.window, limit=_MOST_LINES)["result"]:
             labels = stream["stream"]
             found += [
                 {
@@ -378,7 +414,7 @@ def _lines(at: _Context) -> None:
                 }
                 for when, text, *_ in stream["values"]
             ]
-    at.panel.data = sorted(found, key=lambda one: -one["time"])[:_MOST_CELLS]
+    at.panel.data = sorted(found, key=lambda one: -one["time"])[:_MOST_LINES]
 
 
 def _history(at: _Context) -> None:
@@ -395,7 +431,9 @@ def _history(at: _Context) -> None:
             if value > 0
         ]
         if bars:
-            rows.append({"name": series.name, "link": _link_of("alertname", series.labels.get("alertname", "")), "bars": bars})
+            rows.append(
+                {"name": series.name, "link": _link_of("alertname", series.labels.get("alertname", "")), "bars": bars}
+            )
     at.panel.data = rows
 
 

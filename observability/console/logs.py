@@ -25,7 +25,9 @@ EXAMPLES = {
 LEVELS = {"critical": "bad", "error": "bad", "warning": "warn", "info": "info", "debug": "s7"}
 _LIMIT = 200
 _POSITION = re.compile(r"line (\d+), col (\d+)")
-_AGGREGATION = re.compile(r"\s*(sum|count|avg|min|max|topk|bottomk|rate|quantile|stddev|sort|\w+_over_time|bytes_rate)\b")
+_AGGREGATION = re.compile(
+    r"\s*(sum|count|avg|min|max|topk|bottomk|rate|quantile|stddev|sort|\w+_over_time|bytes_rate)\b"
+)
 
 routes = Blueprint("logs", __name__)
 
@@ -58,8 +60,8 @@ def logs() -> str:
         )
         if lines:
             counted = f"sum by (level) (count_over_time({query} [{window.step}s]))"
-            levels = attempt(errors, lambda: ask.query(counted, window, step=window.step), {"result": []})
-            drawn = chart.draw([_series(one) for one in levels["result"]], "suffix:lines", window, bars=True)
+            levels = attempt(errors, lambda: ask.query(counted, window, step=window.step), dict)
+            drawn = chart.draw([_series(one) for one in levels.get("result", [])], "suffix:lines", window, bars=True)
     return pages.page(
         "logs.html",
         errors,

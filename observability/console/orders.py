@@ -12,10 +12,11 @@ from observability.console import pages, waterfall
 from observability.console.asking import attempt, together
 from observability.story import telling
 from observability.story.spans import MAX_ORDER
-from observability.story.telling import Story
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
+
+    from observability.story.telling import Story
 
 BURST = 10
 DECLINED = 24
@@ -35,9 +36,9 @@ def orders() -> str:
     cursor = request.args.get("cursor", "")
     if not cursor.isdecimal():
         cursor = ""
-    found = attempt(errors, lambda: pages.apis().orders.newest(pages.token(), cursor), {})
+    found = attempt(errors, lambda: pages.apis().orders.newest(pages.token(), cursor), dict)
     items = found.get("items") or []
-    took = attempt(errors, lambda: _durations(items), {})
+    took = attempt(errors, lambda: _durations(items), dict)
     least = float(slower) / 1000 if slower.isdecimal() and len(slower) < 7 else 0  # noqa: PLR2004
     shown = [
         {**item, "took": took.get(item["id"])}
@@ -54,7 +55,7 @@ def orders() -> str:
         status=status,
         slower=slower,
         next_cursor=found.get("next_cursor"),
-        products=attempt(errors, pages.apis().orders.products, []),
+        products=attempt(errors, pages.apis().orders.products, list),
         burst=BURST,
         declined=DECLINED,
     )
@@ -108,7 +109,7 @@ def _durations(items: list[dict[str, Any]]) -> dict[int, float]:
             "limit": str(_SEARCHED),
         }
     )
-    took = {}
+    took: dict[int, float] = {}
     for trace in found:
         for span in trace["spans"]:
             tags = {tag["key"]: tag["value"] for tag in span["tags"]}

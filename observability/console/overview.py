@@ -39,12 +39,14 @@ def overview() -> str:
     ask = pages.apis()
     figures = {name: _by_slo(query, errors) for name, query in _BUDGET.items()}
     slos = [{"name": name, **{key: found.get(name) for key, found in figures.items()}} for name in figures["promised"]]
-    alerts = attempt(errors, ask.prometheus.alerts, [])
-    lines = attempt(errors, lambda: ask.loki.query(_ERRORS, window, limit=8), {"result": []})
+    alerts = attempt(errors, ask.prometheus.alerts, list)
+    lines = attempt(errors, lambda: ask.loki.query(_ERRORS, window, limit=8), dict)
 
     def graph(one: tuple[str, str, str]) -> tuple[str, chart.Chart]:
         title, query, unit = one
-        found = attempt(errors, lambda: ask.prometheus.over(query.replace("LATENCY", _LATENCY), window, window.step), [])
+        found = attempt(
+            errors, lambda: ask.prometheus.over(query.replace("LATENCY", _LATENCY), window, window.step), list
+        )
         series = [
             chart.Series(" ".join(each["metric"].values()) or title, chart.points_of(each["values"])) for each in found
         ]
@@ -57,7 +59,7 @@ def overview() -> str:
         map=servicemap.build(ask, window, errors),
         slos=slos,
         alerts=sorted((one for one in alerts), key=lambda one: one["state"]),
-        lines=_newest(lines["result"]),
+        lines=_newest(lines.get("result", [])),
         errors_query=_ERRORS,
         graphs=together(graph, _GRAPHS),
     )
@@ -81,7 +83,7 @@ def runbook(name: str) -> str:
 
 
 def _by_slo(query: str, errors: list[str]) -> dict[str, float]:
-    found = attempt(errors, lambda: pages.apis().prometheus.now(query), [])
+    found = attempt(errors, lambda: pages.apis().prometheus.now(query), list)
     return {one["metric"].get("sloth_slo", ""): float(one["value"][1]) for one in found}
 
 

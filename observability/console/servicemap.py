@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from observability.console.asking import attempt, together
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from observability.console.asking import Apis
     from observability.console.window import Window
@@ -71,24 +71,25 @@ class Map:
 
 def build(apis: Apis, window: Window, errors: list[str]) -> Map:
     """Ask Jaeger who calls whom, and Prometheus how it goes."""
-    calls = attempt(errors, lambda: apis.jaeger.calls(window), [])
+    calls = attempt(errors, lambda: apis.jaeger.calls(window), list)
     pairs = {(one["parent"], one["child"]): int(one["callCount"]) for one in calls if one["parent"] != one["child"]}
 
     def figures(query: str) -> Figures:
-        found = attempt(errors, lambda: apis.prometheus.now(query), [])
+        found = attempt(errors, lambda: apis.prometheus.now(query), list)
         return {
-            (one["metric"].get("job", ""), one["metric"].get("peer_service", "")): float(one["value"][1]) for one in found
+            (one["metric"].get("job", ""), one["metric"].get("peer_service", "")): float(one["value"][1])
+            for one in found
         }
 
     rates, failed, slow = together(figures, (_ASKED, _FAILED, _P95))
     up = {
         one["metric"].get("job", ""): one["value"][1] != "0"
-        for one in attempt(errors, lambda: apis.prometheus.now("min by (job) (up)"), [])
+        for one in attempt(errors, lambda: apis.prometheus.now("min by (job) (up)"), list)
     }
     places = _laid_out(pairs)
     edges = []
     for pair, count in pairs.items():
-        path, x, y = _arrow(places[pair[0]], places[pair[1]])
+        path, x, y = _arrow(places[pair[0]], places[pair[1]], places.values())
         rate = rates.get(pair)
         edges.append(
             Edge(
@@ -119,7 +120,9 @@ def _laid_out(pairs: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]
         for parent, child in pairs:
             depth[child] = min(max(depth[child], depth[parent] + 1), len(depth) - 1)
     columns: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(depth, key=lambda one: (depth[one], -sum(count for pair, count in pairs.items() if one in pair))):
+    for name in sorted(
+        depth, key=lambda one: (depth[one], -sum(count for pair, count in pairs.items() if one in pair))
+    ):
         columns[depth[name]].append(name)
     tallest = max((len(column) for column in columns.values()), default=0)
     places = {}
@@ -130,10 +133,20 @@ def _laid_out(pairs: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]
     return places
 
 
-def _arrow(start: tuple[int, int], end: tuple[int, int]) -> tuple[str, float, float]:
+def _arrow(
+    start: tuple[int, int], end: tuple[int, int], places: Collection[tuple[int, int]]
+) -> tuple[str, float, float]:
+    """Draw an edge, and give the place of its figures; one that passes other columns goes between their parts."""
     x1, y1, x2, y2 = start[0] + _BOX, start[1] + _HIGH / 2, end[0], end[1] + _HIGH / 2
-    if x2 <= start[0]:  # backwards: below
+    if x2 <= start[0]:  # backwards
         x1, x2 = start[0], end[0] + _BOX
-    bend = (x2 - x1) / 2
-    path = f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
-    return path, (x1 + x2) / 2, (y1 + y2) / 2
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    passed = [place[1] + _HIGH / 2 for place in places if min(x1, x2) < place[0] < max(x1, x2) - 1]
+    if not passed:
+        return f"M{x1} {y1}C{x} {y1} {x} {y2} {x2} {y2}", x, y
+    free = [each + side * _ROW / 2 for each in passed for side in (-1, 1)]
+    y = min(
+        (each for each in free if all(abs(each - other) >= _ROW / 2 for other in passed)), key=lambda one: abs(one - y)
+    )
+    bend = (x2 - x1) / 4
+    return f"M{x1} {y1}C{x1 + bend} {y1} {x - bend} {y} {x} {y}S{x2 - bend} {y2} {x2} {y2}", x, y

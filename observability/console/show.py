@@ -79,4 +79,5 @@ def leading_here(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Render a page of ours; markup in it stays text."""
-    return _markdown.render(text)
+    rendered: str = _markdown.render(text)
+    return rendered

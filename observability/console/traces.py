@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,10 @@ def search() -> str:
     """Search as Jaeger's own page does."""
     window, errors, args = pages.window("1h"), list[str](), request.args
     ask = pages.apis().jaeger
-    services = attempt(errors, ask.services, [])
+    services = attempt(errors, ask.services, list)
     service = args.get("service") or (_SERVICE if _SERVICE in services else next(iter(services), ""))
     operation = args.get("operation", "")
-    operations = attempt(errors, lambda: ask.operations(service), []) if service else []
+    operations = attempt(errors, lambda: ask.operations(service), list) if service else []
     limit = args["limit"] if args.get("limit") in _LIMITS else _LIMITS[0]
     tags = {name: quoted or plain for name, quoted, plain in _TAG.findall(args.get("tags", ""))}
     fields = {
@@ -90,12 +91,12 @@ def trace(trace_id: str) -> str:
 def compare() -> str:
     """Put two traces side by side."""
     names, errors = [request.args.get(side, "").strip() for side in "ab"], list[str]()
-    traces = []
-    for name in names:
-        if name:
-            _check(name)
-            chapter = attempt(errors, lambda name=name: telling.of_trace(pages.shop(), name, 0).chapters[0], None)  # type: ignore[misc]
-            traces.append(chapter.trace if chapter else Trace(name))
+
+    def trace_of(name: str) -> Trace:
+        _check(name)
+        return telling.of_trace(pages.shop(), name, 0).chapters[0].trace
+
+    traces = [attempt(errors, partial(trace_of, name), partial(Trace, name)) for name in names if name]
     both = len(traces) == 2  # noqa: PLR2004
     rows = waterfall.compare(*traces) if both else []
     return pages.page(

@@ -40,6 +40,7 @@ def test_the_parts_have_the_documented_names_and_ports(parts):
         "payment-service": [5005],
         "gateway-telemetry": [9145],
         "prometheus": [9090],
+        "console": [3000],
         "nginx": [8080],
     }
 
