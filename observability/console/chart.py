@@ -155,7 +155,7 @@ def draw(  # noqa: PLR0913  # how a chart looks, by name
             width = max(WIDTH * window.step / length * 0.8, 2)
             for (_, value), lifted in zip(one.points, points, strict=True):
                 x, y = place(lifted)
-                drawn.append((round(x - width / 2, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
+                drawn.append((round(x - width, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
         else:
             one.path, one.area = _lines([place(point) for point in points], WIDTH * window.step / length * _GAP)
     return Chart(

@@ -341,7 +341,9 @@ def _table(at: _Context) -> None:
         return
     at.panel.kind = "table"
     steps = {each["id"]: each["options"] for each in at.one.get("transformations", [])}
-    titles = steps.get("organize", {}).get("renameByName", {})
+    organized = steps.get("organize", {})
+    places = organized.get("indexByName", {})
+    titles = dict(sorted(organized.get("renameByName", {}).items(), key=lambda one: places.get(one[0], len(places))))
     looks = {
         each["matcher"]["options"]: {one["id"]: one["value"] for one in each["properties"]}
         for each in at.one["fieldConfig"]["overrides"]

@@ -22,7 +22,7 @@ EXAMPLES = {
     "declined": '{service_name="payment-service"} | json | outcome="DECLINED"',
     "lines a second, by service": 'sum by (service_name) (rate({service_namespace="shop"}[1m]))',
 }
-LEVELS = {"critical": "bad", "error": "bad", "warning": "warn", "info": "info", "debug": "s7"}
+LEVELS = {"critical": "bad", "error": "bad", "warning": "warn", "info": "info", "debug": "s7", "": "s9"}
 _LIMIT = 200
 _POSITION = re.compile(r"line (\d+), col (\d+)")
 _AGGREGATION = re.compile(
