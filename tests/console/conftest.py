@@ -63,7 +63,10 @@ class Apis:
             span(2, 1, "order-service", "POST /orders/", 1, 97, shop__order__id=7),
             span(3, 2, "order-service", "INSERT orders", 10, 40),
         )
-        self.lines = [self.line(2, "order-service", "order.created", 15), self.line(1, "nginx", "request.completed", 98)]
+        self.lines = [
+            self.line(2, "order-service", "order.created", 15),
+            self.line(1, "nginx", "request.completed", 98),
+        ]
         self.loki_says = None
         self.series = [{"metric": {"job": "order-service"}, "value": [START, "1"], "values": [[START, "1"]]}]
         self.alerts = []

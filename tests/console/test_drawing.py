@@ -15,7 +15,9 @@ def _path(*spans):
     """For each span's name the milliseconds of the path that are its own."""
     found = parse(trace(*spans))
     names = {id(one): one.name for one in found.spans}
-    return {names[key]: round(sum(end - begin for begin, end in parts) / 1e3) for key, parts in critical_path(found).items()}
+    return {
+        names[key]: round(sum(end - begin for begin, end in parts) / 1e3) for key, parts in critical_path(found).items()
+    }
 
 
 def test_the_path_goes_through_the_child_that_ended_last():
@@ -59,7 +61,9 @@ def test_an_axis_ends_at_a_round_number(value, top):
 
 def test_parts_of_a_whole_are_piled_up_and_a_line_over_them_is_not():
     over = chart.Series("whole", [(1000, 3)], alone=True)
-    drawn = chart.draw([chart.Series("a", [(1000, 1)]), chart.Series("b", [(1000, 2)]), over], "short", WINDOW, stacked=True)
+    drawn = chart.draw(
+        [chart.Series("a", [(1000, 1)]), chart.Series("b", [(1000, 2)]), over], "short", WINDOW, stacked=True
+    )
     assert drawn.top == 3
     heights = {one.name: float(one.path.split()[1].split("h")[0]) for one in drawn.series}
     assert heights == {"whole": 0, "b": pytest.approx(33.33), "a": 0}

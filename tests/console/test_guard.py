@@ -85,7 +85,9 @@ def test_hostile_text_is_inert_wherever_it_stands(page, apis, path):
     assert len(text) < 1_000_000
 
 
-@pytest.mark.parametrize("path", [f"/traces/{TRACE}'", "/traces/<b>", "/runbooks/..%2fREADME", "/runbooks/../../README"])
+@pytest.mark.parametrize(
+    "path", [f"/traces/{TRACE}'", "/traces/<b>", "/runbooks/..%2fREADME", "/runbooks/../../README"]
+)
 def test_a_path_is_no_way_to_anything_else(console, path):
     answer = console().get(path)
     assert answer.status_code == 404
