@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from local.settings import Settings
 
 BACKEND = "embedded-backend"
+CONSOLE = "console"
 GATEWAY = "gateway-telemetry"
+
+PAGES = """
+Look at http://localhost:{console_port}: place an order there, and see all that it does.
+"""
+"""What to tell the person first."""
 
 LOOK = """
 See it whole, its row, its trace and its log lines:
 
   make story ORDER=1
 
-Or ask the APIs of Jaeger, Loki and Prometheus themselves (their pages are in Docker Compose, not here):
+Or ask the APIs of Jaeger, Loki and Prometheus themselves:
 
   curl 'http://localhost:{jaeger_port}/api/traces?service=order-service&limit=1'
   curl -G http://localhost:{loki_port}/loki/api/v1/query_range --data-urlencode 'query={{service_name="order-service"}}'
@@ -33,7 +39,7 @@ Or ask the APIs of Jaeger, Loki and Prometheus themselves (their pages are in Do
 """
 """What to tell the person about it."""
 
-SETTINGS = ["observability.embedded.settings", "observability.gateway.settings"]
+SETTINGS = ["observability.embedded.settings", "observability.gateway.settings", "observability.console.settings"]
 """The modules with the settings of its programs."""
 
 
@@ -93,6 +99,26 @@ def gateway(settings: Settings, tracing: str) -> Part:
             "STATE_FILE": str(_folder(settings) / "nginx.position"),
         },
         outlived_by=(BACKEND,),  # its last spans go there
+    )
+
+
+def console(settings: Settings) -> Part:
+    """Describe the console: pages of all this."""
+    port = settings.console_port
+    return Part(
+        name=CONSOLE,
+        ports={"CONSOLE_PORT": port},
+        command=lambda: ending_with_parent("TERM", sys.executable, "-m", "observability.console"),
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
+        environment={
+            "PYTHONPATH": "services",
+            "HOST": "127.0.0.1",
+            "CONSOLE_PORT": str(port),
+            "GATEWAY_URL": f"http://127.0.0.1:{settings.gateway_port}",
+            "JAEGER_URL": f"http://127.0.0.1:{settings.jaeger_port}",
+            "LOKI_URL": f"http://127.0.0.1:{settings.loki_port}",
+            "PROMETHEUS_URL": f"http://127.0.0.1:{settings.prometheus_port}",
+        },
     )
 
 

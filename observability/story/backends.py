@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import urllib3
-
+from observability.story.asking import ask
 from observability.story.errors import StoryError
 from observability.story.spans import Trace, parse
 
-_SECONDS = 3.0
 _TRACES = 20
 _LINES = 1000
 _HEAD = frozenset(("timestamp", "level", "service", "event", "trace_id", "span_id", "parent_span_id", "trace_flags"))
-
-_pool = urllib3.PoolManager(retries=False, timeout=_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +84,12 @@ def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
     }
     data = _get("Loki", loki, "/loki/api/v1/query_range", wanted)
     streams = data["data"]["result"] if data else ()
-    found = [_line(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
+    found = [line_of(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
     return sorted(found, key=lambda line: line.time)
 
 
-def _line(labels: dict[str, str], time: str, text: str) -> Line:
+def line_of(labels: dict[str, str], time: str, text: str) -> Line:
+    """Take a line apart, as Loki gives it."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -111,20 +108,9 @@ def _line(labels: dict[str, str], time: str, text: str) -> Line:
 
 def _get(who: str, root: str, path: str, fields: dict[str, str]) -> Any:
     """Ask for JSON; None where the answer is 404."""
-    try:
-        answer = _pool.request("GET", root + path, fields=fields)
-    except urllib3.exceptions.HTTPError as error:
-        refused = isinstance(error, urllib3.exceptions.NewConnectionError)
-        why = "nothing listens there" if refused else type(error).__name__
-        raise StoryError(
-            f"{who}'s API at {root} does not answer ({why}): look at `make status`, or `docker compose ps`."
-        ) from error
+    answer = ask(who, root + path, fields)
     if answer.status == HTTPStatus.NOT_FOUND:  # how Jaeger says that there is no such trace
         return None
-    try:
-        if answer.status == HTTPStatus.OK:
-            return answer.json()
-    except (ValueError, RecursionError):
-        pass
-    said = " ".join(answer.data.decode(errors="replace").split())[:200]
-    raise StoryError(f"{who}'s API at {root} answers {answer.status} to {path}: {said}")
+    if answer.status == HTTPStatus.OK and (said := answer.json()) is not None:
+        return said
+    raise StoryError(f"{who}'s API at {root} answers {answer.status} to {path}: {answer.text(200)}")

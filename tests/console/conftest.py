@@ -1,0 +1,159 @@
+"""The console with stand-ins for what it asks: the gateway, Jaeger, Loki and Prometheus, all on one port."""
+
+import json
+import re
+import time
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Response
+
+from observability.console.app import create_app
+from observability.console.settings import ConsoleSettings
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+START = time.time() - 30
+
+
+def span(number, parent, service, name, start, duration, **tags):
+    """A span as Jaeger gives it; times in milliseconds after START."""
+    tags = {"span.kind": "server", **{key.replace("__", "."): value for key, value in tags.items()}}
+    return {
+        "traceID": TRACE,
+        "spanID": f"{number:016x}",
+        "operationName": name,
+        "references": [{"refType": "CHILD_OF", "traceID": TRACE, "spanID": f"{parent:016x}"}] if parent else [],
+        "startTime": int((START + start / 1e3) * 1e6),
+        "duration": int(duration * 1e3),
+        "tags": [{"key": key, "type": "string", "value": value} for key, value in tags.items()],
+        "logs": [],
+        "processID": service,
+    }
+
+
+def trace(*spans):
+    return {
+        "traceID": TRACE,
+        "spans": list(spans),
+        "processes": {each["processID"]: {"serviceName": each["processID"]} for each in spans},
+    }
+
+
+def order(number=7, **changes):
+    product = {"id": 1, "sku": "KIT-MUG-001", "name": "Stoneware mug", "currency": "EUR", "unit_price_minor": 1450}
+    placed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START))
+    return {
+        "id": number,
+        "status": "PAID",
+        "product": product,
+        "quantity": 1,
+        "payment_id": 3,
+        "created_at": placed,
+    } | changes
+
+
+class Apis:
+    """What the stand-ins answer; a test changes it."""
+
+    def __init__(self, server):
+        self.server = server
+        self.orders = {7: order()}
+        self.trace = trace(
+            span(1, 0, "nginx", "POST /orders/", 0, 99),
+            span(2, 1, "order-service", "POST /orders/", 1, 97, shop__order__id=7),
+            span(3, 2, "order-service", "INSERT orders", 10, 40),
+        )
+        self.lines = [
+            self.line(2, "order-service", "order.created", 15),
+            self.line(1, "nginx", "request.completed", 98),
+        ]
+        self.loki_says = None
+        self.series = [{"metric": {"job": "order-service"}, "value": [START, "1"], "values": [[START, "1"]]}]
+        self.alerts = []
+        self.calls = [{"parent": "nginx", "child": "order-service", "callCount": 3}]
+        self.placed, self.logins = [], []
+        for path, answer in {
+            "/auth/login": self._login,
+            "/products/": lambda _: {"items": [order()["product"]], "next_cursor": None},
+            "/orders/": self._orders,
+            re.compile(r"/orders/\d+"): self._order,
+            re.compile("/api/traces.*"): lambda _: {"data": [self.trace] if self.trace else []},
+            "/api/services": lambda _: {"data": ["nginx", "order-service"]},
+            "/api/operations": lambda _: {"data": [{"name": "POST /orders/", "spanKind": "server"}]},
+            "/api/dependencies": lambda _: {"data": self.calls},
+            "/loki/api/v1/query_range": self._loki,
+            "/api/v1/alerts": lambda _: {"status": "success", "data": {"alerts": self.alerts}},
+            "/api/v1/query_exemplars": lambda _: {"status": "success", "data": []},
+            re.compile("/api/v1/query.*"): self._prometheus,
+            re.compile("/api/v1/label/.*"): lambda _: {"status": "success", "data": ["order-service"]},
+        }.items():
+            server.expect_request(path).respond_with_handler(
+                lambda request, answer=answer: (
+                    found if isinstance(found := answer(request), Response) else Response(json.dumps(found))
+                )
+            )
+
+    def line(self, number, service, event, at, **fields):
+        said = {"level": "info", "service": service, "event": event, "span_id": f"{number:016x}", **fields}
+        return str(int((START + at / 1e3) * 1e9)), json.dumps(said)
+
+    def _login(self, request):
+        self.logins.append(request.json)
+        if request.json["password"] != "password":
+            return Response(json.dumps({"detail": "Wrong credentials."}), 401)
+        return {"token": f"token-of-{request.json['username']}"}
+
+    def _orders(self, request):
+        if request.headers.get("Authorization") != "Bearer token-of-admin":
+            return Response("{}", 401)
+        if request.method == "POST":
+            self.placed.append(request.json)
+            return Response(json.dumps(order(8)), 201)
+        return {"items": list(self.orders.values()), "next_cursor": None}
+
+    def _order(self, request):
+        found = self.orders.get(int(request.path.rpartition("/")[2]))
+        return found or Response("{}", 404)
+
+    def _loki(self, request):
+        if self.loki_says:
+            return Response(self.loki_says, 400)
+        if "step" in request.args:  # asked for where the query is a metric
+            return {"status": "success", "data": {"resultType": "matrix", "result": self.series}}
+        labels = {"service_name": "order-service", "level": "info", "trace_id": TRACE}
+        result = [{"stream": labels, "values": self.lines}]
+        return {"status": "success", "data": {"resultType": "streams", "result": result}}
+
+    def _prometheus(self, _request):
+        return {"status": "success", "data": {"resultType": "vector", "result": self.series}}
+
+
+@pytest.fixture
+def apis():
+    with HTTPServer() as server:
+        yield Apis(server)
+
+
+@pytest.fixture
+def console(apis):
+    """Make the console's client; arguments are settings."""
+
+    def make(**settings):
+        root = f"http://127.0.0.1:{apis.server.port}"
+        urls = dict.fromkeys(("gateway_url", "jaeger_url", "loki_url", "prometheus_url"), root)
+        return create_app(ConsoleSettings(**urls | settings)).test_client()
+
+    return make
+
+
+@pytest.fixture
+def page(console):
+    """Get a page's text; it must be there."""
+    client = console()
+
+    def get(path):
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    return get
