@@ -175,7 +175,7 @@ def test_an_image_has_no_build_tools_and_no_source_control(shop, service):
     image = shop.inspect(service)["Image"]
     shown = shop.run("docker", "run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", code)
     content = {
-        "order-service": ["servicekit", "src"],
+        "order-service": ["servicekit", "shop", "src"],
         "init": ["alembic.ini", "make_secrets.py", "migrate.py", "migrations"],
     }
     assert shown.strip() == f"[] None None {content[service]}"

@@ -16,6 +16,7 @@ from local import nginx
 from observability.gateway.line import Line, Vocabulary
 from observability.gateway.settings import ROUTES
 from observability.gateway.spans import span_of
+from servicekit.telemetry.setup import make_resource
 from tests.fixtures.gateway import running_gateway
 from tests.fixtures.otlp import values
 from tests.fixtures.services import eventually
@@ -217,10 +218,10 @@ def test_through_the_collector_its_span_is_that_of_the_log(gateway, collector, b
     collector.send_spans(as_the_module_sends(line, target, method), service="nginx")
     (sent,) = eventually(backends.spans)
     parsed = Line.model_validate(line)
-    expected = span_of(parsed, parsed.recorded(), Vocabulary.of(ROUTES))
+    expected = span_of(parsed, parsed.recorded(), Vocabulary.of(ROUTES), make_resource("nginx"))
     assert given["trace"] == "on"
     assert (sent.name, values(sent.attributes)) == (expected.name, expected.attributes)
-    assert (sent.status.code == 2) == (expected.status is StatusCode.ERROR)
+    assert (sent.status.code == 2) == (expected.status.status_code is StatusCode.ERROR)
     assert sent.trace_state == ""
     assert "c4n4ry" not in str(sent)
 

@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import requests
+from gunicorn.workers.gthread import PollableMethodQueue
 
+from servicekit.process.stopping import StoppingWorker
 from tests.fixtures.database import PROJECT
 from tests.fixtures.otlp import Collector
 from tests.fixtures.ports import free_port
@@ -354,6 +357,21 @@ def test_idle_connections_leave_threads_for_requests_and_probes(start, tmp_path)
         assert server.client.get("/healthz").elapsed.total_seconds() < 1
         (tmp_path / "go").touch()
         assert {one.result().status_code for one in slow} == {200}
+
+
+def test_an_order_to_end_at_once_waits_for_no_lock_of_the_threads_pool():
+    # The main thread may hold it when the signal comes; then it would wait for itself.
+    worker = StoppingWorker.__new__(StoppingWorker)
+    worker.tpool = concurrent.futures.ThreadPoolExecutor(1)
+    worker.method_queue = PollableMethodQueue()
+    worker.method_queue.init()
+    told = threading.Thread(target=worker.handle_quit, args=(signal.SIGQUIT, None), daemon=True)
+    with worker.tpool._shutdown_lock:
+        told.start()
+        told.join(5)
+        assert not told.is_alive()
+    assert worker.alive is False
+    worker.method_queue.close()
 
 
 @pytest.mark.parametrize(

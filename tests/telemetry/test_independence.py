@@ -204,7 +204,8 @@ def test_the_shop_does_not_notice_what_becomes_of_the_backend(shop, token, harm,
             meanwhile = under_load(shop, token)
             memory_after = memory(shop)
             if harm not in {"killed", "slow"}:
-                eventually(lambda: lost(shop) > lost_before, 5, pause=0.2)
+                # A backend that takes and says nothing is waited for: OTEL_EXPORTER_OTLP_TIMEOUT, 10 s.
+                eventually(lambda: lost(shop) > lost_before, 15, pause=0.2)
 
         def complete():
             trace_id = watched.gateway.post("/orders/", {"product_id": 1}, token).headers["traceresponse"].split("-")[1]
