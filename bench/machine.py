@@ -10,7 +10,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -18,6 +18,9 @@ from bench import wrk
 from bench.errors import BenchError
 from local import nginx, postgres
 from local.settings import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PACKAGES = ("flask", "gunicorn", "opentelemetry-sdk", "prometheus-client", "psycopg2-binary", "structlog", "pyreqwest")
 
@@ -53,7 +56,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "nginx": ".".join(map(str, nginx.version(nginx.find()))),
         "postgresql": _first([str(postgres.binaries() / "postgres"), "--version"]).split()[-1],
-        "wrk": _first([wrk.find()[0], "-v"]).split()[1].rpartition("/")[2],
+        "wrk": _wrk().split()[1].rpartition("/")[2],
         **{name: _version(name) for name in _PACKAGES},
         "commit": commit(PROJECT),
         "busy_before": psutil.cpu_percent(interval=1.0) / 100,
@@ -73,9 +76,14 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "bench", *arguments])
 
 
-def _first(command: list[str]) -> str:
+def _wrk() -> str:
+    program, environment = wrk.find()
+    return _first([program, "-v"], environment)
+
+
+def _first(command: list[str], environment: Mapping[str, str] | None = None) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return (done.stdout or done.stderr).partition("\n")[0]

@@ -47,7 +47,7 @@ DEFAULTS = {
 }
 """The variables of the configuration, and what they are in local mode."""
 
-WORKER_CONNECTIONS = 8192
+WORKER_CONNECTIONS = 4096
 """How many connections each worker may have, where the system allows it; as in Compose."""
 
 TRACING = ("log", "off")

@@ -1,7 +1,6 @@
 """The measurements of `make bench`: their arithmetic, their load, and what they change about a stack."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from bench import budget, cli, document, figures, machine, measure, report, rows
 from bench.errors import BenchError
 from bench.figures import Spread
 from local.settings import Settings
+from tests.bench.command import run_bench
 from tests.fixtures.ports import free_ports
 
 PROJECT = Path(__file__).parents[2]
@@ -300,14 +300,7 @@ def test_a_second_measurement_is_refused_and_deletes_nothing(tmp_path):
     results = tmp_path / "new" / "results"
     with stacks.alone(results):
         (results / "stacks").mkdir()
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", "budget"],
-            cwd=PROJECT,
-            env={**os.environ, "BENCH_RESULTS": str(results)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_bench(results, "budget")
     assert done.returncode == 1
     assert done.stderr.strip() == f"Another measurement is at work in {results}: wait until it ends."
     assert (results / "stacks").is_dir()
@@ -389,14 +382,7 @@ def test_the_tutorials_services_stand_in_the_places_of_the_shops(tmp_path, monke
 @pytest.mark.timeout(400)
 def test_configurations_are_measured_side_by_side_and_nothing_is_left(tmp_path):
     command = ("compare", "default", "tutorial", "--rounds", "1", "--seconds", "1", "--noisy", "--name", "test")
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *command],
-        cwd=PROJECT,
-        env={**os.environ, "BENCH_RESULTS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_bench(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "test.json").read_text())
     ours, theirs = result["turns"]

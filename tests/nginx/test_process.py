@@ -115,7 +115,7 @@ def test_where_the_system_allows_few_open_files_nginx_takes_as_many_connections_
 def test_where_it_allows_many_both_modes_have_the_same(tmp_path, monkeypatch, most):
     monkeypatch.setattr(nginx.resource, "getrlimit", lambda _: (1024, most))
     composes = main_settings(nginx.SOURCE / "compose/nginx.conf")
-    assert main_settings(nginx.render(tmp_path)) == composes == (2 * 8192, 8192)
+    assert main_settings(nginx.render(tmp_path)) == composes == (2 * 4096, 4096)
     compose = yaml.safe_load((nginx.SOURCE.parent / "docker-compose.yml").read_text())
     assert compose["services"]["nginx"]["ulimits"]["nofile"] == composes[0]
 

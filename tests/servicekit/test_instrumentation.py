@@ -197,16 +197,21 @@ def test_a_client_that_goes_away_mid_stream_leaves_nothing_open(client, exported
     assert client.metric(ACTIVE) == 1  # this one
 
 
+def calling(things):
+    """A sample service that calls another."""
+    metrics = Metrics()
+    telemetry = Telemetry("sample", metrics.registry)
+    caller = ServiceClient("things", things.root, metrics, telemetry.tracer, timeout_seconds=2.0)
+    return sample_app(metrics=metrics, telemetry=telemetry, peer=caller)
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_baggage_is_handed_on_and_kept_nowhere(serve, peer, otel, collector, recorded):
     if recorded:
         otel.to(collector.endpoint)
     things = peer()
     things.expect_request("/things/7").respond_with_json({})
-    metrics = Metrics()
-    telemetry = Telemetry("sample", metrics.registry)
-    caller = ServiceClient("things", things.root, metrics, telemetry.tracer, timeout_seconds=2.0)
-    client = serve(sample_app(metrics=metrics, telemetry=telemetry, peer=caller))
+    client = serve(calling(things))
     with capture_logs() as logged:
         client.get("/calls/7", headers={"baggage": "tenant=canary"})
     assert things.log[0][0].headers["baggage"] == "tenant=canary"
@@ -219,10 +224,7 @@ def test_baggage_is_handed_on_and_kept_nowhere(serve, peer, otel, collector, rec
 def test_baggage_that_is_too_much_is_not_handed_on(serve, peer, exported):
     things = peer()
     things.expect_request("/things/7").respond_with_json({})
-    metrics = Metrics()
-    telemetry = Telemetry("sample", metrics.registry)
-    caller = ServiceClient("things", things.root, metrics, telemetry.tracer, timeout_seconds=2.0)
-    client = serve(sample_app(metrics=metrics, telemetry=telemetry, peer=caller))
+    client = serve(calling(things))
     for value in ("k=" + "a" * 9000, ",".join(f"k{number}=v" for number in range(200)), "k=a%0D%0Ax: y"):
         assert client.get("/calls/7", headers={"baggage": value}).status_code == 200
     assert all(len(request.headers.get("baggage", "")) <= 8192 for request, _ in things.log)

@@ -4,9 +4,9 @@ gunicorn's own gives each connection a thread at once, which reads and writes fo
 many clients as there are threads send half a request, nobody is served. Here a thread gets a request when all of it has
 come. Until then the main thread waits, on all connections at once, with a time limit.
 
-Four other files do a part each: `stopping` stops without a reset, `staying` is what makes it fast, `reading` reads
-requests whole, `answering` cuts off clients that do not read. The worker speaks plain HTTP/1, as gunicorn does when
-nothing else is set. TLS is the gateway's.
+Four other files do a part each: `stopping` stops without a reset, `staying` lets threads stay with their connections,
+`reading` reads requests whole, `answering` cuts off clients that do not read. The worker speaks plain HTTP/1, as
+gunicorn does when nothing else is set. TLS is the gateway's.
 
 What this file, `reading` and `answering` give is no speed: with `StayingWorker` instead, a request takes as much CPU
 (docs/performance.md has the numbers and the command). They keep the promise that slow and hostile clients hold nobody

@@ -203,7 +203,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("OTEL_SDK_DISABLED", "`true`: no spans.", "`false`", _one_of("true", "false")),
     Variable(
         "OTEL_SERVICE_NAME",
-        "`service.name`; it wins over that of `OTEL_RESOURCE_ATTRIBUTES`. Under gunicorn also `service` of log lines.",
+        "`service.name`; it wins over that of `OTEL_RESOURCE_ATTRIBUTES`. Also `service` of log lines.",
         "the service's own",
         _anything,
         why="`unknown_service` would tell nobody anything.",
@@ -232,7 +232,7 @@ VARIABLES: tuple[Variable, ...] = (
         "`compact`, `otlp`, `console`, `none`, or what is installed; several with commas.",
         "`compact` with an endpoint, `none` without",
         _list_of(*EXPORTERS, group="opentelemetry_traces_exporter"),
-        why="`compact` sends what `otlp` sends, and takes a sixth of its time to encode. A service that nobody gave an"
+        why="`compact` sends what `otlp` sends, and takes a third of its time to encode. A service that nobody gave an"
         " endpoint does not look for one on localhost.",
     ),
     Variable(

@@ -27,17 +27,18 @@ class Telemetry:
     """Tracing of a process: the first one made is the process' own, and OpenTelemetry's global one.
 
     So a library's `trace.get_tracer()`, or your own, makes spans of the same trace. A second app in the process shares
-    what the first set up.
+    what the first set up, and so does an app whose provider somebody else has set before it, such as
+    `opentelemetry-instrument`. Then that provider decides what is sent and where: spans are neither
+    cut nor counted here.
 
     Args:
         service: `service.name`, unless the environment has another.
         registry: Where to count what was sent and what was lost.
         resource: Further attributes of the resource; the environment's win.
-        attributes: The attributes that may leave the process; see `Privacy`.
+        attributes: The attributes that may leave the process, if the provider is made here; see `Privacy`.
 
     Attributes:
         tracer: Makes spans of the service's own work.
-        records: Whether there is anybody to send spans to.
     """
 
     def __init__(
@@ -68,7 +69,6 @@ class Telemetry:
             for processor in wanted:
                 self._provider.add_span_processor(processor)
             trace.set_tracer_provider(self._provider)
-        self.records = self._provider is not None
         self.tracer = Tracer(self._provider.get_tracer(SCOPE) if self._provider is not None else None)
 
     def instrument(self, app: Flask) -> None:

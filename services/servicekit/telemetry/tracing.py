@@ -42,12 +42,6 @@ def is_recorded() -> bool:
     return trace.get_current_span().is_recording()
 
 
-def recorded() -> trace.SpanContext | None:
-    """Return the identity of the work at hand if it is recorded: what an exemplar may name."""
-    span = trace.get_current_span()
-    return span.get_span_context() if span.is_recording() else None
-
-
 def traceparent() -> str | None:
     """Return the current context as a `traceparent` header; `traceresponse` (W3C, draft) has the same form."""
     span_context = trace.get_current_span().get_span_context()
