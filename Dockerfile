@@ -122,6 +122,7 @@ CMD ["python", "-m", "observability.gateway"]
 FROM shared AS service
 ARG SERVICE
 ENV SERVICE=$SERVICE \
+    OTEL_SERVICE_NAME=$SERVICE-service \
     PYTHONPATH=/app:/app/src
 COPY services/$SERVICE/src src
 RUN python -m compileall -q src
@@ -130,4 +131,4 @@ LABEL org.opencontainers.image.title="$SERVICE-service" \
       org.opencontainers.image.licenses="Apache-2.0"
 # Any uid will do; Compose gives each service its own.
 USER 65534:65534
-CMD ["gunicorn", "-c", "python:servicekit.process.gunicorn_conf"]
+CMD ["sh", "-c", "exec gunicorn -c python:servicekit.process.gunicorn_conf \"${SERVICE}_service.app:create_app()\""]

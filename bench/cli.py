@@ -217,16 +217,20 @@ def _budget(arguments: argparse.Namespace) -> None:
 def _capacity(arguments: argparse.Namespace) -> None:
     rows = capacity.rows(parse(f"full@{arguments.project}").project)
     _say(f"this takes about {len(rows)} minutes")
-    result = {"kind": "capacity"} | _begun(arguments)
+    begun = _begun(arguments)
+    result, stores = {"kind": "capacity"} | begun, {"kind": "stores"} | begun
     with running(rows, STACKS, _say) as stacks:
         result["full"] = capacity.of_embedded(stacks["full"], arguments.seconds)
         if "backends" in stacks:
-            result["backends"] = capacity.of_backends(stacks["backends"], arguments.seconds, _say)
+            stores["backends"] = capacity.of_backends(stacks["backends"], arguments.seconds, _say)
     if not arguments.noisy:
-        machine.refuse_noise(max(found["others_busy"] for name in ("full", "backends") if (found := result.get(name))))
-    missing = "Without Collector, Jaeger and Loki: set BACKEND_BINARIES to a folder with their programs."
-    result["remarks"] = [] if "backends" in result else [missing]
-    _publish(arguments.name, result)
+        found = (result["full"], stores.get("backends"))
+        machine.refuse_noise(max(measured["others_busy"] for measured in found if measured))
+    _publish(arguments.name, result | {"remarks": []})
+    if "backends" in stores:
+        _publish("stores", stores | {"remarks": []})
+    else:
+        _say("not the stores of Compose: set BACKEND_BINARIES to a folder with otelcol, jaeger and loki")
 
 
 def _all(arguments: argparse.Namespace) -> None:

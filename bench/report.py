@@ -216,7 +216,8 @@ def steps(results: Sequence[dict[str, Any]]) -> Rendered:
 
 def tables(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate a result of any kind."""
-    return {"comparison": comparison, "growth": growth, "budget": budget, "capacity": capacity}[result["kind"]](result)
+    tables = {"comparison": comparison, "growth": growth, "budget": budget, "capacity": capacity, "stores": stores}
+    return tables[result["kind"]](result)
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
@@ -245,32 +246,21 @@ _SHOP = ("nginx", "auth-service", "user-service", "product-service", "order-serv
 _SAMPLE_BYTES = 1.5  # of Prometheus' store, says its documentation: 1 to 2
 _SCRAPE_SECONDS = 5
 _COMMITS = 3
+_BUSY = f"at most {BUSY:.0%} busy"
 
 
 def capacity(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate what so many orders a second need, reckoned from what one of them was measured to leave and to cost."""
-    local, real = result["full"], result.get("backends")
-    seen = local["per_second"]
-    head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "how it is known"]
+    local = result["full"]
     cpu_ms, each = local["parts_cpu_ms"], local["each"]
-    shop = sum(cpu_ms.get(part, 0.0) for part in _SHOP)
-    busy = f"at most {BUSY:.0%} busy"
-
-    def line(name: str, of_rate: Callable[[int], str], how: str) -> list[str]:
-        return [name, *(f"{of_rate(rate)} {'m' if rate <= seen else 'r'}" for rate in RATES), how]
-
-    def daily(name: str, size: float, how: str) -> list[str]:
-        return line(f"{name}, a day", lambda rate: _amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
-
-    def cores(name: str, cost: float) -> list[str]:
-        return line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms an order, {busy}")
+    table = _Reckoned(local["per_second"])
 
     def processes(part: str, rate: int) -> int:
         return max(1, math.ceil(float(cpu_ms[part]) * rate / 1000 / BUSY))
 
-    def replicas(part: str) -> list[str]:
-        how = f"one process uses one core; {cpu_ms[part]:.2f} ms an order, {busy}"
-        return line(f"replicas of {part}", lambda rate: f"{processes(part, rate):,}", how)
+    def replicas(part: str) -> None:
+        how = f"one process uses one core; {cpu_ms[part]:.2f} ms an order, {_BUSY}"
+        table.line(f"replicas of {part}", lambda rate: f"{processes(part, rate):,}", how)
 
     def connections(rate: int) -> str:
         return f"{(processes('order-service', rate) + processes('payment-service', rate)) * local['pool']:,}"
@@ -279,52 +269,69 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
         stored = local["series"] * processes("order-service", rate) / _SCRAPE_SECONDS * _DAY * _SAMPLE_BYTES
         return _amount(stored)
 
-    rows = [
-        cores("gateway and services", shop),
-        cores("PostgreSQL", cpu_ms["order-db"]),
-        *(replicas(part) for part in ("order-service", "payment-service", "product-service")),
-        line("connections to PostgreSQL", connections, f"a pool of {local['pool']} for each order and payment replica"),
-        line("commits/s", lambda rate: f"{_COMMITS * rate:,}", f"{_COMMITS} an order"),
-        daily("PostgreSQL", each["database_bytes"], ", with indexes"),
-        line("spans/s", lambda rate: f"{each['spans'] * rate:,.0f}", f"{each['spans']:.1f} an order"),
-        daily("log lines as written", each["log_bytes"], f", {each['log_lines']:.1f} lines"),
-        daily("embedded backend", each["embedded_bytes"], " of spans and lines"),
-        line(
-            "Prometheus, a day",
-            samples,
-            f"{local['series']:,.0f} series of one replica of each, every {_SCRAPE_SECONDS} s,"
-            f" {_SAMPLE_BYTES} bytes a sample; grows with replicas",
-        ),
-    ]
-    if real:
-        rows += _backends(real, line, cores, daily)
-    return [Rendered("What so many orders a second need (m: measured at that rate or above, r: reckoned)", head, rows)]
+    table.cores("gateway and services", sum(cpu_ms.get(part, 0.0) for part in _SHOP))
+    table.cores("PostgreSQL", cpu_ms["order-db"])
+    for part in ("order-service", "payment-service", "product-service"):
+        replicas(part)
+    how = f"a pool of {local['pool']} for each order and payment replica"
+    table.line("connections to PostgreSQL", connections, how)
+    table.line("commits/s", lambda rate: f"{_COMMITS * rate:,}", f"{_COMMITS} an order")
+    table.daily("PostgreSQL", each["database_bytes"], ", with indexes")
+    table.line("spans/s", lambda rate: f"{each['spans'] * rate:,.0f}", f"{each['spans']:.1f} an order")
+    table.daily("log lines as written", each["log_bytes"], f", {each['log_lines']:.1f} lines")
+    table.daily("embedded backend", each["embedded_bytes"], " of spans and lines")
+    table.line(
+        "Prometheus, a day",
+        samples,
+        f"{local['series']:,.0f} series of one replica of each, every {_SCRAPE_SECONDS} s,"
+        f" {_SAMPLE_BYTES} bytes a sample; grows with replicas",
+    )
+    return [table.titled("What so many orders a second need")]
 
 
-def _backends(
-    real: dict[str, Any],
-    line: Callable[[str, Callable[[int], str], str], list[str]],
-    cores: Callable[[str, float], list[str]],
-    daily: Callable[[str, float, str], list[str]],
-) -> list[list[str]]:
+def stores(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate what the Collector, Jaeger and Loki need for so many orders a second."""
+    real = result["backends"]
     cost, memory, each = real["parts_cpu_ms"], real["memory_mb"], real["each"]
+    table = _Reckoned(real["per_second"])
 
     def collector(rate: int) -> str:
         if rate <= real["per_second"]:
             return f"{memory['collector']:.0f} MB"
         return f"{math.ceil(cost['collector'] * rate / 1000 / BUSY) * LIMITER_MB:,} MB"
 
-    return [
-        daily("Jaeger (Badger)", each["jaeger_bytes"], " on the disk"),
-        daily("Loki", each["loki_bytes"], " on the disk, chunks and index"),
-        cores("Collector (traces)", cost["collector"]),
-        cores("Jaeger", cost["jaeger"]),
-        line(
-            "Collector, memory",
-            collector,
-            f"measured at {real['per_second']:.0f} orders/s; above, memory_limiter's {LIMITER_MB} MB for each core",
-        ),
-    ]
+    table.daily("Jaeger (Badger)", each["jaeger_bytes"], " on the disk")
+    table.daily("Loki", each["loki_bytes"], " on the disk, chunks and index")
+    table.cores("Collector (traces)", cost["collector"])
+    table.cores("Jaeger", cost["jaeger"])
+    table.line(
+        "Collector, memory",
+        collector,
+        f"measured at {real['per_second']:.0f} orders/s; above, memory_limiter's {LIMITER_MB} MB for each core",
+    )
+    return [table.titled("What the stores of Compose need for so many orders a second")]
+
+
+class _Reckoned:
+    """A table of what is needed at each of the rates; at the measured one and below, its cells say so."""
+
+    def __init__(self, measured: float) -> None:
+        self._measured = measured
+        self._rows: list[list[str]] = []
+
+    def titled(self, title: str) -> Rendered:
+        head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "how it is known"]
+        return Rendered(f"{title} (m: measured at that rate or above, r: reckoned)", head, self._rows)
+
+    def line(self, name: str, of_rate: Callable[[int], str], how: str) -> None:
+        cells = (f"{of_rate(rate)} {'m' if rate <= self._measured else 'r'}" for rate in RATES)
+        self._rows.append([name, *cells, how])
+
+    def daily(self, name: str, size: float, how: str) -> None:
+        self.line(f"{name}, a day", lambda rate: _amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
+
+    def cores(self, name: str, cost: float) -> None:
+        self.line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms an order, {_BUSY}")
 
 
 def _cores(milliseconds: float, rate: int) -> str:

@@ -63,7 +63,10 @@ class BenchStack:
         self.ports = dict(zip(_PORTS, ports, strict=False))
         sink, *others = ports[len(_PORTS) :]
         self.backend_ports, self.replica_ports = others[:BACKEND_PORTS], others[BACKEND_PORTS:]
-        self._environment = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+        # No OTEL_* of the caller's: a load of spans would go to their backend, with their key.
+        self._environment = {
+            name: value for name, value in os.environ.items() if name not in SWITCHES and not name.startswith("OTEL_")
+        }
         self._environment |= {f"{name}_PORT": str(port) for name, port in self.ports.items()}
         self._environment |= {
             **row.environment,

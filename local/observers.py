@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import os
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from local import prometheus
 from local.logfile import COUNT_FILE
@@ -21,12 +24,11 @@ BACKEND = "embedded-backend"
 CONSOLE = "console"
 GATEWAY = "gateway-telemetry"
 
-PAGES = """
+_PAGES = """
 Look at http://localhost:{console_port}: place an order there, and see all that it does.
 """
-"""What to tell the person first."""
 
-LOOK = """
+_LOOK = """{traces}
 See it whole, its row, its trace and its log lines:
 
   make story ORDER=1
@@ -37,19 +39,62 @@ Or ask the APIs of Jaeger, Loki and Prometheus themselves:
   curl -G http://localhost:{loki_port}/loki/api/v1/query_range --data-urlencode 'query={{service_name="order-service"}}'
   curl -G http://localhost:{prometheus_port}/api/v1/query --data-urlencode 'query=sum by (status) (orders_total)'
 """
-"""What to tell the person about it."""
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")  # the first wins
+_OF_ONE_RECEIVER = [
+    f"OTEL_EXPORTER_OTLP_{signal}{setting}"
+    for signal in ("", "TRACES_")
+    for setting in ("HEADERS", "CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY", "PROTOCOL")
+]
+_HERE = {"localhost", "127.0.0.1", "::1"}
 
 SETTINGS = ["observability.embedded.settings", "observability.gateway.settings", "observability.console.settings"]
 """The modules with the settings of its programs."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Give what tells a program of the stack where its telemetry goes."""
-    if not settings.telemetry:
+    """Give what tells a program of the stack where its spans go: nothing where the caller's environment tells it.
+
+    The backend here gets none of the caller's keys and certificates: they are for another.
+    """
+    if not settings.telemetry or any(os.environ.get(name, "").strip() for name in _ENDPOINTS):
         return {}
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
+        **dict.fromkeys(_OF_ONE_RECEIVER, ""),
     }
+
+
+def pages(settings: Settings) -> str:
+    """Say first where there is something to see."""
+    return _PAGES.format(**vars(settings))
+
+
+def look(settings: Settings) -> str:
+    """Say how to look at the telemetry, and where the traces are if not here."""
+    elsewhere = _elsewhere(settings)
+    return _LOOK.format(traces=f"\n{elsewhere}\n" if elsewhere else "", **vars(settings))
+
+
+def _elsewhere(settings: Settings) -> str:
+    """Say in a line why no trace comes to the backend here; nothing if they do."""
+    here = "Jaeger's API here has none"
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return f"No traces are made, as OTEL_SDK_DISABLED says: {here}."
+    exporters = {name.strip().lower() for name in os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")} - {""}
+    if exporters and exporters <= {"none", "console"}:
+        return f"No traces are sent, as OTEL_TRACES_EXPORTER says: {here}."
+    named = {name: value for name in _ENDPOINTS if (value := os.environ.get(name, "").strip())}
+    for name, value in named.items():
+        with contextlib.suppress(ValueError):  # as the services do, which go on to the next
+            url = urlsplit(value)
+            host, port = url.hostname, url.port
+            if url.scheme in {"http", "https"} and host:
+                if host in _HERE and port == settings.otlp_port:
+                    return ""
+                address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"  # the rest may hold a key
+                return f"Traces go to {address}, as {name} says: {here}."
+    return f"No traces are sent, {' and '.join(named)} being no URL with http or https: {here}." if named else ""
 
 
 def backend(settings: Settings) -> Part:
@@ -90,6 +135,7 @@ def gateway(settings: Settings, tracing: str) -> Part:
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
         environment={
             **environment(settings),
+            "OTEL_SERVICE_NAME": "",  # a caller's one would be the gateway's
             "PYTHONPATH": "services",
             "HOST": "127.0.0.1",
             "PORT": str(port),

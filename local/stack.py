@@ -123,6 +123,7 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         "PYTHONPATH": f"services:services/{service}/src",
         "HOST": "127.0.0.1",
         "PORT": str(_port(settings, service)),
+        "OTEL_SERVICE_NAME": f"{service}-service",  # a caller's one would be that of all five
         "AUTH_URL": f"http://127.0.0.1:{settings.auth_port}",
         "USER_URL": f"http://127.0.0.1:{settings.user_port}",
         "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",
@@ -155,9 +156,8 @@ def _database_environment(settings: Settings, role: str) -> dict[str, str]:
 
 
 def _welcome(settings: Settings) -> str:
-    pages, look = (
-        text.format(**vars(settings)) if settings.telemetry else "" for text in (observers.PAGES, observers.LOOK)
-    )
+    said = (observers.pages, observers.look)
+    pages, look = (say(settings) if settings.telemetry else "" for say in said)
     port, login, user, password = settings.gateway_port, "", "admin", "password"
     if os.environ.get("SEED_DEMO_ADMIN", "").strip().lower() in _OFF:
         user, password = "ada", "a password of your own"

@@ -53,8 +53,8 @@ class Application:
     Attributes:
         name: In the types of its problems, `urn:<name>:problem:...`, and the realm of its challenges.
         resource: Attributes of every service's resource; OTEL_RESOURCE_ATTRIBUTES has others where they differ.
-        span_attributes: The attributes of spans that may leave a process; see `Privacy`. None: all but those that are
-            known to be personal.
+        span_attributes: The attributes of spans that may leave a process, whoever has set up tracing; see `Privacy`.
+            None: all but those that are known to be personal.
         authority: What signs its tokens, if it has any.
     """
 
@@ -67,7 +67,7 @@ class Application:
 class Service:
     """A service: make one, make its parts with it, and then its app; or give it an app that you have.
 
-    The first one sets up the process's logging and tracing.
+    The first one sets up the process's logging and tracing, and names its log lines and spans.
 
     Args:
         name: Its name, such as `parcel-service`.
@@ -133,7 +133,7 @@ class Service:
         """
         from servicekit.web.openapi import document_blueprint
 
-        return web.create_app(
+        return web.make_app(
             self.name,
             self._settings,
             self.metrics,
@@ -231,7 +231,6 @@ class Service:
 
 
 def _log_as(service: str) -> None:
-    if structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
-        logs.name_service(service)
-    else:
+    if not structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
         logs.configure(service, load(ServerSettings).log_level)
+    logs.name_app(service)

@@ -257,19 +257,21 @@ def test_capacities_are_reckoned_from_one_order_and_marked_where_they_were_measu
     each = {"spans": 12.0, "log_bytes": 2000.0, "log_lines": 7.0, "embedded_bytes": 1000.0, "database_bytes": 500.0}
     result = {
         "full": {"per_second": 250.0, "parts_cpu_ms": parts, "each": each, "series": 1000.0, "pool": 10},
-        "backends": {
-            "per_second": 200.0,
-            "parts_cpu_ms": {"collector": 0.6, "jaeger": 1.2},
-            "each": {"jaeger_bytes": 5000.0, "loki_bytes": 800.0},
-            "memory_mb": {"collector": 93.4},
-        },
+    }
+    backends = {
+        "per_second": 200.0,
+        "parts_cpu_ms": {"collector": 0.6, "jaeger": 1.2},
+        "each": {"jaeger_bytes": 5000.0, "loki_bytes": 800.0},
+        "memory_mb": {"collector": 93.4},
     }
     [table] = report.capacity(result)
-    cells = {row[0]: row[1:4] for row in table.rows}
+    [stores] = report.stores({"backends": backends})
+    cells = {row[0]: row[1:4] for row in table.rows + stores.rows}
     assert cells["cores, gateway and services"] == ["0.1 m", "10 r", "1,000 r"]
     assert cells["replicas of order-service"] == ["1 m", "5 r", "500 r"]
     assert cells["connections to PostgreSQL"] == ["20 m", "70 r", "6,670 r"]
     assert cells["log lines as written, a day"] == ["1.7 GB m", "172.8 GB r", "17.3 TB r"]
+    assert cells["Loki, a day"] == ["691.2 MB m", "69.1 GB r", "6.9 TB r"]
     assert cells["Collector, memory"] == ["93 MB m", "160 MB r", "16,000 MB r"]
 
 
@@ -293,7 +295,7 @@ def test_what_has_a_budget_and_was_not_measured_is_told():
     assert "Not measured: order-db: start_seconds, budget 5" in said
     assert not any("extra" in text or "nginx: idle_mb" in text for text in said)
     [table] = report.budget({"parts": parts})
-    assert ["nginx", "0.1 (2)", "5 (10)", "not measured (12)", ""] in table.rows
+    assert ["nginx", "0.1 (2)", "5 (11)", "not measured (12)", ""] in table.rows
 
 
 def test_a_second_measurement_is_refused_and_deletes_nothing(tmp_path):
@@ -318,6 +320,14 @@ def test_what_does_not_end_is_told_in_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(BenchError, match="`up` of the stack full did not end"):
         stack.up()
     stack.reset()  # the others are to be stopped too
+
+
+def test_the_callers_backend_gets_no_span_of_a_measurement(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://backend.example")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=canary")
+    of_stacks = {name: stacks.BenchStack(row, tmp_path)._environment for name, row in rows.ROWS.items()}
+    assert not any("canary" in str(env) or "backend.example" in str(env) for env in of_stacks.values())
+    assert of_stacks["default"]["OTEL_EXPORTER_OTLP_ENDPOINT"].startswith("http://127.0.0.1:")
 
 
 def test_stock_without_its_packages_is_refused_and_not_measured_without_spans(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from servicekit.telemetry.environment import VARIABLES
 from tests.compose.composed import (
     BACKENDS,
     EMBEDDED_FILE,
@@ -271,7 +272,32 @@ def test_the_manual_names_every_variable_and_no_other():
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", settings))
     assert "PAYMENT_" in named
     prefixes = ("PAYMENT_", "LOAD_")
-    assert named - set(prefixes) == {name for name in variables() if not name.startswith(prefixes)}
+    passed = {name for name in variables() if not name.startswith((*prefixes, "OTEL_"))}
+    assert {name for name in named if not name.startswith("OTEL_")} - set(prefixes) == passed
+
+
+SENDERS = [*SERVICES, "gateway-telemetry"]
+
+
+@pytest.mark.parametrize("part", SENDERS)
+def test_each_variable_of_opentelemetry_reaches_who_sends_or_is_named_as_one_that_does_not(part):
+    kept_back = re.search(r"^Not passed on are .+?\n\n(?=The)", MANUAL, re.MULTILINE | re.DOTALL)[0]
+    named = set(re.findall(r"`(OTEL_\w+)`", kept_back))
+    environment = OVERLAY_FILE["services"][part]["environment"]
+    given = {name for name, value in environment.items() if name.startswith("OTEL_") and value is not None}
+    passed = {name for name, value in environment.items() if name.startswith("OTEL_") and value is None}
+    assert given == {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_RESOURCE_ATTRIBUTES"}
+    assert passed | {"OTEL_RESOURCE_ATTRIBUTES"} == {variable.name for variable in VARIABLES} - named
+    assert not [name for name in passed if re.search("ENDPOINT|HEADERS|CERTIFICATE|KEY|SERVICE_NAME", name)]
+
+
+def test_a_resource_attribute_of_ones_own_is_added_to_ours():
+    given = OVERLAY_FILE["services"]["order-service"]["environment"]["OTEL_RESOURCE_ATTRIBUTES"]
+    assert given == "deployment.environment.name=compose${OTEL_RESOURCE_ATTRIBUTES:+,${OTEL_RESOURCE_ATTRIBUTES-}}"
+
+
+def test_the_base_file_sends_no_spans():
+    assert "OTEL_" not in TEXT
 
 
 def test_every_variable_that_examples_in_the_manual_set_exists():

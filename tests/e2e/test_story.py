@@ -72,9 +72,12 @@ def test_the_apis_answer_with_the_order(stack, order):
 
     eventually(lambda: (found := spans()) and not check_trace(load(), "order", found))
     query = f'{{service_name="order-service"}} | trace_id="{trace_id}"'
-    answer = loki.get("/loki/api/v1/query_range", params={"query": query}).json()
-    texts = [json.loads(text) for one in answer["data"]["result"] for _, text, *_ in one["values"]]
-    assert {"order.created", "order.settled", "request.completed"} <= {line["event"] for line in texts}
+
+    def events():
+        answer = loki.get("/loki/api/v1/query_range", params={"query": query}).json()
+        return {json.loads(text)["event"] for one in answer["data"]["result"] for _, text, *_ in one["values"]}
+
+    eventually(lambda: {"order.created", "order.settled", "request.completed"} <= events())  # lines take another way
     for client in (jaeger, loki):
         client.session.close()
 
@@ -108,7 +111,13 @@ def test_what_the_reconciler_did_for_an_order_is_a_part_of_its_story(own_stack):
     def traces():
         return told(shop, "--order", str(answer.json()["id"]))["traces"]
 
-    eventually(lambda: "settle order" in [span["name"] for span in traces()[-1]["spans"]], 20, pause=0.2)
+    def is_whole(trace):
+        return (
+            {"reconcile order", "settle order"} <= {span["name"] for span in trace["spans"]}  # come in batches
+            and "order.settled" in {line["event"] for line in trace["log_lines"]}  # take another way
+        )
+
+    eventually(lambda: is_whole(traces()[-1]), 20, pause=0.2)
     placed, *_, reconciled = traces()
     assert placed["spans"][0]["name"] == "POST /orders/"
     assert any(span["error"] for span in placed["spans"])

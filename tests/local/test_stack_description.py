@@ -1,20 +1,25 @@
 """The real stack, as it is described before anything is started."""
 
 import configparser
+import contextlib
 import dataclasses
 import glob
+import os
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from local import rundir, stack, supervision
+from local import processes, rundir, stack, supervision
 from local.errors import LocalError, StepError
 from local.parts import Part
 from local.settings import Settings
 from local.stack import build
 from servicekit.config import ServerSettings
+from tests.fixtures.otlp import Collector
+from tests.fixtures.ports import free_ports
+from tests.fixtures.services import Client, eventually
 
 
 @pytest.fixture
@@ -129,6 +134,125 @@ def test_telemetry_goes_to_the_embedded_backend_unless_it_is_off(parts):
     assert "make story" not in without.welcome
 
 
+@contextlib.contextmanager
+def closing_collector():
+    collector = Collector()
+    try:
+        yield collector
+    finally:
+        collector.stop()
+
+
+ELSEWHERE = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+@pytest.mark.parametrize("variable", ELSEWHERE)
+def test_a_callers_endpoint_is_left_to_all_that_send(monkeypatch, variable):
+    monkeypatch.setenv(variable, "https://backend.example/otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=canary")
+    for part in build(Settings.read({})).parts:
+        assert not {name for name in part.environment if name.startswith("OTEL_EXPORTER_")}, part.name
+
+
+@pytest.mark.parametrize(
+    "endpoint", [{}, dict.fromkeys(ELSEWHERE, " "), {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://x"}]
+)
+@pytest.mark.parametrize("signal", ["", "TRACES_"])
+@pytest.mark.parametrize("setting", ["HEADERS", "CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY", "PROTOCOL"])
+def test_what_is_for_another_backend_does_not_go_to_the_one_here(monkeypatch, endpoint, signal, setting):
+    for name, value in {**endpoint, f"OTEL_EXPORTER_OTLP_{signal}{setting}": "canary"}.items():
+        monkeypatch.setenv(name, value)
+    parts = {part.name: part for part in build(Settings.read({})).parts}
+    for name in ("order-service", "gateway-telemetry"):
+        assert parts[name].environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
+        assert parts[name].environment[f"OTEL_EXPORTER_OTLP_{signal}{setting}"] == ""
+
+
+HERE = "Jaeger's API here has none."
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318/"}, ""),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, ""),
+        ({"OTEL_TRACES_EXPORTER": "console,otlp", "OTEL_SDK_DISABLED": "false"}, ""),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://ada:canary@backend.example:8443/canary?key=canary"},
+            "Traces go to https://backend.example:8443, as OTEL_EXPORTER_OTLP_ENDPOINT says: ",
+        ),
+        (
+            {ELSEWHERE[0]: "http://localhost:4318", ELSEWHERE[1]: "http://localhost:4319/v1/traces"},
+            "Traces go to http://localhost:4319, as OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says: ",
+        ),
+        (
+            {ELSEWHERE[0]: "http://other:4318", ELSEWHERE[1]: "canary:4317"},
+            "Traces go to http://other:4318, as OTEL_EXPORTER_OTLP_ENDPOINT says: ",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://canary:x"},
+            "No traces are sent, OTEL_EXPORTER_OTLP_ENDPOINT being no URL with http or https: ",
+        ),
+        ({"OTEL_TRACES_EXPORTER": " None "}, "No traces are sent, as OTEL_TRACES_EXPORTER says: "),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "No traces are sent, as OTEL_TRACES_EXPORTER says: "),
+        (
+            {"OTEL_SDK_DISABLED": "TRUE", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://canary"},
+            "No traces are made, as OTEL_SDK_DISABLED says: ",
+        ),
+    ],
+)
+def test_the_welcome_says_in_a_line_where_traces_go_if_not_here(monkeypatch, env, said):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    welcome = build(Settings.read({})).welcome
+    assert [line for line in welcome.splitlines() if HERE in line] == ([said + HERE] if said else [])
+    assert "canary" not in welcome
+
+
+@pytest.fixture
+def serve_part(tmp_path):
+    """Run a part as the supervisor does, by its script, on free ports, with these variables of the caller's."""
+    started = []
+
+    def run(name, **env):
+        environ = {"RUN_DIR": str(tmp_path / "run")}
+        for setting, port in zip(("OTLP_PORT", "PRODUCT_PORT", "GATEWAY_TELEMETRY_PORT"), free_ports(3), strict=True):
+            environ[setting] = str(port)
+        settings = Settings.read(environ | {name: env.pop(name) for name in ("OTLP_PORT",) if name in env})
+        rundir.prepare(settings.run_dir)
+        [part] = [part for part in build(settings).parts if part.name == name]
+        supervision.write_script(settings.run_dir, part)
+        with (tmp_path / "log").open("wb") as log:
+            script = ["sh", settings.run_dir / "conf" / f"{name}.sh"]
+            started.append(subprocess.Popen(script, env={**os.environ, **env}, stdout=log, stderr=log))
+        eventually(lambda: part.ready() is None, 30)
+        return next(iter(part.ports.values()))
+
+    yield run
+    for process in started:
+        processes.end(process, 20)
+
+
+KEY = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=canary", "OTEL_SERVICE_NAME": "canary"}
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_service_takes_a_key_to_the_callers_backend_and_not_to_the_one_here(serve_part, monkeypatch, elsewhere):
+    with closing_collector() as here, closing_collector() as theirs:
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": theirs.endpoint} if elsewhere else {}
+        for name, value in (KEY | endpoint).items():
+            monkeypatch.setenv(name, value)
+        port = serve_part("product-service", OTLP_PORT=str(here.port))
+        assert Client(f"http://127.0.0.1:{port}").get("/products/1").ok
+        eventually(lambda: here.spans or theirs.spans)
+        got, other = (theirs, here) if elsewhere else (here, theirs)
+        assert {span.service for span in got.spans} == {"product-service"}
+        assert {headers.get("api-key") for headers in got.headers} == ({"canary"} if elsewhere else {None})
+        assert other.requests == 0
+
+
 def test_the_welcome_says_where_to_look():
     welcome = build(Settings.read({"JAEGER_PORT": "1686", "PROMETHEUS_PORT": "1909", "CONSOLE_PORT": "3003"})).welcome
     assert welcome.strip().startswith("Look at http://localhost:3003")
@@ -162,6 +286,12 @@ def test_a_folder_that_the_backend_cannot_be_told_is_refused(tmp_path):
     settings = Settings.read({"RUN_DIR": str(tmp_path / "a,b")})
     with pytest.raises(LocalError, match="a,b has a comma in it: choose another folder with RUN_DIR"):
         build(settings).check()
+
+
+def test_each_service_has_its_own_name_whatever_the_callers_is(parts):
+    for name in ("auth-service", "order-service"):
+        assert parts[name].environment["OTEL_SERVICE_NAME"] == name
+    assert parts["gateway-telemetry"].environment["OTEL_SERVICE_NAME"] == ""  # it has one name for spans, one for lines
 
 
 def test_a_service_is_told_where_the_others_are(parts):

@@ -151,9 +151,9 @@ class Told:
         return sample(self.named("test.counted")[0]["metrics"], name, **labels)
 
 
-def tell(backend, environment, requests=({},), *, pause=0.0, level="info", path=()):
+def tell(backend, environment, requests=({},), *, pause=0.0, level="info", path=(), allowed=None):
     """Run `telling` in a process of its own, with nothing of OpenTelemetry in its environment but this."""
-    request = json.dumps([level, list(requests), pause])
+    request = json.dumps([level, list(requests), pause, allowed])
     return Told(run_python(["-m", "tests.servicekit.telling", request], environment, path), backend)
 
 

@@ -16,20 +16,16 @@ from tests.fixtures.services import Client
 SAMPLE = "tests.servicekit.sample:create_app()"
 
 
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:servicekit.process.gunicorn_conf"]
+
+
 class Server:
-    def __init__(self, app, log, **env):
+    def __init__(self, app, log, command=None, **env):
         self.log = log
         paths = (PROJECT, PROJECT / "services", PROJECT / "services/product/src")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "gunicorn",
-                    "-c",
-                    "python:servicekit.process.gunicorn_conf",
-                    *([app] if app else []),
-                ],
+                command or [*GUNICORN, *([app] if app else [])],
                 cwd=PROJECT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **env},
                 stdout=output,
@@ -63,7 +59,7 @@ class Server:
 def start(tmp_path):
     servers = []
 
-    def run(app, **env):
+    def run(app=None, **env):
         port = free_port()
         server = Server(app, tmp_path / f"{len(servers)}.log", **{"PORT": str(port), **env})
         server.client = Client(f"http://127.0.0.1:{port}")

@@ -6,13 +6,13 @@ import sys
 import time
 
 from flask import Blueprint
-from opentelemetry import trace
+from opentelemetry import context, trace
 
 from servicekit.config import ServiceSettings
 from servicekit.telemetry import logs
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
-from servicekit.web.app import create_app as create_service
+from servicekit.web.app import make_app
 
 
 def create_app():
@@ -40,11 +40,14 @@ def create_app():
             os._exit(0)
         return {"ended": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}
 
-    return create_service("forking", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={})
+    return make_app("forking", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={})
 
 
 def main():
-    """Make spans, and fork at each line that is read: a child makes spans of that name, or none if it is `idle`."""
+    """Make spans, and fork at each line that is read: a child makes spans of that name, or none if it is `idle`.
+
+    If it is `backdated`, the child makes one span, which is said to have begun long before.
+    """
     logs.configure("forking")
     telemetry = Telemetry("forking", Metrics().registry)
     _spans(telemetry, "before")
@@ -52,7 +55,12 @@ def main():
         name = line.strip()
         child = os.fork()
         if child == 0:
-            if name != "idle":
+            if name == "backdated":
+                attributes = {"pid": os.getpid()}
+                trace.get_tracer("forking").start_span(
+                    name, context.Context(), attributes=attributes, start_time=1
+                ).end()
+            elif name != "idle":
                 _spans(telemetry, name)
             telemetry.shutdown()
             os._exit(0)

@@ -8,14 +8,15 @@ from typing import Annotated
 
 from flask import Blueprint, abort, g
 from pydantic import Field
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from servicekit.config import ServiceSettings, load
-from servicekit.config import Settings as BaseSettings
+from servicekit.config import ServiceSettings, Settings, load
 from servicekit.identity.auth import principal
 from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
-from servicekit.web.app import create_app as create_service
+from servicekit.web.app import make_app
 from servicekit.web.openapi import MAX_ID, Answer, Body, Headers, Text, answers, create_api, document_blueprint
 from servicekit.web.paging import PageQuery
 
@@ -41,7 +42,7 @@ class PageAnswer(Answer):
     before_id: int
 
 
-class Settings(BaseSettings):
+class Marks(Settings):
     marks_dir: Path = Path()
 
 
@@ -106,7 +107,7 @@ def sample_app(  # noqa: C901
 
     settings = settings or ServiceSettings()
     metrics = metrics or Metrics(enabled=measures())
-    return create_service(
+    return make_app(
         "sample",
         settings,
         metrics,
@@ -130,7 +131,7 @@ def _die():
 
 def create_app():
     """For gunicorn: a request for /slow says that it has begun, and ends when it is told to."""
-    marks = Settings().marks_dir
+    marks = Marks().marks_dir
     routes = Blueprint("slow", __name__)
 
     @routes.get("/slow")
@@ -164,6 +165,25 @@ def create_app():
     return sample_app(
         extra=[routes], settings=settings, metrics=metrics, telemetry=telemetry, tasks=[_Goodbye(telemetry.tracer)]
     )
+
+
+def create_app_behind(middleware):
+    """For gunicorn: what it is given is middleware around an app, or around two."""
+    if middleware == "proxy":
+        return ProxyFix(create_app())
+    if middleware == "dispatcher":
+        return DispatcherMiddleware(create_app(), {"/second": create_app()})
+    app = create_app()
+
+    def around(environ, start_response):
+        return app(environ, start_response)
+
+    return around
+
+
+def create_app_of_others():
+    """For gunicorn: an application that knows nothing of servicekit."""
+    return lambda _environ, start_response: [start_response("204 No Content", []) and b""]
 
 
 class _Goodbye:

@@ -8,22 +8,26 @@ import sys
 import time
 
 from flask import Blueprint
-from opentelemetry import trace
 
 from servicekit.config import ServiceSettings
 from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.environment import measures
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
-from servicekit.web.app import create_app
+from servicekit.web.app import make_app
 
 
-def main(level, requests, pause):
-    """Serve these requests, given as headers, and say what was handed on; then wait for so many seconds, and end."""
+def main(level, requests, pause, allowed):
+    """Serve these requests, given as headers, and say what was handed on; then wait for so many seconds, and end.
+
+    Only these attributes may leave the process, if there is a list of them.
+    """
+    from opentelemetry import context, trace  # noqa: PLC0415  # it reads the environment: after servicekit has
+
     logs.configure("sample", level)
     logs.capture_output()
     metrics = Metrics(enabled=measures())
-    telemetry = Telemetry("sample", metrics.registry, resource={"service.version": "7"})
+    telemetry = Telemetry("sample", metrics.registry, resource={"service.version": "7"}, attributes=allowed)
     routes = Blueprint("routes", __name__)
 
     @routes.get("/work")
@@ -37,9 +41,9 @@ def main(level, requests, pause):
                 span.add_event(name, {"a": "0123456789", "b": "b"})
         headers = {}
         tracing.inject(headers)
-        return headers
+        return headers, {"x-tenant": "seven", "set-cookie": "canary-answered"}
 
-    app = create_app("sample", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={}, tasks=[])
+    app = make_app("sample", ServiceSettings(), metrics, telemetry, blueprints=[routes], error_table={}, tasks=[])
     client = app.test_client()
     for headers in requests:
         began = time.perf_counter()
@@ -47,6 +51,7 @@ def main(level, requests, pause):
         seconds = time.perf_counter() - began
         logs.get_logger().info("test.answered", status=answer.status_code, handed_on=answer.json, seconds=seconds)
     logs.get_logger().info("test.measured", status=client.get("/metrics").status_code)
+    logs.get_logger().info("test.found", context=type(context._RUNTIME_CONTEXT).__name__)
     time.sleep(pause)
     counted = [line for line in client.get("/metrics").text.splitlines(keepends=True) if "otel_sdk" in line]
     logs.get_logger().info("test.counted", metrics="".join(counted))

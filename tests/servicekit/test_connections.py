@@ -23,7 +23,6 @@ from cryptography.x509.oid import NameOID
 
 from servicekit.calls.connections import (
     MAX_ANSWER,
-    Answer,
     AnswerTimeoutError,
     BrokenAnswerError,
     Connections,
@@ -32,6 +31,7 @@ from servicekit.calls.connections import (
     NoFreeConnectionError,
     NotConnectedError,
     NotTrustedError,
+    RawAnswer,
 )
 from tests.fixtures.database import PROJECT
 from tests.fixtures.ports import free_port
@@ -147,18 +147,18 @@ def ask(start, connect):
     return one
 
 
-HI = Answer(200, b"hi")
+HI = RawAnswer(200, b"hi")
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         (OK, HI),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", Answer(204, b"")),
-        (b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n", Answer(503, b"")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", RawAnswer(204, b"")),
+        (b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n", RawAnswer(503, b"")),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n6\r\n there\r\n0\r\n\r\n",
-            Answer(200, b"hi there"),
+            RawAnswer(200, b"hi there"),
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_an_answer_of_the_largest_size_is_taken_and_its_connection_kept(start, c
 def test_nothing_is_unpacked(ask):
     packed = gzip.compress(b"0" * 10_000_000)
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
-    assert ask(head % len(packed) + packed) == Answer(200, packed)
+    assert ask(head % len(packed) + packed) == RawAnswer(200, packed)
 
 
 def test_nothing_is_sent_where_nobody_listens(connect):
@@ -308,7 +308,7 @@ def test_a_redirect_is_an_answer_like_any_other(start, connect, status):
     elsewhere = start([LOOP])
     where = f"http://127.0.0.1:{elsewhere.port}/"
     peer = start(["request", f"HTTP/1.1 {status} x\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode()])
-    assert connect(f"http://127.0.0.1:{peer.port}").request("POST", "/", {}, b"{}") == Answer(status, b"")
+    assert connect(f"http://127.0.0.1:{peer.port}").request("POST", "/", {}, b"{}") == RawAnswer(status, b"")
     assert elsewhere.connections == 0
 
 

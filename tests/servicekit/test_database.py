@@ -1,7 +1,9 @@
 import concurrent.futures
+import io
 import time
 
 import psycopg2
+import psycopg2.extras
 import pytest
 from structlog.testing import capture_logs
 
@@ -54,6 +56,19 @@ def _assert_database_unavailable(response):
     assert response.headers["Retry-After"] == "1"
     assert response.json()["type"] == "urn:sample:problem:dependency-unavailable"
     assert "order-db" in response.json()["detail"]
+
+
+def test_a_new_connection_makes_no_statement_but_the_callers(connect, database, monkeypatch):
+    said, real = io.StringIO(), psycopg2.connect
+
+    def logged(**arguments):
+        connection = real(connection_factory=psycopg2.extras.LoggingConnection, **arguments)
+        connection.initialize(said)
+        return connection
+
+    monkeypatch.setattr(psycopg2, "connect", logged)
+    connect(database).fetch_one("SELECT 1", "SELECT 1 AS one")
+    assert said.getvalue().split("\n") == ["SELECT 1 AS one", ""]
 
 
 def test_rows_are_read_by_name(connect, database):

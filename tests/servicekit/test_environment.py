@@ -4,8 +4,22 @@ import functools
 import re
 
 import pytest
+from opentelemetry import environment_variables
+from opentelemetry.instrumentation import environment_variables as instrumentation_variables
+from opentelemetry.sdk import environment_variables as sdk_variables
+from opentelemetry.util import http as util_http
 
-from servicekit.telemetry.environment import DAY_MS, SAMPLERS, VARIABLES, Problem, measures, prepare
+from servicekit.telemetry.environment import (
+    CHECKED,
+    DAY_MS,
+    SAMPLERS,
+    VARIABLES,
+    Ignored,
+    measures,
+    prepare,
+    service_name,
+)
+from servicekit.telemetry.exporter import PERSONAL
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import eventually
 from tests.servicekit.backend import PROJECT, Authority, Backend, tell
@@ -17,6 +31,7 @@ EXPORTED = "otel_sdk_exporter_span_exported_total"
 CODE = """
 import builtins
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource, ResourceDetector
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
@@ -33,11 +48,21 @@ class Exporter(SpanExporter):
             builtins.print("house", span.name)
         return SpanExportResult.SUCCESS
 
+class Detector(ResourceDetector):
+    def detect(self):
+        return Resource({"house.number": "7"})
+
 def sampler(argument):
     return {"off": ALWAYS_OFF, "on": ALWAYS_ON}[argument]
 
 def refuses(*_):
     raise RuntimeError("canary")
+"""
+CONTEXT_CODE = """
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+class HouseContext(ContextVarsRuntimeContext):
+    pass
 """
 ENTRY_POINTS = """
 [opentelemetry_propagator]
@@ -48,6 +73,10 @@ house = house:Exporter
 refuses = house:refuses
 [opentelemetry_traces_sampler]
 house = house:sampler
+[opentelemetry_context]
+house = house_context:HouseContext
+[opentelemetry_resource_detector]
+house = house:Detector
 """
 
 
@@ -66,6 +95,7 @@ def installed(tmp_path_factory):
     """A folder with a package that has things for OpenTelemetry."""
     folder = tmp_path_factory.mktemp("installed")
     (folder / "house.py").write_text(CODE)
+    (folder / "house_context.py").write_text(CONTEXT_CODE)
     information = folder / "house-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: house\nVersion: 1.0\n")
@@ -83,7 +113,7 @@ def run(authority, stranger, installed):
     }  # fmt: skip
 
     @functools.cache
-    def cached(environment, requests, pause, tls, frozen, key):
+    def cached(environment, requests, pause, tls, frozen, key, allowed):
         backend = Backend(tls=authority.tls(client=True) if tls else None)
         backends.append(backend)
         backend.key = key
@@ -91,13 +121,14 @@ def run(authority, stranger, installed):
             backend.frozen.set()
         places = {"url": backend.endpoint, "nowhere": f"http://127.0.0.1:{free_port()}", **files}
         filled = {name: value.format(**places) for name, value in environment}
-        return tell(backend, filled, [dict(headers) for headers in requests], pause=pause, path=[installed])
+        headers = [dict(of_one) for of_one in requests]
+        return tell(backend, filled, headers, pause=pause, path=[installed], allowed=allowed)
 
-    def runs(environment, requests=({},), *, pause=0.0, tls=False, frozen=False, key=None):
+    def runs(environment, requests=({},), *, pause=0.0, tls=False, frozen=False, key=None, allowed=None):
         if "OTEL_EXPORTER_OTLP_ENDPOINT" not in environment:
             environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "{url}", **environment}
         frozen_requests = tuple(tuple(headers.items()) for headers in requests)
-        return cached(tuple(environment.items()), frozen_requests, pause, tls, frozen, key)
+        return cached(tuple(environment.items()), frozen_requests, pause, tls, frozen, key, allowed)
 
     yield runs
     for backend in backends:
@@ -298,6 +329,54 @@ def attributes_have_old_names_too(told):
     assert attributes["http.method"] == attributes["http.request.method"] == "GET"
 
 
+CAPTURE = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS"
+CAPTURED = {
+    f"{CAPTURE}_SERVER_REQUEST": " X-.*, Cookie,Authorization ,",
+    f"{CAPTURE}_SERVER_RESPONSE": "x-tenant,set-cookie",
+    f"{CAPTURE}_SANITIZE_FIELDS": "x-hidden,",
+}
+LISTED = (
+    "http.request.header.",
+    *(f"http.request.header.{name}" for name in ("x_tenant", "x_hidden", "cookie", "authorization", "x_auth_token")),
+    *(f"http.response.header.{name}" for name in ("x_tenant", "set_cookie")),
+)
+SENT = {"X-Tenant": "six", "X-Hidden": "canary-hidden", "Cookie": "canary-cookie", "Authorization": "canary-token",
+        "X-Auth-Token": "canary-token", "X-Unlisted": "canary-unlisted"}  # fmt: skip
+
+
+@row(*CAPTURED, env=CAPTURED, requests=[SENT], allowed=LISTED)
+def the_headers_that_it_and_the_list_name_are_attributes_but_never_a_secret(told):
+    span = told.backend.raw("GET /work")
+    captured = {
+        each.key: [value.string_value for value in each.value.array_value.values]
+        for each in span.attributes
+    }  # fmt: skip
+    assert captured == {
+        "http.request.header.x_tenant": ["six"],
+        "http.request.header.x_hidden": ["[REDACTED]"],
+        "http.response.header.x_tenant": ["seven"],
+    }
+    assert all(b"canary" not in body for body in told.backend.bodies)
+
+
+@row("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", env={"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "Process, house"})
+def they_describe_the_resource_too(told):
+    resource = told.inner.resource
+    assert (resource["service.name"], resource["house.number"]) == ("sample", "7")
+    assert resource["process.pid"]
+
+
+@row("OTEL_PYTHON_TRACER_PROVIDER", env={"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"})
+def spans_are_sent_as_without_it(told):
+    assert told.inner.service == "sample"
+
+
+@row("OTEL_PYTHON_CONTEXT", env={"OTEL_PYTHON_CONTEXT": "house"})
+def it_keeps_the_current_span(told):
+    assert told.named("test.found")[0]["context"] == "HouseContext"
+    assert told.inner.parent_id == told.backend.one("GET /work").span_id
+
+
 @row("OTEL_PYTHON_EXCLUDED_URLS", env={"OTEL_PYTHON_EXCLUDED_URLS": "nowhere,wo.k$,"})
 @row(
     "OTEL_PYTHON_FLASK_EXCLUDED_URLS",
@@ -394,6 +473,7 @@ NO_HEADERS = ["canary", "=canary", "a b=canary", "key=canary;b", 'key="canary"',
 NO_NUMBER = ["canary", "-1", "1.5", "1e3", "1_000", "\u0663", "2147483648", "9" * 5000, "unset", "0x10"]
 NO_SIZE = ["0", *NO_NUMBER]
 NO_FILE = [MISSING, "/", str(PROJECT / "README.md"), "\x00canary"]
+NO_EXPRESSION = ["[", "(canary", "a,*canary", "canary,(?i)b", "a{99999999999999999999}canary", "(" * 5000]
 BAD = {
     "OTEL_SDK_DISABLED": ["yes", "1", "canary", "true,false"],
     "OTEL_SERVICE_NAME": ["canary\udcff"],
@@ -408,9 +488,13 @@ BAD = {
     "OTEL_BSP_MAX_QUEUE_SIZE": NO_SIZE,
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": ["2049", *NO_SIZE],
     "OTEL_BSP_EXPORT_TIMEOUT": NO_NUMBER,
-    "OTEL_SEMCONV_STABILITY_OPT_IN": ["canary\udcff"],
-    "OTEL_PYTHON_FLASK_EXCLUDED_URLS": ["(canary", "a,*canary"],
-    "OTEL_PYTHON_EXCLUDED_URLS": ["(canary", "a,*canary"],
+    "OTEL_SEMCONV_STABILITY_OPT_IN": ["canary\udcff", "canary", "http,canary", "http dup", "database/canary", "stable"],
+    "OTEL_PYTHON_FLASK_EXCLUDED_URLS": NO_EXPRESSION,
+    "OTEL_PYTHON_EXCLUDED_URLS": NO_EXPRESSION,
+    **{f"{CAPTURE}_{which}": NO_EXPRESSION for which in ("SERVER_REQUEST", "SERVER_RESPONSE", "SANITIZE_FIELDS")},
+    "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": ["canary", "process,canary"],
+    "OTEL_PYTHON_TRACER_PROVIDER": ["canary", "SDK"],
+    "OTEL_PYTHON_CONTEXT": ["canary", "contextvars"],
     **{
         f"OTEL_EXPORTER_OTLP_{kind}{name}": values
         for kind in ("", "TRACES_")
@@ -465,6 +549,66 @@ def test_a_service_starts_whatever_they_hold(run, column):
     assert "canary" not in told.output
     assert told.inner.name == "inner"
     assert set(told.handed_on[0]) == {"traceparent"}
+
+
+def read_by_opentelemetry():
+    """The variables that OpenTelemetry's packages name, as far as they are installed here."""
+    modules = (environment_variables, sdk_variables, instrumentation_variables, util_http)
+    named = {value for module in modules for value in vars(module).values() if isinstance(value, str)}
+    more = {"OTEL_PYTHON_FLASK_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS", *BY_NAME, *(each.name for each in CHECKED)}
+    return sorted({*(name for name in named if re.fullmatch(r"OTEL_[A-Z_]+", name)), *more})
+
+
+@pytest.mark.parametrize("value", ["[", "(", "canary", "-1"])
+def test_no_value_of_any_variable_that_opentelemetry_reads_ends_the_process_or_a_request(run, value):
+    sent = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
+    bad = dict.fromkeys(set(read_by_opentelemetry()) - sent, value)
+    assert len(bad) > 80
+    told = run({**bad, "PYTHONWARNINGS": ""}, [{}, PARENT])
+    assert [line["status"] for line in told.named("test.answered")] == [200, 200]
+    assert {"OTEL_PYTHON_METER_PROVIDER", "OTEL_PYTHON_LOGGER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER"} < {
+        *told.ignored
+    }
+    assert len(told.ignored) == len(set(told.ignored))
+    assert len(told.backend.named("inner")) == 2
+    assert all(line.startswith("{") for line in told.output.splitlines())
+
+
+@pytest.mark.parametrize("name", [each.name for each in CHECKED])
+def test_a_bad_value_for_the_instrumentation_of_others_is_told_too(name):
+    environ = {name: "(canary"}
+    (problem,) = prepare(environ)
+    assert (problem.variable, name in environ) == (name, False)
+    assert "canary" not in problem.reason
+    assert name in (PROJECT / "docs" / "opentelemetry.md").read_text()
+
+
+def test_a_good_value_for_the_instrumentation_of_others_stays():
+    environ = {
+        "OTEL_PYTHON_METER_PROVIDER": "sdk_meter_provider",
+        "OTEL_PYTHON_LOGGER_PROVIDER": "sdk_logger_provider",
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_REQUEST": "x-.*",
+    }
+    before = dict(environ)
+    assert prepare(environ) == []
+    assert environ.items() >= before.items()
+
+
+def test_urls_that_are_to_get_no_span_may_be_named_without_regard_to_case_and_with_a_comma_too_many(run):
+    told = run({"OTEL_PYTHON_FLASK_EXCLUDED_URLS": "(?i)NOWHERE,"})
+    assert told.ignored == []
+    assert told.backend.one("GET /work")
+    told = run({"OTEL_PYTHON_FLASK_EXCLUDED_URLS": "(?i)WO.K$,"})
+    assert told.inner.name == "inner"
+    assert not told.backend.named("GET /work")
+
+
+def test_with_old_names_what_is_personal_stays_here(run):
+    personal = {"User-Agent": "canary-agent", "Host": "canary-host"}
+    told = run({"OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup"}, [personal])
+    assert told.backend.one("GET /work").attributes["http.method"] == "GET"
+    assert all(b"canary" not in body for body in told.backend.bodies)
+    assert told.backend.one("GET /work").attributes.keys().isdisjoint(PERSONAL)
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
@@ -541,7 +685,7 @@ def test_a_small_queue_makes_small_batches():
     assert prepare(environ) == []
     assert environ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] == "5"
     environ = {"OTEL_BSP_MAX_QUEUE_SIZE": "5", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "6"}
-    assert prepare(environ) == [Problem("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "above OTEL_BSP_MAX_QUEUE_SIZE")]
+    assert prepare(environ) == [Ignored("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "above OTEL_BSP_MAX_QUEUE_SIZE")]
     assert environ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] == "5"
 
 
@@ -550,3 +694,24 @@ def test_a_small_queue_makes_small_batches():
 )
 def test_metrics_are_measured_unless_none_are_wanted(value, wanted):
     assert measures({} if value is None else {"OTEL_METRICS_EXPORTER": value}) is wanted
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, None),
+        ({"OTEL_SERVICE_NAME": " parcels "}, "parcels"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "team=a, service.name = par%20cels ,a=b"}, "par cels"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=first,service.name=last"}, "last"),
+        ({"OTEL_SERVICE_NAME": "parcels", "OTEL_RESOURCE_ATTRIBUTES": "service.name=lost"}, "parcels"),
+        ({"OTEL_SERVICE_NAME": " ", "OTEL_RESOURCE_ATTRIBUTES": "service.name=parcels"}, "parcels"),
+        ({"OTEL_SERVICE_NAME": "\udcff", "OTEL_RESOURCE_ATTRIBUTES": "service.name=parcels"}, "parcels"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=parcels,canary"}, None),  # ignored as a whole
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=\udcff"}, None),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name="}, None),
+    ],
+)
+def test_the_environment_names_the_service_as_the_specification_has_it(environ, name):
+    assert service_name(environ) == name
+    prepare(environ)
+    assert service_name(environ) == name

@@ -1,6 +1,7 @@
 """The example of servicekit's README, taken home: copied to an empty folder, with nothing of the shop near it."""
 
 import ast
+import importlib.metadata
 import json
 import os
 import re
@@ -40,6 +41,19 @@ SERVERS = {
     "gunicorn with the app before its workers": [*GUNICORN, "--preload", "app:app"],
     "gunicorn as servicekit runs it": ["gunicorn", "-c", "python:servicekit.process.gunicorn_conf", "app:app"],
 }
+
+LATER = """
+import asyncio, os
+from app import app
+
+@app.get("/later/<name>")
+async def later(name):
+    await asyncio.sleep(0)
+    return {"greeting": f"Later, {name}!"}
+
+app.run(port=int(os.environ["PORT"]))
+"""
+"""The example with an asynchronous view, for which Flask needs a package of its own."""
 
 
 def block(language, text):
@@ -187,9 +201,67 @@ def test_servicekits_worker_refuses_for_an_app_of_ones_own_and_runs_its_tasks(ru
     assert "canary" not in started.log.read_text()
 
 
+def test_the_collector_leaves_alone_what_a_worker_shares_with_the_master(run_in, home):
+    (home / "counted.py").write_text(
+        "import gc\nfrom app import app, kit\nkit.log.info('objects.left', count=gc.get_freeze_count())\n"
+    )
+    *command, _ = SERVERS["gunicorn as servicekit runs it"]
+    started = run_in(home, [*command, "counted:app"], PROGRAMS)
+    [left] = [event for event in started.events if event["event"] == "objects.left"]
+    assert left["count"] > 10_000
+
+
 def test_the_readme_shows_the_example():
     assert EXAMPLE.read_text() in block("python", (KIT / "README.md").read_text())
     assert len(EXAMPLE.read_text().splitlines()) <= 30
+
+
+def locked():
+    """The packages of services.txt, each by its name."""
+    return set(
+        re.findall(
+            r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", (PROJECT / "requirements/services.txt").read_text(), re.MULTILINE
+        )
+    )
+
+
+def listed():
+    """The packages of services.in, as they are asked for."""
+    lines = (PROJECT / "requirements/services.in").read_text().splitlines()
+    return {line.partition("==")[0] for line in lines if not line.startswith("#")}
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """A folder with the packages of services.txt, and no other."""
+    folder = tmp_path / "packages"
+    for name in locked() & {one.name.lower().replace("_", "-") for one in importlib.metadata.distributions()}:
+        for file in importlib.metadata.files(name):
+            if ".." not in file.parts:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).symlink_to(file.locate())
+    return folder
+
+
+def assert_answers_later(started, collector):
+    """The asynchronous view answers, and is traced."""
+    answer = started.client.get("/later/ada")
+    assert (answer.status_code, answer.json()) == (200, {"greeting": "Later, ada!"})
+    started.stop()
+    assert "GET /later/{name}" in {span.name for span in collector.spans}
+
+
+def test_an_asynchronous_view_needs_no_other_package_than_those_that_are_listed(home, run_in, packages, collector):
+    (home / "later.py").write_text(LATER)
+    settings = {"PYTHONPATH": str(packages), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    started = run_in(home, ["python", "-S", "later.py"], PROGRAMS, **settings)  # -S: without the tests' own packages
+    assert_answers_later(started, collector)
+
+
+def test_the_readme_says_which_part_needs_which_package():
+    table = re.findall(r"^\| `[a-z/.]+` \| .* \| (.*) \|$", (KIT / "README.md").read_text(), re.MULTILINE)
+    named = set(re.findall(r"[a-z0-9-]+\*?(?:\[[a-z]+\])?", " ".join(table).replace(" for `kit.app`", "")))
+    assert named == {re.sub(r"^opentelemetry-.*", "opentelemetry-*", name) for name in listed()} - {"waitress"}
 
 
 @pytest.mark.slow
@@ -214,6 +286,9 @@ def test_what_the_readme_says_is_enough_in_an_empty_environment(tmp_path, run_in
             OTEL_BSP_SCHEDULE_DELAY="60000",
         )
         assert_is_observed(started, collector)
+    (tmp_path / "later.py").write_text(LATER)
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    assert_answers_later(run_in(tmp_path, ["python", "later.py"], programs, **env), collector)
     imported = subprocess.run([programs / "python", "-c", "import shop"], cwd=tmp_path, env=CLEAN, check=False)
     assert imported.returncode != 0
 
@@ -224,6 +299,16 @@ def test_nothing_in_servicekit_knows_the_shop(path):
     assert not OF_THE_SHOP.findall(source)
     others = {name.partition(".")[0] for name in imported(source)} & OURS
     assert not others
+
+
+def test_each_class_of_servicekit_has_a_name_of_its_own():
+    classes = [
+        node.name
+        for path in KIT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(classes) == sorted(set(classes))
 
 
 def imported(source):

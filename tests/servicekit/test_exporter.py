@@ -328,6 +328,47 @@ def test_without_a_list_what_is_known_to_be_personal_stays_here(start, backend):
     assert b"canary" not in backend.bodies[0]
 
 
+def test_a_prefix_in_a_list_lets_out_nothing_personal_but_a_whole_name_does(start, backend):
+    sender = start(backend.endpoint, ["http.", "url.", "net.peer.name", "http.request.header.x_tenant"])
+    kept = {"http.route": "/", "url.scheme": "http", "net.peer.name": "shelf", "http.request.header.x_tenant": "7"}
+    dropped = ["http.target", "http.url", "url.path", "http.request.header.x_other", "net.peer.ip"]
+    sender.span(**kept, **dict.fromkeys(dropped, "canary"))
+    sender.shutdown()
+    assert backend.one("work").attributes == kept
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    ["authorization", "proxy_authorization", "Proxy-Authorization", "cookie", "set_cookie", "x_api_key", "x-api-key",
+     "apikey", "x_auth_token", "x_amz_security_token", "x_csrf_token", "x_session_id", "x_client_secret"],
+)  # fmt: skip
+def test_a_header_with_a_secret_never_leaves(start, backend, name, listed):
+    headers = [f"http.{way}.header.{name}" for way in ("request", "response")] + [f"rpc.request.metadata.{name}"]
+    sender = start(backend.endpoint, [*headers, "own"] if listed else None)
+    sender.span(**dict.fromkeys(headers, "canary"), own="kept")
+    sender.shutdown()
+    assert backend.one("work").attributes == {"own": "kept"}
+
+
+def test_old_names_of_what_is_personal_are_known(start, backend):
+    old = ["http.host", "http.server_name", "http.target", "http.url", "http.user_agent", "http.client_ip",
+           "net.host.name", "net.host.ip", "net.peer.ip", "net.peer.name", "net.sock.peer.addr", "net.sock.peer.name",
+           "db.statement.parameters", "enduser.role", "enduser.scope"]  # fmt: skip
+    sender = start(backend.endpoint)
+    sender.span(**dict.fromkeys(old, "canary"), own="kept")
+    sender.shutdown()
+    assert backend.one("work").attributes == {"own": "kept"}
+
+
+def test_what_is_no_name_costs_no_other_span(start, backend):
+    sender = start(backend.endpoint)
+    sender.span(7)
+    sender.span("good")
+    sender.shutdown()
+    assert [span.name for span in backend.spans] == ["7", "good"]
+
+
 def test_of_events_links_and_states_what_is_personal_stays_here(start, backend):
     state = TraceState([("vendor", "canary")])
     parent = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=state)

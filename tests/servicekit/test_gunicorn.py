@@ -1,13 +1,16 @@
 """The real server: what it logs, how it ends, and what it says when it cannot start."""
 
 import concurrent.futures
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -18,7 +21,7 @@ from tests.fixtures.database import PROJECT
 from tests.fixtures.otlp import Collector
 from tests.fixtures.ports import free_port
 from tests.fixtures.services import Client, eventually
-from tests.servicekit.conftest import SAMPLE, Server
+from tests.servicekit.conftest import GUNICORN, SAMPLE, Server
 
 PRODUCT = "product_service.app:create_app()"
 
@@ -130,6 +133,35 @@ def test_the_last_spans_are_sent_before_the_end(start, collector):
     assert len(collector.named("GET /notes/{note_id}")) == 20
     assert collector.named("goodbye")  # made as the worker ended
     assert len({span.resource["service.instance.id"] for span in collector.spans}) == 1
+
+
+@pytest.mark.parametrize(
+    ("middleware", "paths"),
+    [("proxy", ["/notes/7"]), ("function", ["/notes/7"]), ("dispatcher", ["/notes/7", "/second/notes/7"])],
+)
+@pytest.mark.parametrize("arguments", ["", "--preload"])
+def test_with_middleware_around_the_apps_each_has_its_tasks_its_spans_and_its_refusals(
+    start, collector, middleware, paths, arguments
+):
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "GUNICORN_CMD_ARGS": arguments}
+    server = start(f'tests.servicekit.sample:create_app_behind("{middleware}")', **env)
+    eventually(server.is_up, 20)
+    assert [server.client.get(path).status_code for path in paths] == [200] * len(paths)
+    with socket.create_connection(server.address, timeout=10) as connection:
+        connection.sendall(b"canary\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"traceresponse: 00-" in answer
+    assert server.stop() == 0
+    assert len(collector.named("GET /notes/{note_id}")) == len(paths)
+    assert len(collector.named("HTTP")) == 1  # what was refused
+    assert len(collector.named("goodbye")) == len(paths)  # the last thing that each app's task does
+
+
+def test_an_application_that_is_none_of_servicekits_does_not_start_and_says_why(start):
+    server = start("tests.servicekit.sample:create_app_of_others()")
+    eventually(lambda: server.process.poll() is not None, 20)
+    assert "No app here is one of servicekit's" in server.output
 
 
 @pytest.mark.parametrize("backend", ["dead", "frozen", "failing"])
@@ -246,11 +278,40 @@ def test_no_connection_that_comes_while_it_ends_is_reset(start, tmp_path):
     assert server.process.wait(10) == 0
 
 
-def test_a_service_can_be_named_by_the_environment(start):
-    server = start(None, SERVICE="product")
+def test_the_images_command_runs_the_service_that_the_image_is_made_for(start):
+    text = (PROJECT / "Dockerfile").read_text().rpartition("AS service\n")[2].replace("\\\n", " ")
+    command = json.loads(re.search(r"^CMD (.+)$", text, re.MULTILINE)[1])
+    settings = dict(
+        re.findall(r"(\w+)=(\S+)", re.search(r"^ENV (.+)$", text, re.MULTILINE)[1].replace("$SERVICE", "product"))
+    )
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    server = start(command=command, **{name: settings[name] for name in ("SERVICE", "OTEL_SERVICE_NAME")}, **path)
     eventually(server.is_up, 20)
     assert server.client.get("/products/1").status_code == 200
+    assert server.stop() == 0  # it hears SIGTERM: no shell is in between
     assert {event["service"] for event in server.events} == {"product-service"}
+
+
+def test_without_an_application_none_is_made_up(start):
+    server = start(None, SERVICE="product")
+    assert server.process.wait(20) != 0
+    assert "No application" in server.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "named"),
+    [
+        (["product_service.app:create_app()"], {}, "product-service"),
+        (["tests.servicekit.sample:create_app()"], {"SERVICE": "product"}, "tests"),
+        (["--name", "usher", "tests.servicekit.sample:create_app()"], {}, "usher"),
+        (["--name", "usher", "tests.servicekit.sample:create_app()"], {"OTEL_SERVICE_NAME": "host"}, "host"),
+    ],
+)
+def test_gunicorns_own_lines_have_the_name_that_gunicorn_has(start, arguments, env, named):
+    server = start(command=[*GUNICORN, *arguments], **env)
+    eventually(server.is_up, 20)
+    [first] = [event for event in server.events if "Starting gunicorn" in event.get("message", "")]
+    assert first["service"] == named
 
 
 def test_the_health_check_tells_a_service_from_none(start):

@@ -1,5 +1,10 @@
 """What a Service makes of an app, its own or somebody else's."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 from flask import Blueprint, Flask, abort
 from structlog.testing import capture_logs
@@ -7,6 +12,7 @@ from structlog.testing import capture_logs
 from servicekit.identity import auth
 from servicekit.service import Application, Authority, Service
 from servicekit.web.errors import DependencyUnavailable, Problem, is_problem
+from tests.fixtures.database import PROJECT
 
 PARCELS = Application("parcels", authority=Authority("signer", login="get one from the desk"))
 
@@ -176,3 +182,62 @@ def test_an_application_without_an_authority_has_no_tokens():
 )
 def test_anothers_problem_is_known_by_its_kind(body, expected):
     assert is_problem(body, "unauthenticated") is expected
+
+
+ALONE = """
+import contextlib, io, sys
+from servicekit.service import Service
+
+out = io.StringIO() if sys.argv[1] == "text" else None
+sys.stdout, kept = out, sys.stdout
+first = Service("first")
+first.log.info("first.said")
+second = Service("second")
+second.log.info("second.said")
+first.log.info("first.said")
+import logging
+logging.getLogger("some.library").warning("told")
+print(second.name, file=sys.stderr)
+kept.write(out.getvalue() if out is not None else "")
+"""
+
+
+def said(output, **env):
+    """The (service, event) of each line that is written where stdout is such a stream."""
+    env = {**os.environ, "PYTHONPATH": str(PROJECT / "services"), **env}
+    ran = subprocess.run(
+        [sys.executable, "-c", ALONE, output], env=env, capture_output=True, timeout=30, check=True, text=True
+    )
+    assert "second" in ran.stderr
+    return [(line["service"], line["event"]) for line in map(json.loads, ran.stdout.splitlines())]
+
+
+EVENTS = ["first.said", "second.said", "first.said", "library.logged"]
+
+
+def test_stdout_may_take_text_alone_and_a_second_service_renames_no_line():
+    assert said("text") == [("first", event) for event in EVENTS]
+
+
+def test_there_need_be_no_stdout():
+    assert said("none") == []
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({"OTEL_RESOURCE_ATTRIBUTES": "team=a,service.name=par%20cels"}, "par cels"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=lost", "OTEL_SERVICE_NAME": "parcels"}, "parcels"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name="}, "first"),
+    ],
+)
+def test_the_environment_names_the_lines(env, name):
+    assert said("text", **env) == [(name, event) for event in EVENTS]
+
+
+@pytest.mark.parametrize(("given", "name"), [("service.name=parcels", "parcels"), ("service.name=", "alone")])
+def test_the_environments_name_is_in_the_spans_too(otel, collector, given, name):
+    otel.to(collector.endpoint, resource_attributes=given)
+    with Service("alone").tracer.root("work", {}):
+        pass
+    assert collector.one("work").service == name

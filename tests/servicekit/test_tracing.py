@@ -1,11 +1,15 @@
 import re
+from http import HTTPStatus
+from typing import ClassVar
 
 import pytest
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.propagators.textmap import TextMapPropagator
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from servicekit.calls.client import ServiceClient
-from servicekit.telemetry import tracing
+from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.metrics import Metrics
 from servicekit.telemetry.setup import Telemetry
 from tests.servicekit.sample import sample_app
@@ -119,3 +123,72 @@ def test_a_setting_that_cannot_be_is_told_by_name_and_not_by_value(otel):
     told = [line for line in logged if line["event"] == "telemetry.setting_ignored"]
     assert [(line["log_level"], line["variable"]) for line in told] == [("warning", "OTEL_PROPAGATORS")]
     assert "canary" not in str(logged)
+
+
+class House(TextMapPropagator):
+    """Carries the context as `x-house-ids: <trace>.<span>` and baggage as `house-<key>`, as Jaeger's does."""
+
+    fields: ClassVar = {"X-House-Ids"}
+
+    def extract(self, carrier, context=None, getter=None):
+        for key in getter.keys(carrier):
+            if key.startswith("house-"):
+                context = baggage.set_baggage(key.removeprefix("house-"), getter.get(carrier, key)[0], context)
+        given = getter.get(carrier, "X-House-Ids")
+        if not given:
+            return context
+        trace_id, span_id = (int(part, 16) for part in given[0].split("."))
+        parent = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(1))
+        return trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
+
+    def inject(self, carrier, context=None, setter=None):
+        del setter
+        span = trace.get_current_span(context).get_span_context()
+        carrier["x-house-ids"] = f"{span.trace_id:032x}.{span.span_id:016x}"
+        for key, value in baggage.get_all(context).items():
+            carrier[f"house-{key}"] = str(value)
+
+
+@pytest.fixture
+def house():
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(House())
+    yield
+    propagate.set_global_textmap(before)
+
+
+IDS = {"X-House-Ids": f"{'a' * 32}.{'b' * 16}", "House-Tenant": "7", "traceparent": f"00-{'c' * 32}-{'d' * 16}-01"}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_whatever_carries_the_context_it_is_continued_though_nothing_is_recorded(
+    otel, collector, serve, peer, house, recorded
+):
+    del house
+    if recorded:
+        otel.to(collector.endpoint)
+    things = peer()
+    things.expect_request("/things/7").respond_with_json({})
+    metrics = Metrics()
+    telemetry = Telemetry("sample", metrics.registry)
+    caller = ServiceClient("things", things.root, metrics, telemetry.tracer, timeout_seconds=2.0)
+    client = serve(sample_app(metrics=metrics, telemetry=telemetry, peer=caller))
+    with capture_logs([logs.add_trace_ids]) as told:
+        answer = client.get("/calls/7", headers=IDS)
+    assert answer.headers["traceresponse"].split("-")[1] == "a" * 32
+    assert {line["trace_id"] for line in told} == {"a" * 32}
+    handed_on = things.log[0][0].headers
+    assert handed_on["X-House-Ids"].split(".")[0] == "a" * 32
+    assert handed_on["House-Tenant"] == "7"
+    probe = client.get("/healthz", headers=IDS)
+    assert probe.headers["traceresponse"].split("-")[1] == "a" * 32
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_is_no_request_is_refused_in_the_trace_that_it_names(otel, collector, house, recorded):
+    del house
+    if recorded:
+        otel.to(collector.endpoint)
+    server = sample_app().extensions["server"]
+    answer = server.refusal(HTTPStatus.BAD_REQUEST, b"GET / HTTP/9.9\r\nx-house-ids: " + IDS["X-House-Ids"].encode())
+    assert b"traceresponse: 00-" + b"a" * 32 in answer

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import orjson
 
 from servicekit.calls.connections import (
-    Answer,
     AnswerTimeoutError,
     Connections,
     ConnectTimeoutError,
     NoAnswerError,
     NoFreeConnectionError,
+    RawAnswer,
 )
 from servicekit.telemetry import tracing
 from servicekit.telemetry.metrics import Metrics
@@ -253,7 +253,7 @@ class ServiceClient:
 
     def _answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, retried_in: Work | None
-    ) -> Answer:
+    ) -> RawAnswer:
         try:
             return self._connections.request(method, target, headers, body)
         except (AnswerTimeoutError, NoFreeConnectionError):

@@ -51,7 +51,7 @@ class BrokenAnswerError(NoAnswerError):
     """The connection broke before the answer was whole, or what came is no answer: no HTTP, or too large."""
 
 
-class Answer(NamedTuple):
+class RawAnswer(NamedTuple):
     """What came back."""
 
     status: int
@@ -96,7 +96,7 @@ class Connections:
         self._client: SyncClient | None = None
         self._process = 0
 
-    def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+    def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> RawAnswer:
         """Send a request and wait for its answer.
 
         Args:
@@ -126,7 +126,7 @@ class Connections:
             raise BrokenAnswerError("the answer is too large")
         if status < HTTPStatus.OK:
             raise BrokenAnswerError("another protocol than was asked for")
-        return Answer(status, b"" if content is None else content.to_bytes())
+        return RawAnswer(status, b"" if content is None else content.to_bytes())
 
     def close(self) -> None:
         """Close all connections. A later request opens new ones."""

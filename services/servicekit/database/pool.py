@@ -15,9 +15,10 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
-import sqlalchemy
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from servicekit.config import DatabaseSettings
 from servicekit.telemetry.metrics import DatabaseMetrics, Metrics
@@ -51,18 +52,18 @@ class Database:
         self._tracer = tracer
         self._attributes = functools.lru_cache(128)(self._describe)
         psycopg2.extensions.set_wait_callback(_wait)
-        # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. Its `pool_pre_ping`
-        # would cost a round trip for each statement; `_dropped` sees the same for nothing.
-        self._engine = sqlalchemy.create_engine(
-            "postgresql+psycopg2://",
-            creator=self._connect,
+        # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. An engine around it
+        # would cost memory, and statements of its own on each new connection; its `pre_ping` a round trip for each
+        # statement: `_dropped` sees the same for nothing.
+        self._pool = QueuePool(
+            self._connect,  # type: ignore[arg-type]  # to its types, psycopg2's connection is none
             pool_size=settings.database_pool_size,
             max_overflow=0,
-            pool_timeout=settings.database_pool_wait_seconds,
-            pool_reset_on_return=None,  # in autocommit there is nothing to undo
-            pool_use_lifo=True,
+            timeout=settings.database_pool_wait_seconds,
+            reset_on_return=None,  # in autocommit there is nothing to undo
+            use_lifo=True,
         )
-        metrics.registry.register(_PoolCollector(self._engine, settings.database_pool_size))
+        metrics.registry.register(_PoolCollector(self._pool, settings.database_pool_size))
 
     def fetch_one(self, summary: str, sql: str, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """Run a statement and return its only row, or None.
@@ -93,7 +94,7 @@ class Database:
 
     def close(self) -> None:
         """Close the pool's connections."""
-        self._engine.dispose()
+        self._pool.dispose()
 
     def _execute(self, summary: str, sql: str, parameters: Mapping[str, Any] | None) -> list[Row]:
         # One deadline for all that the call needs: checking an idle connection, making a new one, the statement. The
@@ -131,7 +132,7 @@ class Database:
 
     def _run(
         self,
-        connection: sqlalchemy.PoolProxiedConnection,
+        connection: PoolProxiedConnection,
         summary: str,
         sql: str,
         parameters: Mapping[str, Any] | None,
@@ -152,15 +153,15 @@ class Database:
             self._metrics.query_ended(summary, ok=ok, seconds=time.perf_counter() - started)
         return rows
 
-    def _take(self) -> sqlalchemy.PoolProxiedConnection:
+    def _take(self) -> PoolProxiedConnection:
         started = time.perf_counter()
         try:
-            connection = self._engine.raw_connection()
+            connection = self._pool.connect()
             while _dropped(connection):  # ends: what follows the pool's last old connection is a new one
                 connection.invalidate()
                 connection.close()
-                connection = self._engine.raw_connection()
-        except sqlalchemy.exc.TimeoutError as error:
+                connection = self._pool.connect()
+        except PoolTimeoutError as error:
             self._metrics.connection_missed()
             raise DependencyUnavailable(self._peer) from error
         except (psycopg2.OperationalError, psycopg2.InterfaceError, OSError) as error:  # OSError: no password file
@@ -184,7 +185,7 @@ class Database:
         return connection
 
 
-def _dropped(connection: sqlalchemy.PoolProxiedConnection) -> bool:
+def _dropped(connection: PoolProxiedConnection) -> bool:
     """Whether the server closed an idle connection: then there is something to read, if only the end."""
     idle: Any = connection.dbapi_connection
     if idle.closed != 0:
@@ -217,17 +218,15 @@ def _wait(connection: psycopg2.extensions.connection) -> None:
 class _PoolCollector(Collector):
     """The pool's connections by state, read when Prometheus asks."""
 
-    def __init__(self, engine: sqlalchemy.Engine, size: int) -> None:
-        self._engine = engine
+    def __init__(self, pool: QueuePool, size: int) -> None:
+        self._pool = pool
         self._size = size
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        pool = self._engine.pool
-        assert isinstance(pool, sqlalchemy.QueuePool)  # noqa: S101  # what create_engine makes by default
         count = GaugeMetricFamily(
             "db_client_connection_count", "Connections of the pool.", labels=["db_client_connection_state"]
         )
-        count.add_metric(["used"], pool.checkedout())
-        count.add_metric(["idle"], pool.checkedin())
+        count.add_metric(["used"], self._pool.checkedout())
+        count.add_metric(["idle"], self._pool.checkedin())
         yield count
         yield GaugeMetricFamily("db_client_connection_max", "Connections the pool may hold.", self._size)

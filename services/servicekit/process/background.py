@@ -32,6 +32,8 @@ class Periodic:
     def stop(self, timeout_seconds: float = 5.0) -> bool:
         """Ask it to end after the round at hand, and wait for that; False if it is still at it."""
         self._stopping.set()
+        if not self.started:  # it was made when the others had begun
+            return True
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

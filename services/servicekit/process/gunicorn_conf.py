@@ -4,18 +4,18 @@ One process with threads: Prometheus' multiprocess mode would lose exemplars and
 comes from more replicas, which is what Compose and Kubernetes scale. docs/processes.md says what holds with more
 workers, after a fork, a reload and a kill.
 
-Without the application's name on the command line, as in the images, `SERVICE=parcel` names it.
+gunicorn's own lines, which come before the app, are named by OTEL_SERVICE_NAME; without it by gunicorn's name of the
+process, which is the application's package or what `--name` says.
 """
 
 import gc
-import os
 import resource
-import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
 
 from servicekit.config import ServerSettings, load
+from servicekit.process import apps
 from servicekit.process.staying import STAYING_THREADS
 from servicekit.process.worker import SPARE_THREADS, STALLED_THREADS, Worker
 from servicekit.telemetry import logs
@@ -26,7 +26,7 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def setup(self, cfg: Any) -> None:
         """Configure logging for master and workers; gunicorn calls this first of all."""
-        logs.configure(_service(), cfg.loglevel)
+        logs.configure(cfg.proc_name.partition(":")[0].partition(".")[0].replace("_", "-"), cfg.loglevel)
         self.cfg = cfg
         self.loglevel = self.LOG_LEVELS[cfg.loglevel]
         self.error_log.setLevel(self.loglevel)
@@ -39,20 +39,10 @@ class StructuredLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
             super().debug("%s", told, **kwargs)
 
 
-def _service() -> str:
-    """Name the service: by the application, `parcel_service.app:create_app()`, or by the environment."""
-    application = next((argument for argument in sys.argv[1:] if ":create_app" in argument), None)
-    package = application.partition(".")[0] if application else f"{os.environ.get('SERVICE', 'unknown')}_service"
-    return package.replace("_", "-")
-
-
 # Before all else: what is wrong with the settings is a log line too.
-logs.configure(_service())
+logs.configure("gunicorn")
 logs.capture_output()
 _settings = load(ServerSettings)
-
-if "SERVICE" in os.environ:
-    wsgi_app = f"{os.environ['SERVICE']}_service.app:create_app()"
 
 bind = f"{_settings.host}:{_settings.port}"
 backlog = 1024  # as many as may come at once: one that finds no room here is not refused but tries again after a second
@@ -80,9 +70,14 @@ loglevel = _settings.log_level
 logger_class = StructuredLogger
 
 
-def post_worker_init(worker: Any) -> None:
-    """Start the app's background tasks, in the process that serves."""
-    for task in worker.wsgi.extensions["tasks"]:
+def pre_fork(_server: Any, _worker: Any) -> None:
+    """Keep the collector off what a worker shares with its master: what it looks at it writes to, and so copies."""
+    gc.freeze()
+
+
+def post_worker_init(_worker: Any) -> None:
+    """Start the apps' background tasks, in the process that serves."""
+    for task in apps.tasks():
         task.start()
     gc.collect()
     gc.freeze()  # what is there by now stays: the collector need not look at it again and again
@@ -90,9 +85,9 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Let the background tasks finish their round, and send the last spans."""
-    wsgi = getattr(worker, "wsgi", None)  # missing when the app never came up
-    if wsgi is None:
+    if getattr(worker, "wsgi", None) is None:  # nothing came up
         return
-    for task in wsgi.extensions["tasks"]:
+    for task in apps.tasks():
         task.stop()
-    wsgi.extensions["telemetry"].shutdown()
+    for telemetry in apps.telemetries():
+        telemetry.shutdown()

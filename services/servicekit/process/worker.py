@@ -28,6 +28,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from servicekit.process import apps
 from servicekit.process.answering import ClientSocket, Stalled
 from servicekit.process.reading import MAX_HEAD, PIECE, Incomplete, Requests, status_of
 from servicekit.process.staying import StayingWorker
@@ -55,12 +56,17 @@ class Worker(StayingWorker):
 
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
-        self._stalled = Stalled(STALLED_THREADS, lambda: self.wsgi.extensions["server"].connection_cut("unread"))
+        self._stalled = Stalled(STALLED_THREADS, lambda: self._server_side.connection_cut("unread"))
         # What the main thread waits for, and until when: requests, and clients that are to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
         self._next_sweep = 0.0
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application; gunicorn calls this in the worker's process."""
+        super().load_wsgi()
+        self._server_side = apps.server_side(self.wsgi)
 
     def accept(self, listener: Any) -> None:
         """Take a connection; if that was the last that may be there, close another."""
@@ -97,7 +103,7 @@ class Worker(StayingWorker):
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling request", exc_info=exc)
         with suppress(OSError):  # the client may have left, or take nothing
-            client.send(self.wsgi.extensions["server"].refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
+            client.send(self._server_side.refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Take a connection back from its thread."""
@@ -175,7 +181,7 @@ class Worker(StayingWorker):
         self._leave(conn)
         self._discard(conn)
         if reason is not None:
-            self.wsgi.extensions["server"].connection_cut(reason)
+            self._server_side.connection_cut(reason)
 
     def _discard(self, conn: Any) -> None:
         self.nr_conns -= 1
@@ -189,4 +195,4 @@ class Worker(StayingWorker):
             conn = self.keepalived_conns.popleft()
             self.poller.unregister(conn.sock)
             self._discard(conn)
-            self.wsgi.extensions["server"].connection_cut("crowded")
+            self._server_side.connection_cut("crowded")

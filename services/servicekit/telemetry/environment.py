@@ -31,7 +31,7 @@ _ATTRIBUTE = re.compile(r"[^=,;\s]+")
 
 
 @dataclass(frozen=True)
-class Problem:
+class Ignored:
     """A variable that was ignored.
 
     Attributes:
@@ -182,10 +182,23 @@ def _share(value: str) -> str:
 
 def _expressions(value: str) -> str:
     try:
-        re.compile("|".join(_items(value)))
-    except re.error as error:
+        re.compile("|".join(_items(value)))  # an empty one would match everything
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError("not regular expressions, separated by commas") from error
+    return ",".join(_items(value))
+
+
+def _context(value: str) -> str:
+    # Not loaded: that would import OpenTelemetry's API, which then loads the default.
+    if value != "contextvars_context" and not entry_points(group="opentelemetry_context", name=value):
+        raise ValueError("not contextvars_context, nor installed")
     return value
+
+
+def _made_here(value: str) -> str:
+    if value not in {"sdk_tracer_provider", "default_tracer_provider"}:
+        raise ValueError("not sdk_tracer_provider")
+    return ""  # the API would make one that sends nothing to nobody
 
 
 def _otlp(suffix: str, says: str, default: str, read: Callable[[str], str], why: str = "") -> tuple[Variable, Variable]:
@@ -208,7 +221,12 @@ VARIABLES: tuple[Variable, ...] = (
         _anything,
         why="`unknown_service` would tell nobody anything.",
     ),
-    Variable("OTEL_RESOURCE_ATTRIBUTES", "Further attributes of the resource.", "none", _attributes),
+    Variable(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "Further attributes of the resource. A `service.name` among them names log lines, too.",
+        "none",
+        _attributes,
+    ),
     Variable(
         "OTEL_PROPAGATORS",
         "Which headers carry the context: `tracecontext`, `baggage`, `none`, or what is installed, such as `b3`.",
@@ -294,11 +312,62 @@ VARIABLES: tuple[Variable, ...] = (
     _limit("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "Attributes of a link.", "`128`"),
     Variable(
         "OTEL_SEMCONV_STABILITY_OPT_IN",
-        "Which names instrumentations use.",
+        "Which names instrumentations use: the stable ones of `http`, `database`, `messaging`, `rpc`, `code`, `k8s`, or"
+        " both with `/dup` after it; `gen_ai_latest_experimental`.",
         "`http,database`",
-        _anything,
+        _list_of(
+            *(
+                f"{area}{both}"
+                for area in ("http", "database", "messaging", "rpc", "code", "k8s")
+                for both in ("", "/dup")
+            ),
+            "gen_ai_latest_experimental",
+        ),
         why="The stable names, which the contract has.",
         ours="http,database",
+    ),
+    Variable(
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
+        "Regular expressions, separated by commas, of request headers that the server span has as attributes.",
+        "none",
+        _expressions,
+        why="Python's own. They leave the process only if the application's list names each"
+        " (`http.request.header.x_tenant`); headers with a key or a token never do.",
+    ),
+    Variable(
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE",
+        "The same, for the headers of the answer.",
+        "none",
+        _expressions,
+        why="Python's own; as above.",
+    ),
+    Variable(
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS",
+        "Those of them of which only `[REDACTED]` is recorded.",
+        "none",
+        _expressions,
+        why="Python's own.",
+    ),
+    Variable(
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",
+        "What else describes the resource: `process`, `host`, `os`, or what is installed; `*` is all.",
+        "none",
+        _list_of("otel", "service_instance", "process", "host", "os", "*", group="opentelemetry_resource_detector"),
+        why="Python's own.",
+    ),
+    Variable(
+        "OTEL_PYTHON_TRACER_PROVIDER",
+        "`sdk_tracer_provider`, which is what servicekit makes and sets up.",
+        "`sdk_tracer_provider`",
+        _made_here,
+        why="Python's own. The API would make a provider without an exporter.",
+    ),
+    Variable(
+        "OTEL_PYTHON_CONTEXT",
+        "What keeps the current span: `contextvars_context`, or what is installed.",
+        "`contextvars_context`",
+        _context,
+        why="Python's own.",
     ),
     Variable(
         "OTEL_PYTHON_FLASK_EXCLUDED_URLS",
@@ -317,8 +386,34 @@ VARIABLES: tuple[Variable, ...] = (
 )
 """All that is honoured, in the order of the documentation."""
 
+CHECKED: tuple[Variable, ...] = (
+    *(
+        Variable(
+            f"OTEL_PYTHON_{kind.upper()}_PROVIDER", "", "", _one_of(*known, group=f"opentelemetry_{kind}_provider")
+        )
+        for kind, known in (
+            ("meter", ("default_meter_provider", "sdk_meter_provider")),
+            ("logger", ("sdk_logger_provider",)),
+        )
+    ),
+    *(
+        Variable(f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_{kind}", "", "", _expressions)
+        for kind in ("REQUEST", "RESPONSE")
+    ),
+)
+"""What nothing here needs, but others' instrumentation reads. A bad value would end the process, or each request."""
 
-def prepare(environ: MutableMapping[str, str]) -> list[Problem]:
+_AT_IMPORT = ("OTEL_PYTHON_CONTEXT", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER",
+              "OTEL_PYTHON_LOGGER_PROVIDER")  # fmt: skip
+_found_at_import: list[Ignored] = []
+
+
+def prepare_import() -> None:
+    """Take out what OpenTelemetry's API could not use when it is imported, or when a library asks it for a tracer."""
+    _found_at_import.extend(_read(os.environ, [each for each in (*VARIABLES, *CHECKED) if each.name in _AT_IMPORT]))
+
+
+def prepare(environ: MutableMapping[str, str]) -> list[Ignored]:
     """Take out what the SDK could not use, and set the defaults that are ours.
 
     Args:
@@ -327,20 +422,24 @@ def prepare(environ: MutableMapping[str, str]) -> list[Problem]:
     Returns:
         What was taken out.
     """
-    problems = list(_read(environ))
+    ignored = list(_read(environ, (*VARIABLES, *CHECKED)))
+    ignored.extend(_sampler_argument(environ))
+    if environ is os.environ:
+        ignored = [*_found_at_import, *ignored]
+        _found_at_import.clear()
     for variable in VARIABLES:
         if variable.ours is not None:
             environ.setdefault(variable.name, variable.ours)
     queue, batch = "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
     if int(environ.get(batch, 512)) > (most := int(environ.get(queue, 2048))):
         if batch in environ:
-            problems.append(Problem(batch, f"above {queue}"))
+            ignored.append(Ignored(batch, f"above {queue}"))
         environ[batch] = str(min(most, 512))
-    return problems
+    return ignored
 
 
-def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
-    for variable in VARIABLES:
+def _read(environ: MutableMapping[str, str], variables: Iterable[Variable]) -> Iterable[Ignored]:
+    for variable in variables:
         value = environ.pop(variable.name, "").strip()
         try:
             value.encode()  # the operating system may have bytes that are no text
@@ -348,7 +447,10 @@ def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
                 environ[variable.name] = read
         except ValueError as error:
             reason = "not text" if isinstance(error, UnicodeError) else str(error)
-            yield Problem(variable.name, reason)
+            yield Ignored(variable.name, reason)
+
+
+def _sampler_argument(environ: MutableMapping[str, str]) -> Iterable[Ignored]:
     name, sampler = "OTEL_TRACES_SAMPLER_ARG", environ.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
     if name in environ and sampler in SAMPLERS:
         try:
@@ -356,13 +458,39 @@ def _read(environ: MutableMapping[str, str]) -> Iterable[Problem]:
                 raise ValueError(f"{sampler} takes none")
             _share(environ[name])
         except ValueError as error:
-            yield Problem(name, str(error))
+            yield Ignored(name, str(error))
             del environ[name]
 
 
 def measures(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether `OTEL_METRICS_EXPORTER` wants anything measured. A value that is not known does."""
     return {item.lower() for item in _items(environ.get("OTEL_METRICS_EXPORTER", ""))} != {"none"}
+
+
+def service_name(environ: Mapping[str, str]) -> str | None:
+    """Return `service.name` as the environment has it, before or after `prepare`; None if it has none that will do.
+
+    Args:
+        environ: The environment.
+    """
+    named = environ.get("OTEL_SERVICE_NAME", "").strip()
+    if named and _is_text(named):
+        return named
+    listed = environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    try:
+        pairs = [item.partition("=") for item in _items(_attributes(listed))] if _is_text(listed) else []
+    except ValueError:
+        pairs = []
+    names = [unquote(text.strip()) for name, _, text in pairs if name.strip() == "service.name"]
+    return names[-1] or None if names else None  # the last one counts, as in the SDK
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()  # the operating system may have bytes that are no text
+    except UnicodeError:
+        return False
+    return True
 
 
 def first(environ: Mapping[str, str], setting: str) -> str | None:

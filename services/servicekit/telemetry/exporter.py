@@ -24,9 +24,11 @@ from urllib.parse import urlsplit
 import requests
 from google.protobuf.message import DecodeError
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
@@ -39,22 +41,36 @@ from servicekit.telemetry.encoder import encode
 PERSONAL = frozenset({
     "client.address",
     "client.port",
+    "db.statement.parameters",
     "enduser.id",
     "enduser.pseudo.id",
+    "enduser.role",
+    "enduser.scope",
     "exception.message",
     "http.client_ip",
+    "http.host",
     "http.request.method_original",
+    "http.server_name",
     "http.target",
     "http.url",
     "http.user_agent",
+    "net.host.ip",
+    "net.host.name",
     "net.peer.ip",
     "net.peer.name",
     "net.peer.port",
     "net.sock.peer.addr",
+    "net.sock.peer.name",
     "net.sock.peer.port",
     "network.peer.address",
     "network.peer.port",
+    "session.id",
+    "session.previous_id",
+    "source.address",
+    "source.port",
+    "url.fragment",
     "url.full",
+    "url.original",
     "url.path",
     "url.query",
     "user.email",
@@ -65,9 +81,26 @@ PERSONAL = frozenset({
     "user.roles",
     "user_agent.original",
 })  # fmt: skip
-"""Attributes of the semantic conventions that hold a client's text, or say who it is."""
+"""Attributes of the semantic conventions, old and new, that hold a client's text, or say who it is."""
 
-_PERSONAL_PREFIXES = ("http.request.header.", "http.response.header.", "db.query.parameter.")
+PERSONAL_PREFIXES = (
+    "db.operation.parameter.",
+    "db.query.parameter.",
+    "http.request.header.",
+    "http.response.header.",
+    "rpc.grpc.request.metadata.",
+    "rpc.grpc.response.metadata.",
+    "rpc.request.metadata.",
+    "rpc.response.metadata.",
+    "tls.client.",
+)
+"""How further ones begin."""
+
+# Who has such a header's value can act as the client. With `_` or `-`, as the instrumentations differ.
+_SECRET = re.compile(
+    r"(http|rpc)\..*(header|metadata)\..*(auth|cookie|credential|password|secret|session|token|api[_-]?key)",
+    re.IGNORECASE,
+)
 _OF_EXCEPTIONS = frozenset({"exception.type", "exception.stacktrace", "exception.escaped"})
 
 STOP_SECONDS = 1.5
@@ -106,21 +139,32 @@ class Privacy:
     handed on in headers, as W3C wants it, and not kept.
 
     Args:
-        attributes: The names of the attributes that may leave; a `.` at the end stands for all that begin so. Without a
-            list, all may but those that are known to be personal.
+        attributes: The names of the attributes that may leave; a `.` at the end stands for all that begin so, but for
+            those that are known to be personal: each of these has to be named. Without a list, all may but the
+            personal ones. Headers that hold a key or a token never do.
     """
 
     def __init__(self, attributes: Collection[str] | None = None) -> None:
-        listed = attributes if attributes is not None else ()
-        self._names = frozenset(name for name in listed if not name.endswith("."))
+        self._listed = None if attributes is None else frozenset(attributes)
+        listed = self._listed or ()
+        self._names = frozenset(name for name in listed if not name.endswith(".") and not _SECRET.match(name))
         self._prefixes = tuple(name for name in listed if name.endswith("."))
-        self._by_list = attributes is not None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other cuts the same."""
+        return isinstance(other, Privacy) and other._listed == self._listed
+
+    def __hash__(self) -> int:
+        """See `__eq__`."""
+        return hash(self._listed)
 
     def leaves(self, attribute: str) -> bool:
         """Whether an attribute of this name may leave the process."""
-        if self._by_list:
-            return attribute in self._names or attribute.startswith(self._prefixes)
-        return attribute not in PERSONAL and not attribute.startswith(_PERSONAL_PREFIXES)
+        if attribute in self._names:
+            return True
+        if self._listed is not None and not attribute.startswith(self._prefixes):
+            return False
+        return attribute not in PERSONAL and not attribute.startswith(PERSONAL_PREFIXES)
 
     def cut(self, span: ReadableSpan) -> ReadableSpan:
         """Return a span with what may leave."""
@@ -160,9 +204,51 @@ class Privacy:
         return Link(_stateless(link.context) or link.context, attributes)
 
 
-def _text(name: str) -> str:
-    """Return a name that can be encoded: half a character would cost all spans of the batch."""
-    return name if name.isascii() else name.encode("utf-8", "replace").decode()
+class _Cutting:
+    """Stands before the processors of a provider, and gives them each span cut.
+
+    Args:
+        processors: What the provider gives its ended spans: all its processors, those that it has and those to come.
+    """
+
+    def __init__(self, processors: SpanProcessor) -> None:
+        self._on_end = processors.on_end
+        self._privacies: list[Privacy] = []
+        processors.on_end = self.on_end  # type: ignore[method-assign]
+
+    def add(self, privacy: Privacy) -> None:
+        """Cut by this, too."""
+        if privacy not in self._privacies:
+            self._privacies.append(privacy)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """See OpenTelemetry's SDK."""
+        for privacy in self._privacies:
+            span = privacy.cut(span)
+        self._on_end(span)
+
+
+def cut_spans_of(provider: TracerProvider, privacy: Privacy) -> bool:
+    """Cut all spans of a provider that somebody else has made, whatever its processors and exporters are.
+
+    The SDK has no public way: no processor can change what the next one gets. So this takes one attribute that is not
+    public: all tracers of a provider, also those made before, hand their spans to it. What several want cut is all cut.
+
+    Returns:
+        Whether it can be done; not with an SDK that has no such attribute.
+    """
+    processors = getattr(provider, "_active_span_processor", None)
+    if not isinstance(processors, SpanProcessor):
+        return False
+    there = getattr(processors.on_end, "__self__", None)
+    (there if isinstance(there, _Cutting) else _Cutting(processors)).add(privacy)
+    return True
+
+
+def _text(name: object) -> str:
+    """Return a name that can be encoded: what is no text, or half a character, would cost all spans of the batch."""
+    text = name if isinstance(name, str) else str(name)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _counted(attributes: dict[str, Any], dropped: int) -> Any:
@@ -219,7 +305,8 @@ class _Watch(HTTPAdapter):
 
     def _begin_anew(self) -> None:
         # A connection that was open at a fork is the parent's, and another thread may have held the pool's lock.
-        self._of_parent = self.poolmanager
+        self._of_parent = self.poolmanager, self.proxy_manager
+        self.proxy_manager = {}
         self.init_poolmanager(DEFAULT_POOLSIZE, DEFAULT_POOLSIZE)
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -316,8 +403,8 @@ class Outlet(SpanExporter):
             failure, refused = self._watch.failure or failure, self._watch.refused
         lost = count if failure else min(refused, count)
         if lost:
-            self._counts.exported(lost, failure or _REJECTED)
             self._tell(failure or _REJECTED, lost)
+            self._counts.exported(lost, failure or _REJECTED)
         if lost < count:
             self._counts.exported(count - lost, "")
             if not lost:
@@ -394,8 +481,9 @@ class Batches(BatchSpanProcessor):
     """
 
     def __init__(self, outlet: Outlet, counts: Counts) -> None:
-        super().__init__(outlet)
+        super().__init__(outlet, meter_provider=NoOpMeterProvider())
         self._began_ns = 0
+        self._backdated: set[int] = set()
         begin = weakref.WeakMethod(self._begin_in_child)
         os.register_at_fork(after_in_child=lambda: (call := begin()) and call())
         self._outlet = outlet
@@ -407,6 +495,7 @@ class Batches(BatchSpanProcessor):
     def _begin_in_child(self) -> None:
         # The SDK's processor empties its queue and starts its thread again, but knows nothing of what is not its own.
         self._began_ns = time.time_ns()
+        self._backdated = set()
         self._outlet.begin()
 
     @property
@@ -414,12 +503,20 @@ class Batches(BatchSpanProcessor):
         """How many spans wait: who can come back later need not have any dropped."""
         return len(self._queue)
 
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """See OpenTelemetry's SDK."""
+        del parent_context
+        if (span.start_time or 0) < self._began_ns and span.context is not None and span.context.trace_flags.sampled:
+            self._backdated.add(span.context.span_id)  # it begins in this process, whatever time it is given
+
     def on_end(self, span: ReadableSpan) -> None:
         """See OpenTelemetry's SDK."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
         if (span.start_time or 0) < self._began_ns:
-            return  # it was open at a fork, so the parent has it too and sends it
+            if span.context.span_id not in self._backdated:
+                return  # it was open at a fork, so the parent has it too and sends it
+            self._backdated.discard(span.context.span_id)
         if len(self._queue) >= self.capacity:
             self._counts.dropped()
         super().on_end(span)
@@ -468,7 +565,7 @@ def _exporter(name: str) -> tuple[SpanExporter, _Watch | None]:
     session.mount("http://", watch)
     session.mount("https://", watch)
     kind = OTLPSpanExporter if name == "otlp" else CompactSpanExporter
-    return kind(endpoint=_endpoint(), session=session, timeout=_seconds()), watch
+    return kind(endpoint=_endpoint(), session=session, timeout=_seconds(), meter_provider=NoOpMeterProvider()), watch
 
 
 def _endpoint() -> str:

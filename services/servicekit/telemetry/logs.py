@@ -10,14 +10,14 @@ import sys
 import threading
 import traceback
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import structlog
 from opentelemetry import trace
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from servicekit.telemetry import lines
+from servicekit.telemetry import environment, lines
 from servicekit.telemetry.printed import Printed
 
 MAX_FRAMES = 20
@@ -25,8 +25,20 @@ MAX_FRAMES = 20
 
 _FIRST = ("timestamp", "level", "service", "event", "trace_id", "span_id")
 
-_process: dict[str, str] = {}
-"""What all lines of this process have."""
+
+class _Process:
+    """What all lines of this process have.
+
+    Attributes:
+        service: Its name.
+        is_named: Whether an app has named it, since `configure`.
+    """
+
+    service = ""
+    is_named = False
+
+
+_process = _Process()
 
 _QUIET = {
     "opentelemetry": logging.CRITICAL,  # it quotes a tracestate that it does not like, which is the client's text
@@ -39,10 +51,11 @@ def configure(service: str, level: str = "info") -> None:
     """Set up logging for this process.
 
     Args:
-        service: Value of the field `service`, unless OTEL_SERVICE_NAME has another.
+        service: Value of the field `service` until an app has another, and unless the environment has.
         level: The least severe level that is written, in lower case.
     """
     name_service(service)
+    _process.is_named = False
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
@@ -56,11 +69,11 @@ def configure(service: str, level: str = "info") -> None:
         common_fields_first,
         structlog.processors.JSONRenderer(serializer=lines.dumps),
     ]
-    output = _replaced(sys.stdout)
+    output = _replaced(sys.stdout) if sys.stdout is not None else open(os.devnull, "w")  # noqa: PTH123, SIM115
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(output.buffer),
+        logger_factory=structlog.BytesLoggerFactory(_binary(output)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(output)
@@ -79,10 +92,23 @@ def configure(service: str, level: str = "info") -> None:
 
 
 def name_service(service: str) -> None:
-    """Set the field `service` of this process's lines, unless OTEL_SERVICE_NAME has another."""
-    given = os.environ.get("OTEL_SERVICE_NAME", "").strip()
-    is_text = given.isprintable()  # bytes that are none are not printable
-    _process["service"] = given if given and is_text else service
+    """Set the field `service` of this process's lines.
+
+    Args:
+        service: Its name, unless the environment has another.
+    """
+    _process.service = environment.service_name(os.environ) or service
+
+
+def name_app(service: str) -> None:
+    """Name this process after its first app, as its spans are: a second app renames no line of the first.
+
+    Args:
+        service: Its name, unless the environment has another.
+    """
+    if not _process.is_named:
+        name_service(service)
+        _process.is_named = True
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -120,7 +146,8 @@ def capture_output() -> None:
 
 def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Add `service`."""
-    event.update(_process)
+    if _process.service:
+        event["service"] = _process.service
     return event
 
 
@@ -165,6 +192,23 @@ def name_library_event(_logger: WrappedLogger, _method: str, event: EventDict) -
 def common_fields_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Put what every line has before an event's own fields, for whoever reads the raw lines."""
     return {**{name: event[name] for name in _FIRST if name in event}, **event}
+
+
+class _Encoded:
+    """Takes bytes for a stream that takes only text: a notebook's, a StringIO, what a test puts in place of stdout."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.flush = stream.flush
+
+    def write(self, line: bytes) -> None:
+        """Write a line."""
+        self._stream.write(line.decode())
+
+
+def _binary(stream: TextIO) -> BinaryIO:
+    binary: Any = getattr(stream, "buffer", None) or _Encoded(stream)
+    return binary  # type: ignore[no-any-return]  # structlog needs no more than `write` and `flush`
 
 
 def _as_text(_logger: WrappedLogger, _method: str, line: Any) -> str:

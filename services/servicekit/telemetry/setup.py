@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from flask import Flask
 from opentelemetry import trace
@@ -17,10 +18,19 @@ from servicekit.telemetry.tracing import Tracer
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
+    from servicekit.telemetry.exporter import Privacy
+
 SCOPE = "servicekit"
 
 # Searched for in the whole URL, so it is tied to the path: no client takes itself out with `?x=/healthz`.
 _UNTRACED = r"^[a-z]+://[^/?]*/(healthz|readyz|metrics)(\?|$)"
+
+
+# Read by whoever made the provider: where that was not servicekit, a value that it does not know may well be in use.
+_OF_THE_PROVIDER = ("OTEL_EXPORTER_", "OTEL_BSP_", "OTEL_METRICS_", "OTEL_TRACES_")
+
+_cut_by: WeakKeyDictionary[trace.TracerProvider, "Privacy"] = WeakKeyDictionary()
+"""The providers that were made here, whose exporters cut."""
 
 
 class Telemetry:
@@ -28,14 +38,16 @@ class Telemetry:
 
     So a library's `trace.get_tracer()`, or your own, makes spans of the same trace. A second app in the process shares
     what the first set up, and so does an app whose provider somebody else has set before it, such as
-    `opentelemetry-instrument`. Then that provider decides what is sent and where: spans are neither
-    cut nor counted here.
+    `opentelemetry-instrument`. Then that provider decides whose spans they are, where they are sent, and what of them
+    is counted. What may leave the process is decided here: all spans of that provider are cut. If that cannot be
+    done, because it is not the SDK's, a warning says so.
 
     Args:
         service: `service.name`, unless the environment has another.
         registry: Where to count what was sent and what was lost.
         resource: Further attributes of the resource; the environment's win.
-        attributes: The attributes that may leave the process, if the provider is made here; see `Privacy`.
+        attributes: The attributes that may leave the process; see `Privacy`. Of two apps with different lists, only
+            what both allow leaves.
 
     Attributes:
         tracer: Makes spans of the service's own work.
@@ -49,26 +61,35 @@ class Telemetry:
         resource: Mapping[str, str] | None = None,
         attributes: Collection[str] | None = None,
     ) -> None:
-        report(environment.prepare(os.environ))
+        problems = environment.prepare(os.environ)
         # Imported here: the SDK reads a part of the environment when it is imported, and raises if that will not do.
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
-        from servicekit.telemetry.exporter import Privacy, processors  # noqa: PLC0415
+        from servicekit.telemetry.exporter import Privacy, cut_spans_of, processors  # noqa: PLC0415
 
-        self._provider: TracerProvider | None = None
+        privacy = Privacy(attributes)
         current = trace.get_tracer_provider()
+        self._provider: TracerProvider | None = None
         if isinstance(current, TracerProvider):  # another app's, or `opentelemetry-instrument` set it
             self._provider = current
-        elif wanted := processors(registry, Privacy(attributes)):
-            # Shut down by the server's worker; where there is none, by the SDK when the process exits.
-            self._provider = TracerProvider(
-                sampler=_installed_sampler(),
-                resource=make_resource(service, resource),
-                meter_provider=NoOpMeterProvider(),
-            )
-            for processor in wanted:
-                self._provider.add_span_processor(processor)
-            trace.set_tracer_provider(self._provider)
+            report(problem for problem in problems if not problem.variable.startswith(_OF_THE_PROVIDER))
+            if _cut_by.get(current) != privacy and not cut_spans_of(current, privacy):
+                _warn_of(current)
+        else:
+            report(problems)
+            if not isinstance(current, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+                _warn_of(current)  # it stays the global one
+            if wanted := processors(registry, privacy):
+                # Shut down by the server's worker; where there is none, by the SDK when the process exits.
+                self._provider = TracerProvider(
+                    sampler=_installed_sampler(),
+                    resource=make_resource(service, resource),
+                    meter_provider=NoOpMeterProvider(),
+                )
+                _cut_by[self._provider] = privacy
+                for processor in wanted:
+                    self._provider.add_span_processor(processor)
+                trace.set_tracer_provider(self._provider)
         self.tracer = Tracer(self._provider.get_tracer(SCOPE) if self._provider is not None else None)
 
     def instrument(self, app: Flask) -> None:
@@ -83,7 +104,7 @@ class Telemetry:
             app,
             tracer_provider=self._provider,
             meter_provider=NoOpMeterProvider(),  # servicekit.telemetry.metrics measures
-            excluded_urls=f"{_UNTRACED},{named}" if named else _UNTRACED,
+            excluded_urls=f"{named},{_UNTRACED}" if named else _UNTRACED,  # flags such as (?i) have to be at the start
             enable_commenter=False,
         )
 
@@ -100,9 +121,10 @@ def make_resource(service: str, attributes: Mapping[str, str] | None = None) -> 
         service: `service.name`, unless the environment has another.
         attributes: Further ones; the environment's win.
     """
-    return Resource.create(
-        {"service.name": service, **(attributes or {}), **OTELResourceDetector().detect().attributes}
-    )
+    given = dict(OTELResourceDetector().detect().attributes)
+    if (named := environment.service_name(os.environ)) is not None:
+        service = named
+    return Resource.create({**(attributes or {}), **given, "service.name": service})
 
 
 def _installed_sampler() -> "Sampler | None":
@@ -114,13 +136,18 @@ def _installed_sampler() -> "Sampler | None":
     try:
         made: Sampler = found.load()(os.environ.get("OTEL_TRACES_SAMPLER_ARG"))
     except Exception as error:  # noqa: BLE001  # somebody else's code: the service starts
-        report([environment.Problem("OTEL_TRACES_SAMPLER", f"it could not be made: {type(error).__qualname__}")])
+        report([environment.Ignored("OTEL_TRACES_SAMPLER", f"it could not be made: {type(error).__qualname__}")])
         os.environ.pop("OTEL_TRACES_SAMPLER")
         return None
     return made
 
 
-def report(problems: Iterable[environment.Problem]) -> None:
+def _warn_of(provider: trace.TracerProvider) -> None:
+    kind = type(provider)
+    logs.get_logger().warning("telemetry.spans_not_cut", provider=f"{kind.__module__}.{kind.__qualname__}")
+
+
+def report(ignored: Iterable[environment.Ignored]) -> None:
     """Warn of the variables that `environment.prepare` took out."""
-    for problem in problems:
-        logs.get_logger().warning("telemetry.setting_ignored", variable=problem.variable, reason=problem.reason)
+    for one in ignored:
+        logs.get_logger().warning("telemetry.setting_ignored", variable=one.variable, reason=one.reason)

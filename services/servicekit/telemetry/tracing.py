@@ -9,10 +9,12 @@ record whole URLs, and statements as they are sent with what was put into them; 
 
 import random
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from opentelemetry import context, trace
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -217,15 +219,46 @@ class _Identity(Work):
         return self
 
 
-def identity(headers: Mapping[str, str]) -> Work:
+class _Headers(Getter[Mapping[str, Any]]):
+    """Reads a request's headers where WSGI has them: propagators ask for each by the name that it has on the wire."""
+
+    def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
+        """See `Getter`."""
+        value = carrier.get(header_variable(key))
+        return None if value is None else [value]
+
+    def keys(self, carrier: Mapping[str, Any]) -> list[str]:
+        """See `Getter`."""
+        return [name[5:].replace("_", "-").lower() for name in carrier if name.startswith("HTTP_")]
+
+
+_headers = _Headers()
+
+
+@lru_cache(64)  # names may hold a client's text
+def header_variable(name: str) -> str:
+    """Return where WSGI's environment has a header."""
+    return f"HTTP_{name.upper().replace('-', '_')}"
+
+
+def header_names() -> set[str]:
+    """Return the headers that carry a context, as OTEL_PROPAGATORS wants it."""
+    from opentelemetry import propagate  # noqa: PLC0415  # as in `inject`
+
+    return propagate.get_global_textmap().fields
+
+
+def identity(environ: Mapping[str, Any]) -> Work:
     """Begin work that is not recorded, but has ids: a valid context in the headers is continued.
 
     Args:
-        headers: Those of the request, by their lower-case names.
+        environ: WSGI's environment of a request; empty for work that no request asked for.
     """
     from opentelemetry import propagate  # noqa: PLC0415  # as in `inject`
 
-    around = propagate.extract(headers, context=context.Context()) if headers else context.Context()
+    around = context.Context()
+    if environ:
+        around = propagate.extract(environ, context=around, getter=_headers)
     parent = trace.get_current_span(around).get_span_context()
     own = trace.SpanContext(
         trace_id=parent.trace_id if parent.is_valid else _random_id(128),

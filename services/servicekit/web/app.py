@@ -16,6 +16,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.routing import RequestRedirect, Rule
 
 from servicekit.config import MAX_BODY, ServiceSettings
+from servicekit.process import apps
 from servicekit.process.background import Periodic
 from servicekit.telemetry import logs, tracing
 from servicekit.telemetry.metrics import OTHER_METHOD, Metrics, known_method
@@ -31,13 +32,12 @@ UNMATCHED = "unmatched"
 """Stands for every path that has no route."""
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-_CONTEXT_HEADERS = [(name, f"HTTP_{name.upper()}") for name in ("traceparent", "tracestate", "baggage")]
 # What a request's environment carries of ours.
 _ROUTE, _STARTED, _ADMITTED = "servicekit.route", "servicekit.started", "servicekit.admitted"
 _REFUSED, _IDENTITY, _OF = "servicekit.refused", "servicekit.identity", "servicekit.identity_of"
 
 
-def create_app(  # noqa: PLR0913  # what makes a service, by name
+def make_app(  # noqa: PLR0913  # what makes a service, by name
     service: str,
     settings: ServiceSettings,
     metrics: Metrics,
@@ -91,13 +91,14 @@ def instrument(  # noqa: PLR0913
     """Have an app tell what it does: spans, metrics, an access line; and answer `/healthz`, `/readyz`, `/metrics`.
 
     What it answers otherwise stays its own business. To be called before any other hook is registered, so that they run
-    inside the request's span. The arguments are those of `create_app`.
+    inside the request's span. The arguments are those of `make_app`.
     """
     app.extensions[errors.APPLICATION] = application or service
     app.extensions["tasks"] = tasks
     app.extensions["telemetry"] = telemetry
     app.extensions["server"] = ServerSide(app, service, metrics)
     app.log_exception = _log_exception  # type: ignore[method-assign]  # Flask's own quotes the path
+    apps.add(app)
     telemetry.instrument(app)
     _Requests(app, service, metrics)
     app.register_blueprint(_operations(metrics, ready_checks))
@@ -164,10 +165,10 @@ class ServerSide:
             "wsgi.input": io.BytesIO(),
             _REFUSED: status,
         }
-        for name, variable in _CONTEXT_HEADERS:
-            given = re.findall(rb"(?im)^%s:[ \t]*([\x20-\x7e]*?)[ \t]*\r?$" % name.encode(), head)
+        for name in tracing.header_names():
+            given = re.findall(rb"(?im)^%s:[ \t]*([\x20-\x7e]*?)[ \t]*\r?$" % re.escape(name.encode()), head)
             if len(given) == 1:
-                environ[variable] = given[0].decode()
+                environ[tracing.header_variable(name)] = given[0].decode()
         answer = Response.from_app(self._app, environ)
         answer.headers["Connection"] = "close"
         lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in answer.headers)]
@@ -229,8 +230,7 @@ class _Requests:
         environ = request.environ
         route = environ[_ROUTE] = route_template(request.url_rule)
         if tracing.current_ids() is None:  # a probe, or nobody asks for spans
-            headers = {name: environ[variable] for name, variable in _CONTEXT_HEADERS if variable in environ}
-            environ[_IDENTITY] = tracing.identity(headers).__enter__()
+            environ[_IDENTITY] = tracing.identity(environ).__enter__()
             environ[_OF] = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
         else:
             tracing.describe(*self._described(known_method(environ["REQUEST_METHOD"]), route))
