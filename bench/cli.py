@@ -140,7 +140,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen.add_argument("--noisy", action="store_true", help=NOISY)
     chosen.set_defaults(run=_all)
 
-    text = "keep results in docs/performance, and write docs/performance.md"
+    text = "keep results in docs/performance, and write docs/performance.md and docs/capacity.md"
     chosen = commands.add_parser("docs", help=text, description=text)
     chosen.add_argument("names", nargs="*", metavar="NAME", help="names of results to keep")
     chosen.set_defaults(run=_docs)
@@ -282,9 +282,10 @@ def _expected(arguments: argparse.Namespace) -> float:
 
 
 def _docs(arguments: argparse.Namespace) -> None:
-    """Keep results in the project, and write its page from all that are kept."""
+    """Keep results in the project, and write its pages from all that are kept."""
     document.keep(RESULTS, arguments.names)
-    document.PAGE.write_text(document.filled(document.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in document.PAGES:
+        page.write_text(document.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _interleave(

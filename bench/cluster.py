@@ -25,6 +25,17 @@ LOAD = "deploy/kubernetes/components/load/stack"
 
 _SCALED = "deployment/order-service"
 _LOADTESTS = ("deployment/loadtest", "deployment/loadtest-worker")
+_DATABASE = """
+import json, os, sys, urllib.parse, urllib.request
+query = (
+    "1000 * sum(increase(db_client_operation_duration_seconds_sum[{0}s]))"
+    " / sum(increase(orders_total{{job='order-service'}}[{0}s]))"
+).format(sys.argv[1])
+fields = urllib.parse.urlencode({"query": query, "time": sys.argv[2]})
+found = json.load(urllib.request.urlopen(os.environ["LOAD_PROMETHEUS"] + "/api/v1/query?" + fields, timeout=10))
+print(found["data"]["result"][0]["value"][1])
+"""
+"""Asks Prometheus from the load test's pod how long the services waited for PostgreSQL, for one order."""
 _NAMES_SECONDS = 8
 """How long the cluster's DNS and the gateway may remember the pods that were there before."""
 
@@ -109,12 +120,14 @@ def _turn(count: int) -> dict[str, Any]:
     best = max(stage["order_rate"] for stage in stages)
     knee = next(stage for stage in stages if stage["order_rate"] >= limits.KNEE * best)
     services = (report["server"] or {}).get("services", {})
+    window = (str(round(report["ended"] - report["began"])), str(report["ended"]))
     return {
         "row": str(count),
         "per_second": best,
         "knee": knee,
         "stages": stages,
         "cores": {name: seen["cores"] for name, seen in services.items() if seen["cores"] is not None},
+        "database_ms": float(_kubectl(*master, "python", "-c", _DATABASE, *window)),
         "generator_was_busy": report["generator_was_busy"],
         "orders": report["books"]["told"],
         "failures": report["total"]["failures"],

@@ -1,4 +1,5 @@
-"""docs/performance.md's tables, written from the results that are kept beside it: no number is typed by hand."""
+"""The tables of docs/performance.md and docs/capacity.md, written from the results that are kept beside them: no number
+is typed by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from bench import report
+from bench import reckoning, report
 from bench.errors import BenchError
 from local.settings import PROJECT
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-PAGE = PROJECT / "docs" / "performance.md"
+PAGES = (PROJECT / "docs" / "performance.md", PROJECT / "docs" / "capacity.md")
 KEPT = PROJECT / "docs" / "performance"
-"""The results that the page shows, as JSON."""
+"""The results that the pages show, as JSON."""
 
 STEP = "step-"
 """How the names of results begin that are lines of the table of steps."""
@@ -49,6 +50,9 @@ def _content(name: str) -> str:
     if name == "steps":
         found = [_read(path) for path in sorted(KEPT.glob(f"{STEP}*.json"))]
         return f"\n{report.steps(found).markdown()}\n" if found else "\nNo step was measured yet.\n\n"
+    if name in reckoning.TABLES:
+        path = KEPT / "capacity.json"
+        return f"\n{reckoning.TABLES[name](_read(path)).markdown()}\n" if path.is_file() else "\nNot measured yet.\n\n"
     path = KEPT / f"{name}.json"
     return f"\n{report.markdown(_read(path))}\n" if path.is_file() else "\nNot measured yet.\n\n"
 

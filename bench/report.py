@@ -290,7 +290,7 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
         return [name, *(f"{of_rate(rate)} {'m' if rate <= seen else 'r'}" for rate in RATES), how]
 
     def daily(name: str, size: float, how: str) -> list[str]:
-        return line(f"{name}, a day", lambda rate: _amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
+        return line(f"{name}, a day", lambda rate: amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
 
     def cores(name: str, cost: float) -> list[str]:
         return line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms an order, {busy}")
@@ -307,7 +307,7 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
 
     def samples(rate: int) -> str:
         stored = local["series"] * processes("order-service", rate) / _SCRAPE_SECONDS * _DAY * _SAMPLE_BYTES
-        return _amount(stored)
+        return amount(stored)
 
     rows = [
         cores("gateway and services", shop),
@@ -362,7 +362,7 @@ def _cores(milliseconds: float, rate: int) -> str:
     return f"{need:.1f}" if need < 10 else f"{need:,.0f}"  # noqa: PLR2004
 
 
-def _amount(size: float) -> str:
+def amount(size: float) -> str:
     for unit in ("MB", "GB", "TB"):
         size /= 1e6 if unit == "MB" else 1e3
         if size < 1000:  # noqa: PLR2004

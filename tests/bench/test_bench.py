@@ -217,10 +217,12 @@ def test_pgbench_runs_what_the_services_run_for_an_order():
     assert "%(" not in statements.script()
 
 
-def test_the_page_shows_what_was_measured_and_nothing_else():
-    page = document.PAGE.read_text()
-    assert document.filled(page) == page, "run `python -m bench docs`"
-    shown = set(re.findall(r"<!-- begin: ([\w-]+) -->", page))
+def test_the_pages_show_what_was_measured_and_nothing_else():
+    shown = set()
+    for path in document.PAGES:
+        page = path.read_text()
+        assert document.filled(page) == page, "run `python -m bench docs`"
+        shown |= set(re.findall(r"<!-- begin: ([\w-]+) -->", page))
     kept = {path.stem for path in document.KEPT.glob("*.json")}
     assert {name for name in kept if not name.startswith(document.STEP)} <= shown
 
