@@ -93,7 +93,10 @@ def measured(result: dict[str, Any]) -> Rendered:
         "log_bytes": "log lines as written",
     }
     rows += [[name, f"{order.each[key]:,.0f} bytes", "measured"] for key, name in names.items()]
-    rows += [["spans", f"{order.each['spans']:.1f}", "measured"], ["log lines", f"{order.each['log_lines']:.1f}", "measured"]]
+    rows += [
+        ["spans", f"{order.each['spans']:.1f}", "measured"],
+        ["log lines", f"{order.each['log_lines']:.1f}", "measured"],
+    ]
     return Rendered("What one order takes and leaves", ["what", "of one order", "how it is known"], rows)
 
 
@@ -155,6 +158,11 @@ def needs(result: dict[str, Any]) -> Rendered:
         "2^31 - 1 / rate: it is a SERIAL, 32 bits",
     )
     line("rows of orders, a day", lambda rate: f"{rate * _DAY / 1e6:,.0f} million", "rate x 86,400")
+    line(
+        "PostgreSQL, an hour",
+        lambda rate: amount(order.each["database_bytes"] * rate * 3600),
+        "for the size of a partition",
+    )
     for name, key, factor in (
         ("PostgreSQL, a day", "database_bytes", 1.0),
         ("Jaeger, a day, every trace", "jaeger_bytes", 1.0),
@@ -192,15 +200,27 @@ def ends(result: dict[str, Any]) -> Rendered:
 
     end("embedded-backend", "the embedded backend, one process", 1, "Jaeger and Loki")
     end("jaeger", "Jaeger in one pod, every trace", 1, "tail sampling; Jaeger's collectors apart, on OpenSearch")
-    end("collector", "the Collector in one pod", _cpu("components/telemetry/stack", "collector"), "`tail-sampling`: several behind a layer that balances")
+    end(
+        "collector",
+        "the Collector in one pod",
+        _cpu("components/telemetry/stack", "collector"),
+        "`tail-sampling`: several behind a layer that balances",
+    )
     end("order-db", "PostgreSQL in `local`", _cpu("components/postgres", "order-db"), "CloudNativePG on larger nodes")
     for part in _SCALED:
         end(part, f"one pod of {part}", 1, "more pods: the autoscaler makes them")
         most = scalers[part]["spec"]["maxReplicas"]
-        end(part, f"{most} pods of {part}, the autoscaler's most", most, "a greater `maxReplicas`, and the connections that go with it")
+        end(
+            part,
+            f"{most} pods of {part}, the autoscaler's most",
+            most,
+            "a greater `maxReplicas`, and the connections that go with it",
+        )
     end("order-db", f"one primary of {PRIMARY_CORES} cores", PRIMARY_CORES, "shards by user")
     rows = [[f"{rate:,.0f}", what, formula, then] for rate, what, formula, then in sorted(found)]
-    return Rendered("What ends first (all reckoned)", ["orders/s", "what ends there", "reckoned as", "what comes after it"], rows)
+    return Rendered(
+        "What ends first (all reckoned)", ["orders/s", "what ends there", "reckoned as", "what comes after it"], rows
+    )
 
 
 TABLES = {"reckoned-basis": measured, "reckoned-needs": needs, "reckoned-ends": ends}

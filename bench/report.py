@@ -174,7 +174,15 @@ def growth(result: dict[str, Any]) -> list[Rendered]:
 
 def cluster(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate ramps in a cluster: the knee by pods of order-service, and the whole curve."""
-    head = ["pods", "orders/s at most", "users at the knee", "p50 ms there", "p99 ms there", "failed", "busiest (cores)"]
+    head = [
+        "pods",
+        "orders/s at most",
+        "users at the knee",
+        "p50 ms there",
+        "p99 ms there",
+        "failed",
+        "busiest (cores)",
+    ]
     users = list(dict.fromkeys(stage["users"] for turn in result["turns"] for stage in turn["stages"]))
     knees, curve = [], []
     for name in result["rows"]:
