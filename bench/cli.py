@@ -126,12 +126,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen = command("capacity", text, _capacity, seconds=10, rounds=0)
     chosen.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
 
-    text = "throughput against pods of order-service, in the Kubernetes cluster of kubectl's current context"
-    chosen = command("cluster", text, _cluster, seconds=48, rounds=3)
-    chosen.add_argument("--counts", type=int, nargs="+", default=(1, 2, 3), help="pods (default 1 2 3)")
-    chosen.add_argument("--users", type=int, default=32, help="users at the end of a ramp (default %(default)s)")
-    chosen.add_argument("--workers", type=int, default=2, help="pods that make the load (default %(default)s)")
-    chosen.add_argument("--remark", action="append", default=[], help="what is to be known of the cluster")
+    _cluster_arguments(command)
 
     text = f"{', '.join(ALL)}, one after the other"
     chosen = commands.add_parser("all", help=text, description=text)
@@ -145,6 +140,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen.add_argument("names", nargs="*", metavar="NAME", help="names of results to keep")
     chosen.set_defaults(run=_docs)
     return parser.parse_args(argv)
+
+
+def _cluster_arguments(command: Callable[..., Any]) -> None:
+    text = "throughput against pods of order-service, in the Kubernetes cluster of kubectl's current context"
+    chosen = command("cluster", text, _cluster, seconds=48, rounds=3)
+    chosen.add_argument("--counts", type=int, nargs="+", default=(1, 2, 3), help="pods (default 1 2 3)")
+    chosen.add_argument("--users", type=int, default=32, help="users at the end of a ramp (default %(default)s)")
+    chosen.add_argument("--workers", type=int, default=2, help="pods that make the load (default %(default)s)")
+    chosen.add_argument("--remark", action="append", default=[], help="what is to be known of the cluster")
 
 
 def _overhead(arguments: argparse.Namespace) -> None:

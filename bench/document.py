@@ -1,5 +1,6 @@
 """The tables of docs/performance.md and docs/capacity.md, written from the results that are kept beside them: no number
-is typed by hand."""
+is typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ KEPT = PROJECT / "docs" / "performance"
 STEP = "step-"
 """How the names of results begin that are lines of the table of steps."""
 
+_MISSING = "\nNot measured yet.\n\n"
 _BLOCK = re.compile(r"(<!-- begin: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
@@ -51,10 +53,15 @@ def _content(name: str) -> str:
         found = [_read(path) for path in sorted(KEPT.glob(f"{STEP}*.json"))]
         return f"\n{report.steps(found).markdown()}\n" if found else "\nNo step was measured yet.\n\n"
     if name in reckoning.TABLES:
-        path = KEPT / "capacity.json"
-        return f"\n{reckoning.TABLES[name](_read(path)).markdown()}\n" if path.is_file() else "\nNot measured yet.\n\n"
+        capacity, cluster = (_kept(of) for of in ("capacity", "cluster"))
+        return f"\n{reckoning.TABLES[name](capacity, cluster).markdown()}\n" if capacity else _MISSING
+    result = _kept(name)
+    return f"\n{report.markdown(result)}\n" if result else _MISSING
+
+
+def _kept(name: str) -> dict[str, Any] | None:
     path = KEPT / f"{name}.json"
-    return f"\n{report.markdown(_read(path))}\n" if path.is_file() else "\nNot measured yet.\n\n"
+    return _read(path) if path.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

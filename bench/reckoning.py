@@ -1,11 +1,13 @@
 """docs/capacity.md's tables: what 1,000 and 100,000 orders a second need, and what ends first on the way there.
 
-All is reckoned from `docs/performance/capacity.json`, which was measured, and from the numbers in deploy/kubernetes.
+All is reckoned from `docs/performance/capacity.json` and `cluster.json`, which were measured, and from the numbers in
+deploy/kubernetes.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +83,7 @@ def manifests(name: str, *kinds: str) -> dict[str, Any]:
     }
 
 
-def measured(result: dict[str, Any]) -> Rendered:
+def measured(result: dict[str, Any], _cluster: dict[str, Any] | None) -> Rendered:
     """Tabulate what is reckoned from."""
     order = Order.measured(result)
     rows = [[f"CPU, {part}", f"{order.cpu_ms[part]:.2f} ms", "measured"] for part in (*_SCALED, "order-db")]
@@ -100,7 +102,7 @@ def measured(result: dict[str, Any]) -> Rendered:
     return Rendered("What one order takes and leaves", ["what", "of one order", "how it is known"], rows)
 
 
-def needs(result: dict[str, Any]) -> Rendered:
+def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
     """Tabulate what so many orders a second need."""
     order = Order.measured(result)
     pool, share = _pool(), _share_kept()
@@ -152,6 +154,13 @@ def needs(result: dict[str, Any]) -> Rendered:
         lambda rate: f"{connections(rate):,}",
         f"{pool} x pods of order- and payment-service",
     )
+    if cluster:
+        held = statistics.median(turn["database_ms"] for turn in cluster["turns"])
+        line(
+            "of these busy at once",
+            lambda rate: f"{math.ceil(held * rate / 1000 / BUSY):,}",
+            f"{held:.1f} ms an order on a full machine x rate / {BUSY:.0%}: what a pooler has to hold",
+        )
     line(
         "days until `orders.id` ends",
         lambda rate: f"{LAST_ID / rate / _DAY:,.1f}",
@@ -188,7 +197,7 @@ def needs(result: dict[str, Any]) -> Rendered:
     return Rendered("What so many orders a second need (all reckoned)", head, rows)
 
 
-def ends(result: dict[str, Any]) -> Rendered:
+def ends(result: dict[str, Any], _cluster: dict[str, Any] | None) -> Rendered:
     """Tabulate which part ends at which rate, the first one first."""
     order = Order.measured(result)
     scalers = manifests("components/autoscaling", "HorizontalPodAutoscaler")

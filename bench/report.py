@@ -190,7 +190,7 @@ def cluster(result: dict[str, Any]) -> list[Rendered]:
         if not of_row:
             continue
         parts = {part for turn in of_row for part in turn["cores"]}
-        busiest = sorted(((_median([turn["cores"].get(part, 0.0) for turn in of_row]), part) for part in parts))
+        busiest = sorted((_median([turn["cores"].get(part, 0.0) for turn in of_row]), part) for part in parts)
         knees.append([
             name,
             Spread.of([turn["per_second"] for turn in of_row]).text(),
@@ -371,6 +371,7 @@ def _cores(milliseconds: float, rate: int) -> str:
 
 
 def amount(size: float) -> str:
+    """Say a number of bytes."""
     for unit in ("MB", "GB", "TB"):
         size /= 1e6 if unit == "MB" else 1e3
         if size < 1000:  # noqa: PLR2004
