@@ -81,7 +81,7 @@ images: ## build the images that Kubernetes runs, shop/*:dev; TAG=1.2.0 for anot
 	for name in auth user product order payment; do \
 	  docker build --quiet --target service --build-arg SERVICE=$$name --tag shop/$$name-service:$(TAG) . || exit 1; \
 	done
-	for name in migrations gateway-telemetry embedded-backend; do \
+	for name in migrations gateway-telemetry embedded-backend loadtest; do \
 	  docker build --quiet --target $$name --tag shop/$$name:$(TAG) . || exit 1; \
 	done
 

@@ -49,7 +49,11 @@ KUSTOMIZATIONS = {
     for file, each in documents(folder)
     if each.get("kind") in {"Kustomization", "Component"}
 }
-SHARED = (*SERVICES, "nginx", "order-db", "collector", "gateway-telemetry", "prometheus", "embedded-backend")
+SHARED = (
+    *(*SERVICES, "nginx", "order-db"),
+    *("collector", "gateway-telemetry", "prometheus", "embedded-backend"),
+    *("jaeger", "loki", "alertmanager", "grafana", "loadtest", "loadtest-worker"),
+)
 
 
 def container(name):
@@ -147,13 +151,14 @@ def test_images_of_others_have_the_tags_of_compose():
         for image in each.get("images", [])
         if not image["name"].startswith("shop/")
     }
-    assert set(ours) == {
-        "nginxinc/nginx-unprivileged",
-        "postgres",
-        "otel/opentelemetry-collector-contrib",
-        "prom/prometheus",
-    }
-    assert ours.items() <= theirs.items()
+    assert ours == theirs
+    every = [
+        (image["name"], image["newTag"])
+        for each in KUSTOMIZATIONS.values()
+        for image in each.get("images", [])
+        if not image["name"].startswith("shop/")
+    ]
+    assert set(every) == set(theirs.items())  # one that is named in two places has the same tag in both
 
 
 def test_our_images_have_one_tag_everywhere_in_base_and_components():
@@ -194,6 +199,119 @@ def test_all_files_of_the_gateway_and_all_rules_are_in_configmaps():
     assert wanted <= packed("nginx")
     prometheus = PROJECT / "observability" / "prometheus"
     assert {f"rules/{path.name}" for path in (prometheus / "rules").iterdir()} <= packed("observability/prometheus")
+
+
+def test_grafana_shows_all_dashboards_and_runbooks_of_compose_with_its_settings():
+    grafana = PROJECT / "observability" / "grafana"
+    packed = {
+        generator["name"]: set(generator["files"])
+        for generator in KUSTOMIZATIONS[grafana / "kustomization.yaml"]["configMapGenerator"]
+    }
+    assert packed == {
+        "grafana-datasources": {"provisioning/datasources/datasources.yaml"},
+        "grafana-providers": {"provisioning/dashboards/dashboards.yaml"},
+        "grafana-dashboards": {f"dashboards/{path.name}" for path in (grafana / "dashboards").iterdir()},
+        "grafana-runbooks": {
+            f"provisioning/runbooks/{path.name}" for path in (grafana / "provisioning/runbooks").iterdir()
+        },
+    }
+    # In Compose there is an admin, with a password in the volume; here there is none.
+    different = {"GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"}
+    ours, theirs = environment("grafana"), composed("grafana")
+    assert {name: value for name, value in ours.items() if name not in different} == {
+        name: value for name, value in theirs.items() if name not in different
+    }
+    # kubectl keeps a copy of what was applied in a note of an object, which may have 256 KiB.
+    for names in packed.values():
+        assert sum((grafana / name).stat().st_size for name in names) < 230_000
+
+
+def test_grafana_finds_its_data_sources_where_the_components_have_them():
+    sources = yaml.safe_load((PROJECT / "observability/grafana/provisioning/datasources/datasources.yaml").read_text())
+    asked = {tuple(source["url"].removeprefix("http://").split(":")) for source in sources["datasources"]}
+    for stores in (("embedded-backend",), ("jaeger", "loki")):
+        there = {
+            (each["metadata"]["name"], str(port["port"]))
+            for file, each in OBJECTS
+            if each["kind"] == "Service" and file.parts[-3] in {"telemetry", *stores}
+            for port in each["spec"]["ports"]
+        }
+        assert asked <= there, stores
+
+
+@pytest.mark.parametrize("name", ["jaeger", "loki", "alertmanager"])
+def test_a_store_has_the_arguments_and_the_files_of_compose(name):
+    arguments = container(name)["args"]
+    if name == "alertmanager":  # several are a cluster
+        assert container(name)["command"] == COMPOSE[name]["entrypoint"]
+        assert arguments[0] == COMPOSE[name]["command"][0]
+    else:
+        assert arguments == COMPOSE[name]["command"]
+    folder = PROJECT / "observability" / name
+    (generator,) = KUSTOMIZATIONS[folder / "kustomization.yaml"]["configMapGenerator"]
+    assert set(generator["files"]) == {
+        path.name for path in folder.iterdir() if path.name not in {"kustomization.yaml", "receivers.example.yml"}
+    }
+
+
+def test_the_load_test_has_the_settings_and_the_command_of_compose():
+    chosen = {"LOAD_HOST", "LOAD_PROMETHEUS", "LOAD_WORKERS"}  # the shop's addresses here, and how many are waited for
+    (settings,) = [
+        dict(literal.split("=", 1) for literal in generator["literals"])
+        for file, each in KUSTOMIZATIONS.items()
+        for generator in each.get("configMapGenerator", [])
+        if generator["name"] == "load-settings"
+    ]
+    variables = {entry["name"]: entry["value"] for entry in container("loadtest")["env"]}
+    theirs = composed("loadtest")
+    assert {name: value for name, value in (settings | variables).items() if name not in chosen} == {
+        name: value for name, value in theirs.items() if name not in chosen
+    }
+    (script,) = container("loadtest-worker")["command"][2:]
+    assert " ".join(COMPOSE["loadtest-worker"]["command"]).replace("loadtest-master", "loadtest") in script
+    (master,) = [each for _, each in OBJECTS if each["kind"] == "Service" and each["metadata"]["name"] == "loadtest"]
+    assert container("loadtest")["ports"][0]["containerPort"] == master["spec"]["ports"][0]["port"]
+
+
+def test_the_balancing_layer_listens_where_the_collector_does_and_finds_all_of_them():
+    ports = [entry for entry in container("collector")["ports"] if entry["name"] != "metrics"]
+    assert [entry for entry in container("collector-balancer")["ports"] if entry["name"] != "metrics"] == ports
+    layer = yaml.safe_load((PROJECT / "observability/collector/kubernetes/balancing/config.yaml").read_text())
+    resolver = layer["exporters"]["load_balancing"]["resolver"]["dns"]
+    (service,) = [
+        each for _, each in OBJECTS if each["kind"] == "Service" and each["metadata"]["name"] == "collector-pods"
+    ]
+    assert resolver["hostname"].endswith(f":-{service['metadata']['name']}}}")
+    assert resolver["port"].endswith(f":-{service['spec']['ports'][0]['port']}}}")
+    assert service["spec"]["clusterIP"] == "None"  # one address for all would be one Collector for the layer
+    # A trace that waits for its decision has to be over before its spans could be sent anew elsewhere.
+    assert container("collector-balancer")["resources"]["limits"] == container("collector")["resources"]["limits"]
+
+
+def requested(overlay):
+    """What all pods of an overlay ask for together, in cores."""
+    folder = KUBERNETES / "overlays" / overlay
+    wanted = {
+        KUBERNETES / "base",
+        *(
+            KUBERNETES / "components" / Path(name).name
+            for name in KUSTOMIZATIONS[folder / "kustomization.yaml"]["components"]
+        ),
+    }
+    return sum(
+        cores(each["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+        * each["spec"].get("replicas", 1)
+        for file, each in OBJECTS
+        if each["kind"] in WORKLOADS
+        and each["metadata"]["name"] != "any"
+        and any(file.is_relative_to(one) for one in wanted)
+    )
+
+
+@pytest.mark.parametrize("overlay", ["local", "local-full"])
+def test_an_overlay_for_one_node_fits_two_cores_with_room_for_a_rollout(overlay):
+    cluster = 0.3  # its own DNS and metrics-server
+    assert 1 < requested(overlay) < 2 - cluster - 0.1
 
 
 @pytest.mark.parametrize("name", [name for name in PODS if name not in {"make-secrets", "prometheus"}])
