@@ -14,6 +14,7 @@ def cluster():
     found = Cluster(program())
     try:
         found.check()
+        found.check_it_has_all()
     except NoClusterError as error:
         pytest.exit(str(error), returncode=2)
     return found
@@ -33,8 +34,18 @@ def shop(cluster, request):
     running = ShopInKubernetes(cluster)
     try:
         running.down()
-        running.up()
+        try:
+            running.up()
+        except NoClusterError as error:
+            pytest.exit(str(error), returncode=2)
         tell(request, f"from an empty cluster to the first order: {running.seconds:.0f} s")
         yield running
     finally:
         running.down()
+
+
+@pytest.fixture(scope="session")
+def signalled(shop):
+    """The shop, whose processes can be stopped and killed from inside their pods."""
+    shop.share_processes()
+    return shop
