@@ -16,7 +16,8 @@ LEVELS = 5  # that there are of log lines
 HEAD = """\
 # What the shop tells about itself
 Every span, metric and log event, by name; nothing else is emitted. Tests check the running system against this in all
-modes, in both directions (`tests/telemetry/test_contract.py`, `test_telemetry.py` in `tests/compose` and `tests/kubernetes`).
+modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_telemetry.py`,
+`tests/kubernetes/test_telemetry.py`).
 
 <!-- Written by `make docs` from observability/contract.yaml: change it there. -->
 

@@ -101,8 +101,21 @@ class Cluster:
             for one in classes
         ):
             raise NoClusterError(
-                "The cluster has no default StorageClass, so the volumes of the database and of the backends would never"
-                " be made: mark one as the default (docs/kubernetes.md)"
+                "The cluster has no default StorageClass, so there would be no volume for the database: mark one as the"
+                " default (docs/kubernetes.md)"
+            )
+
+    def check_it_is_empty(self):
+        """See whether it has nothing that the tests would delete.
+
+        Raises:
+            NoClusterError: It has.
+        """
+        there = {item["metadata"]["name"] for item in self.get("namespaces")["items"]}
+        if ours := [name for name in (*NAMESPACES, VISITORS) if name in there]:
+            raise NoClusterError(
+                f"The cluster has the namespaces {', '.join(ours)} already, and these tests would delete them: delete"
+                " them yourself first, or use another cluster"
             )
 
     def check_images(self, *namespaces):
@@ -249,9 +262,9 @@ class ShopInKubernetes:
         return [pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def share_processes(self):
-        """Let the containers of each pod of the shop see its processes: then one inside can stop or kill the first, too.
+        """Let each container of the shop share its pod's process namespace, so that all of it can be stopped or killed.
 
-        The first process of a container of its own takes no such signal from inside. Nothing else changes.
+        Otherwise its main process is the first of the namespace, which takes no such signal from inside.
         """
         wanted = {"spec": {"template": {"spec": {"shareProcessNamespace": True}}}}
         for part in ("statefulset/order-db", *(f"deployment/{name}" for name in (*SERVICES, "nginx"))):

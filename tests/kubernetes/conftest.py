@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.kubernetes.cluster import NAMESPACES, Cluster, NoClusterError, ShopInKubernetes, program, tell
+from tests.kubernetes.cluster import Cluster, NoClusterError, ShopInKubernetes, program, tell
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +23,11 @@ def cluster():
 @pytest.fixture(scope="session")
 def shop(cluster, request):
     """The shop and its telemetry, from an empty cluster. Nothing of it is left afterwards."""
-    there = [item["metadata"]["name"] for item in cluster.get("namespaces")["items"]]
-    if (ours := [name for name in NAMESPACES if name in there]) and not os.environ.get("CI_NO_SKIPS"):
-        pytest.exit(
-            f"The cluster has the namespaces {', '.join(ours)} already, and these tests would delete them: delete them"
-            " yourself first, or use another cluster",
-            returncode=2,
-        )
+    if not os.environ.get("CI_NO_SKIPS"):
+        try:
+            cluster.check_it_is_empty()
+        except NoClusterError as error:
+            pytest.exit(str(error), returncode=2)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends the tests early wants nothing left either
     running = ShopInKubernetes(cluster)
     try:
