@@ -304,9 +304,12 @@ class ShopInKubernetes:
         return answer.json()["id"], answer.headers["traceresponse"].split("-")[1]
 
     def query(self, statement):
-        """Ask the order database as its owner."""
-        wrapped = f"SELECT coalesce(json_agg(q), '[]') FROM ({statement}) q"
-        psql = ["psql", "-U", "orders_user", "-d", "orders_user", "-At", "-c", wrapped]
+        """Ask the order database as its owner; what is before the last statement has no answer."""
+        *before, last = statement.split("; ")
+        wrapped = f"SELECT coalesce(json_agg(q), '[]') FROM ({last}) q"
+        psql = ["psql", "-U", "orders_user", "-d", "orders_user", "-qAt", "-v", "ON_ERROR_STOP=1"]
+        for command in (*before, wrapped):
+            psql += ["-c", command]
         answer = self.cluster.kubectl("-n", "shop", "exec", "order-db-0", "--", *psql)
         return json.loads(answer, object_pairs_hook=lambda pairs: tuple(value for _, value in pairs))
 
