@@ -18,6 +18,15 @@ PROJECT = Path(__file__).parents[2]
 LOCAL = PROJECT / "deploy" / "kubernetes" / "overlays" / "local"
 SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
 NAMESPACES = ("shop", "shop-telemetry", "shop-agents")
+LOG_PARTS = [
+    *(("shop", "deployment", name) for name in (*SERVICES, "nginx")),
+    ("shop", "statefulset", "order-db"),
+    ("shop-telemetry", "deployment", "gateway-telemetry"),
+    *(("shop-telemetry", "statefulset", name) for name in ("collector", "embedded-backend", "prometheus")),
+    ("shop-agents", "daemonset", "collector-agent"),
+]
+"""What writes to a log: its namespace, kind and name."""
+NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 VISITORS = "shop-visitors"
 """The namespace of the pod that requests come from."""
 
@@ -80,6 +89,55 @@ class Cluster:
                 f"kubectl reaches no cluster; start one (docs/kubernetes.md), or set KUBECONFIG: {reason}"
             )
 
+    def check_it_has_all(self):
+        """See whether it has what the shop cannot be without.
+
+        Raises:
+            NoClusterError: Something is missing.
+        """
+        classes = self.get("storageclasses")["items"]
+        if not any(
+            one["metadata"].get("annotations", {}).get("storageclass.kubernetes.io/is-default-class") == "true"
+            for one in classes
+        ):
+            raise NoClusterError(
+                "The cluster has no default StorageClass, so there would be no volume for the database: mark one as the"
+                " default (docs/kubernetes.md)"
+            )
+
+    def check_it_is_empty(self):
+        """See whether it has nothing that the tests would delete.
+
+        Raises:
+            NoClusterError: It has.
+        """
+        there = {item["metadata"]["name"] for item in self.get("namespaces")["items"]}
+        if ours := [name for name in (*NAMESPACES, VISITORS) if name in there]:
+            raise NoClusterError(
+                f"The cluster has the namespaces {', '.join(ours)} already, and these tests would delete them: delete"
+                " them yourself first, or use another cluster"
+            )
+
+    def check_images(self, *namespaces):
+        """See whether the pods of namespaces wait for images that the cluster cannot get.
+
+        Raises:
+            NoClusterError: Some do.
+        """
+        missing = {
+            waiting["image"]
+            for namespace in namespaces
+            for pod in self.get("-n", namespace, "pods")["items"]
+            for kind in ("initContainerStatuses", "containerStatuses")
+            for waiting in pod["status"].get(kind, [])
+            if waiting["state"].get("waiting", {}).get("reason") in NO_IMAGE
+        }
+        if missing:
+            raise NoClusterError(
+                f"The cluster has not got, and cannot pull, the images {', '.join(sorted(missing))}: build them"
+                " with `make images` and load them into it (docs/kubernetes.md)"
+            )
+
     def kubectl(self, *arguments, seconds=60, given=None):
         """Run kubectl; what it printed to stdout. Fails with all that it printed."""
         done = self._finish(arguments, seconds, given)
@@ -93,6 +151,10 @@ class Cluster:
         done = self._finish(arguments, seconds, given)
         assert done.returncode != 0, done.stdout
         return done.stderr
+
+    def attempt(self, *arguments, seconds=60, given=None):
+        """Run kubectl, which may fail."""
+        return self._finish(arguments, seconds, given)
 
     def get(self, *arguments):
         """An object, or a list of them, from JSON."""
@@ -126,10 +188,8 @@ class ShopInKubernetes:
         """Apply it, and wait until an order is placed."""
         began = time.monotonic()
         self.cluster.kubectl("apply", "-k", str(LOCAL), seconds=120)
-        self.cluster.kubectl(
-            "-n", "shop", "wait", "--for=condition=complete", "job/seed", "--timeout=400s", seconds=410
-        )
-        self.wait_until_ready(400)
+        eventually(self._seeded, 400, pause=0.5)
+        self.wait_until_ready(200)
         self.connect()
         self.order(self.login())
         self.seconds = time.monotonic() - began
@@ -147,6 +207,13 @@ class ShopInKubernetes:
         self.cluster.kubectl(
             "-n", VISITORS, "wait", "--for=condition=ready", "pod/visitor", "--timeout=100s", seconds=110
         )
+
+    def _seeded(self):
+        """Whether the last of the Jobs is done. What will never come is said at once."""
+        if self.cluster.get("-n", "shop", "job", "seed").get("status", {}).get("succeeded"):
+            return True
+        self.cluster.check_images(*NAMESPACES)
+        return False
 
     def connect(self):
         """Find a way to the gateway from this machine. It ends with the pod that it leads to."""
@@ -194,6 +261,37 @@ class ShopInKubernetes:
         found = self.cluster.get("-n", "shop", "pods", "-l", f"app.kubernetes.io/name={name}")["items"]
         return [pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def share_processes(self):
+        """Let each container of the shop share its pod's process namespace, so that all of it can be stopped or killed.
+
+        Otherwise its main process is the first of the namespace, which takes no such signal from inside.
+        """
+        wanted = {"spec": {"template": {"spec": {"shareProcessNamespace": True}}}}
+        for part in ("statefulset/order-db", *(f"deployment/{name}" for name in (*SERVICES, "nginx"))):
+            self.cluster.kubectl("-n", "shop", "patch", part, "--patch", json.dumps(wanted))
+        self.wait_until_ready()
+        for name in (*SERVICES, "nginx"):
+            eventually(lambda name=name: len(self.pods(name)) == 1, 60, pause=0.5)
+
+    def signal(self, pod, container, name):
+        """Send a signal to every process of a container at once."""
+        # -1 is all that this user may signal, but the one that asks.
+        self.cluster.kubectl("-n", "shop", "exec", pod, "-c", container, "--", "sh", "-c", f"kill -{name} -1")
+
+    def evict(self, pod):
+        """Ask for the eviction of a pod, as a drain of its node does: whether the budget allows it."""
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": "shop"},
+        }
+        path = f"/api/v1/namespaces/shop/pods/{pod}/eviction"
+        told = self.cluster.attempt("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+        if told.returncode == 0:
+            return True
+        assert "Cannot evict pod as it would violate the pod's disruption budget" in told.stderr, told.stderr
+        return False
+
     def login(self):
         answer = self.gateway.post("/auth/login", {"username": "admin", "password": "password"})
         assert answer.status_code == 200, answer.text
@@ -206,9 +304,12 @@ class ShopInKubernetes:
         return answer.json()["id"], answer.headers["traceresponse"].split("-")[1]
 
     def query(self, statement):
-        """Ask the order database as its owner."""
-        wrapped = f"SELECT coalesce(json_agg(q), '[]') FROM ({statement}) q"
-        psql = ["psql", "-U", "orders_user", "-d", "orders_user", "-At", "-c", wrapped]
+        """Ask the order database as its owner; what is before the last statement has no answer."""
+        *before, last = statement.split("; ")
+        wrapped = f"SELECT coalesce(json_agg(q), '[]') FROM ({last}) q"
+        psql = ["psql", "-U", "orders_user", "-d", "orders_user", "-qAt", "-v", "ON_ERROR_STOP=1"]
+        for command in (*before, wrapped):
+            psql += ["-c", command]
         answer = self.cluster.kubectl("-n", "shop", "exec", "order-db-0", "--", *psql)
         return json.loads(answer, object_pairs_hook=lambda pairs: tuple(value for _, value in pairs))
 

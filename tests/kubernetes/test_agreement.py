@@ -342,6 +342,20 @@ def test_the_pause_before_an_end_fits_into_the_grace():
     assert pause >= 5 + int(valid)
 
 
+@pytest.mark.parametrize("name", [*SERVICES, "nginx"])
+def test_one_pod_at_a_time_may_be_evicted(name):
+    (budget,) = [
+        each["spec"]
+        for _, each in OBJECTS
+        if each["kind"] == "PodDisruptionBudget" and each["metadata"]["name"] == name
+    ]
+    assert budget == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+    }
+
+
 def test_the_secrets_that_are_made_are_those_of_compose():
     def assigned(file):
         tree = ast.parse((PROJECT / file).read_text())

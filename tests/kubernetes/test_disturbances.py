@@ -66,6 +66,31 @@ def test_a_pod_is_killed_and_every_order_is_answered_in_the_end(shop, request, p
     balance(shop, [SimpleNamespace(placed=seen.placed, surprises=seen.surprises)])
 
 
+@pytest.mark.parametrize("part", ["order-service", "nginx"])  # all have the same budget: test_agreement.py
+def test_pods_are_evicted_as_far_as_the_budget_goes_and_no_request_fails(shop, request, part):
+    deployment = ["-n", "shop", f"deployment/{part}"]
+    shop.cluster.kubectl("scale", *deployment, "--replicas=2")
+    try:
+        shop.wait_until_ready()
+        first, second = shop.pods(part)
+        with shop.visited() as seen:
+            assert shop.evict(first)
+            assert not shop.evict(second), "with one of two pods gone, the budget of one is spent"
+            # As `kubectl drain` does: again until it is allowed, which is when the first one's successor is ready.
+            eventually(lambda: shop.evict(second), 90, pause=0.5)
+            shop.cluster.kubectl(
+                "-n", "shop", "wait", "--for=delete", f"pod/{first}", f"pod/{second}", "--timeout=100s", seconds=110
+            )
+            shop.wait_until_ready()
+        tell(request, f"two evictions of {part}: {sum(seen.answers.values())} requests, failed: {failed(seen) or 0}")
+        assert failed(seen) == {}, seen.failures
+        assert not {first, second} & set(shop.pods(part))
+        balance(shop, [])
+    finally:
+        shop.cluster.kubectl("scale", *deployment, "--replicas=1")
+        eventually(lambda: len(shop.pods(part)) == 1, 60, pause=0.5)
+
+
 def test_a_release_that_never_gets_ready_changes_nothing_for_customers(shop):
     before = shop.pods("order-service")
     deployment = ["-n", "shop", "deployment/order-service"]

@@ -2,11 +2,18 @@
 
 import json
 
+import kubernetes_validate
 import pytest
+import yaml
 
-from tests.kubernetes.cluster import LOCAL, SERVICES
+from tests.fixtures.services import eventually
+from tests.kubernetes.cluster import LOCAL, SERVICES, VISITOR, VISITORS, NoClusterError
+from tests.kubernetes.test_schemas import NEWEST, NOT_KUBERNETES
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
+
+OVERLAYS = LOCAL.parent
+EXAMPLES = OVERLAYS.parent / "examples"
 
 CONNECT = """
 import socket, sys
@@ -90,6 +97,48 @@ def test_a_pod_has_no_token_of_kubernetes(shop, service):
         *("ls", "/var/run/secrets/kubernetes.io/serviceaccount"),
     )
     assert "No such file" in told
+
+
+@pytest.mark.parametrize("overlay", ["local", "production"])
+def test_the_api_server_takes_all_that_an_overlay_makes(shop, overlay):
+    made = list(yaml.safe_load_all(shop.cluster.kubectl("kustomize", str(OVERLAYS / overlay))))
+    assert len(made) > 60
+    for each in made:
+        kubernetes_validate.validate(each, NEWEST, strict=True)
+        if each["kind"] == "Job":
+            each["metadata"]["name"] += "-again"  # those of `local` are there, and a Job cannot be changed
+    told = shop.cluster.attempt("apply", "--dry-run=server", "-f", "-", given=yaml.safe_dump_all(made), seconds=120)
+    assert told.returncode == 0, told.stderr
+    assert "Warning" not in told.stderr, told.stderr  # of Pod Security, which refuses pods and not what makes them
+    assert len(told.stdout.splitlines()) == len(made)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_api_server_takes_the_examples_of_kinds_that_it_knows(shop, example):
+    for each in yaml.safe_load_all(example.read_text()):
+        told = shop.cluster.attempt("apply", "--dry-run=server", "-f", "-", given=yaml.safe_dump(each))
+        unknown = each["kind"] in NOT_KUBERNETES and f'no matches for kind "{each["kind"]}"' in told.stderr
+        assert told.returncode == 0 or unknown, told.stderr
+
+
+def test_images_that_cannot_be_had_are_named_in_a_sentence(shop):
+    lacking = yaml.safe_load_all(VISITOR.replace("shop/product-service:dev", "shop/not-built:dev"))
+    (pod,) = [each for each in lacking if each["kind"] == "Pod"]
+    pod["metadata"]["name"] = "lacking"
+    shop.cluster.kubectl("apply", "-f", "-", given=yaml.safe_dump(pod))
+
+    def complaint():
+        try:
+            shop.cluster.check_images(VISITORS)
+        except NoClusterError as error:
+            return str(error)
+        return None
+
+    try:
+        told = eventually(complaint, 60, pause=0.5)
+        assert told.startswith("The cluster has not got, and cannot pull, the images shop/not-built:dev: build them")
+    finally:
+        shop.cluster.kubectl("-n", VISITORS, "delete", "pod", "lacking")
 
 
 def test_what_was_applied_is_what_the_files_say(shop):
