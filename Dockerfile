@@ -23,11 +23,11 @@ FROM installer AS service-packages
 COPY requirements/services.txt /
 RUN --mount=type=cache,target=/root/.cache/pip pip install -r /services.txt
 
-FROM service-packages AS embedded-packages
+FROM installer AS embedded-packages
 COPY requirements/embedded.txt /
 RUN --mount=type=cache,target=/root/.cache/pip pip install -r /embedded.txt
 
-FROM service-packages AS console-packages
+FROM installer AS console-packages
 COPY requirements/console.txt /
 RUN --mount=type=cache,target=/root/.cache/pip pip install -r /console.txt
 
