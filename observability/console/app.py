@@ -118,5 +118,8 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> ResponseReturnValue:
         get_logger().error("request.failed", path=request.path, exc_info=error)
-        said = "This page has a fault. The console's log says more: `make logs SERVICE=console`, or `docker compose logs console`."
+        said = (
+            "This page has a fault. The console's log says more: `make logs SERVICE=console`, or `docker compose logs"
+            " console`."
+        )
         return pages.page("error.html", title="Internal error", said=said), HTTPStatus.INTERNAL_SERVER_ERROR

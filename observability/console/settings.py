@@ -18,7 +18,8 @@ class ConsoleSettings(Settings):
     prometheus_url: Url = Field("http://127.0.0.1:9090", description="Prometheus' HTTP API.")
     grafana_url: Url | None = Field(None, description="Grafana, if there is one to link to.")
     jaeger_public_url: Url | None = Field(
-        None, description="Jaeger as the reader's machine reaches it, for links and copied commands, if not by `JAEGER_URL`."
+        None,
+        description="Jaeger as the browser's machine reaches it, for links and copied commands. `JAEGER_URL` if unset.",
     )
     jaeger_ui: bool = Field(default=False, description="Whether Jaeger has pages too, to link to.")
     console_demo_login: bool = Field(

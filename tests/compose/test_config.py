@@ -158,7 +158,9 @@ def test_the_light_overlay_has_what_local_mode_has_and_the_collector_for_log_lin
         assert LIGHT_PARTS[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://embedded-backend:4318"
     assert LIGHT_PARTS["nginx"]["environment"]["GATEWAY_TRACING"] == "log"
     collector = LIGHT_PARTS["collector"]
-    assert [word for word in collector["command"] if word.startswith("--config")] == ["--config=/etc/otelcol/config.yaml"]
+    assert [word for word in collector["command"] if word.startswith("--config")] == [
+        "--config=/etc/otelcol/config.yaml"
+    ]
     base = yaml.safe_load((PROJECT / "observability" / "collector" / "config.yaml").read_text())
     assert {pipeline.partition("/")[0] for pipeline in base["service"]["pipelines"]} == {"logs"}
 
