@@ -102,7 +102,7 @@ format: $(VENV)/ready-dev ## put the code into shape
 	$(PY) -m ruff format .
 
 lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask for
-	for name in services migrations embedded local bench load dev; do \
+	for name in services migrations embedded console local bench load dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
 	    --python-version 3.11 --no-header --no-annotate \
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \

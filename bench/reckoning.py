@@ -1,7 +1,7 @@
 """docs/capacity.md's tables: what 1,000 and 100,000 orders a second need, and what ends first on the way there.
 
-All is reckoned from `capacity.json`, `stores.json` and `cluster.json` in docs/performance, which were measured, and from
-the numbers in deploy/kubernetes.
+All is reckoned from `capacity.json`, `stores.json` and `cluster.json` in docs/performance, which were measured, and
+from the numbers in deploy/kubernetes.
 """
 
 from __future__ import annotations

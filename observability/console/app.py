@@ -60,6 +60,7 @@ def create_app(settings: ConsoleSettings) -> Flask:
         "page": Markup,  # what show.markdown made of a page of ours
     }
     app.jinja_env.globals |= {"menu": MENU, "ranges": CHOICES, "settings": settings, "long": LONG, "with_args": _with}
+    app.jinja_env.globals["jaeger"] = settings.jaeger_public_url or settings.jaeger_url
     app.jinja_env.tests["hex"] = lambda text: bool(text) and all(each in "0123456789abcdef" for each in str(text))
 
     @app.get("/healthz")
@@ -117,5 +118,8 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> ResponseReturnValue:
         get_logger().error("request.failed", path=request.path, exc_info=error)
-        said = "This page has a fault. The console's log says more: `make logs SERVICE=console`."
+        said = (
+            "This page has a fault. The console's log says more: `make logs SERVICE=console`, or `docker compose logs"
+            " console`."
+        )
         return pages.page("error.html", title="Internal error", said=said), HTTPStatus.INTERNAL_SERVER_ERROR

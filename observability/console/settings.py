@@ -17,7 +17,11 @@ class ConsoleSettings(Settings):
     loki_url: Url = Field("http://127.0.0.1:3100", description="Loki's HTTP API.")
     prometheus_url: Url = Field("http://127.0.0.1:9090", description="Prometheus' HTTP API.")
     grafana_url: Url | None = Field(None, description="Grafana, if there is one to link to.")
-    jaeger_ui: bool = Field(default=False, description="Whether `JAEGER_URL` has Jaeger's pages too, to link to.")
+    jaeger_public_url: Url | None = Field(
+        None,
+        description="Jaeger as the browser's machine reaches it, for links and copied commands. `JAEGER_URL` if unset.",
+    )
+    jaeger_ui: bool = Field(default=False, description="Whether Jaeger has pages too, to link to.")
     console_demo_login: bool = Field(
         default=True,
         description="Whether the console signs in as the demo user by itself. `false`: it asks who is there.",

@@ -131,6 +131,13 @@ def test_each_runbook_is_a_page_whose_links_lead_somewhere(console, page, name):
             assert client.get(link).status_code in {200, 302}, link
 
 
+def test_a_trace_leads_to_jaeger_by_the_address_that_the_browser_can_reach(console, apis):
+    text = console(jaeger_public_url="http://localhost:16999", jaeger_ui=True).get(f"/traces/{TRACE}").text
+    assert f'href="http://localhost:16999/trace/{TRACE}"' in text
+    assert f"curl &#39;http://localhost:16999/api/traces/{TRACE}&#39;" in text
+    assert f":{apis.server.port}" not in text
+
+
 def test_an_alert_leads_to_its_runbook(page, apis):
     labels = {"alertname": "ServiceDown", "severity": "page"}
     apis.alerts = [{"labels": labels, "state": "firing", "annotations": {"summary": "Customers get errors."}}]

@@ -28,10 +28,10 @@ def check(*command, **environment):
     assert not re.search(r"deprecat|warn|alias", said, re.IGNORECASE), said
 
 
-@pytest.mark.parametrize("sampling", ["keep-all", "tail-sampling"])
-def test_the_collector_accepts_its_configuration(program, tmp_path, sampling):
+@pytest.mark.parametrize("traces", [["keep-all"], ["tail-sampling"], []], ids=["keep-all", "tail-sampling", "light"])
+def test_the_collector_accepts_its_configuration(program, tmp_path, traces):
     folder = OBSERVABILITY / "collector"
-    files = [f"--config={folder / name}.yaml" for name in ("config", sampling)]
+    files = [f"--config={folder / name}.yaml" for name in ("config", *traces)]
     check(
         program("otelcol"),
         "validate",
@@ -61,8 +61,9 @@ if LOKI := has_program("loki"):  # else there is no such test: CI has no Loki, a
         )
 
 
-def test_prometheus_accepts_its_configuration_and_rules(program):
-    check(program("promtool"), "check", "config", "--lint=all", OBSERVABILITY / "prometheus" / "prometheus.yml")
+@pytest.mark.parametrize("file", ["prometheus.yml", "light.yml"])
+def test_prometheus_accepts_its_configuration_and_rules(program, file):
+    check(program("promtool"), "check", "config", "--lint=all", OBSERVABILITY / "prometheus" / file)
 
 
 def test_a_data_source_asks_the_backend_at_the_port_it_has_in_compose():
