@@ -128,10 +128,16 @@ class Apis:
         return {"status": "success", "data": {"resultType": "vector", "result": self.series}}
 
 
+@pytest.fixture(scope="session")
+def server():
+    with HTTPServer(threaded=True) as started:  # one for all: each takes half a second to stop
+        yield started
+
+
 @pytest.fixture
-def apis():
-    with HTTPServer() as server:
-        yield Apis(server)
+def apis(server):
+    server.clear()
+    return Apis(server)
 
 
 @pytest.fixture
