@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from observability.console.show import quantity
+from observability.story.text import SHORT, clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +97,7 @@ class Chart:
         return json.dumps(
             [
                 {
-                    "n": one.name,
+                    "n": clean(one.name, SHORT),
                     "p": [[round(when), quantity(value, one.unit or self.unit)] for when, value in one.points],
                 }
                 for one in self.series

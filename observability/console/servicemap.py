@@ -71,21 +71,27 @@ class Map:
 
 def build(apis: Apis, window: Window, errors: list[str]) -> Map:
     """Ask Jaeger who calls whom, and Prometheus how it goes."""
-    calls = attempt(errors, lambda: apis.jaeger.calls(window), list)
-    pairs = {(one["parent"], one["child"]): int(one["callCount"]) for one in calls if one["parent"] != one["child"]}
 
-    def figures(query: str) -> Figures:
-        found = attempt(errors, lambda: apis.prometheus.now(query), list)
+    def called() -> dict[tuple[str, str], int]:
+        found = apis.jaeger.calls(window)
         return {
-            (one["metric"].get("job", ""), one["metric"].get("peer_service", "")): float(one["value"][1])
+            (str(one["parent"]), str(one["child"])): int(one["callCount"])
             for one in found
+            if one["parent"] != one["child"]
         }
 
-    rates, failed, slow = together(figures, (_ASKED, _FAILED, _P95))
-    up = {
-        one["metric"].get("job", ""): one["value"][1] != "0"
-        for one in attempt(errors, lambda: apis.prometheus.now("min by (job) (up)"), list)
-    }
+    def figures(query: str) -> Figures:
+        return {
+            (one["metric"].get("job", ""), one["metric"].get("peer_service", "")): float(one["value"][1])
+            for one in apis.prometheus.now(query)
+        }
+
+    def known(query: str) -> Figures:
+        return attempt(errors, lambda: figures(query), dict)
+
+    pairs = attempt(errors, called, dict)
+    rates, failed, slow, reached = together(known, (_ASKED, _FAILED, _P95, "min by (job) (up)"))
+    up = {job: value > 0 for (job, _), value in reached.items()}
     places = _laid_out(pairs)
     edges = []
     for pair, count in pairs.items():

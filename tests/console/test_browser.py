@@ -78,7 +78,7 @@ def test_the_keys_lead_through_a_waterfall_and_back(tab):
     tab.wait_for_url("**span=*")
     tab.wait_for_selector("#span >> text=span id")
     tab.go_back()
-    tab.wait_for_selector("#span >> text=No span chosen")
+    tab.wait_for_selector("#span >> text=Nothing chosen")
     tab.keyboard.press("Escape")
     tab.keyboard.press("/")
     assert tab.evaluate("document.activeElement.id") == "find"
