@@ -273,9 +273,10 @@ def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], A
     Raises:
         LoginNeeded: The reader has to sign in first.
     """
+    passed_on: tuple[type[StoryError], ...] = (LoginNeeded, *leave)
     try:
         return make()
-    except (LoginNeeded, *leave):
+    except passed_on:
         raise
     except StoryError as error:
         said = str(error)

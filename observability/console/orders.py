@@ -37,12 +37,12 @@ def orders() -> str:
     cursor = request.args.get("cursor", "")
     if not cursor.isdecimal():
         cursor = ""
-    items, older = attempt(errors, lambda: _newest(cursor), lambda: ([], None))
-    took = attempt(errors, lambda: _durations(items), dict)
+    items, older = attempt(errors, lambda: _newest(cursor), lambda: (None, None))
+    took = attempt(errors, lambda: _durations(items or []), dict)
     least = float(slower) / 1000 if slower.isdecimal() and len(slower) < 7 else 0  # noqa: PLR2004
     shown = [
         {**item, "took": took.get(item["id"])}
-        for item in items
+        for item in items or ()
         if status in {"", item["status"]} and (not least or (took.get(item["id"]) or 0) >= least)
     ]
     return pages.page(
@@ -50,7 +50,7 @@ def orders() -> str:
         errors,
         orders=shown,
         most=max((order["took"] or 0 for order in shown), default=0) or 1,
-        searched=len(items),
+        searched=None if items is None else len(items),
         statuses=_STATUSES,
         status=status,
         slower=slower,

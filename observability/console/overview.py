@@ -37,7 +37,10 @@ def overview() -> str:
     window, errors = pages.window(), list[str]()
     ask = pages.apis()
     figures = {name: _by_slo(query, errors) for name, query in _BUDGET.items()}
-    slos = [{"name": name, **{key: found.get(name) for key, found in figures.items()}} for name in figures["promised"]]
+    promised = figures["promised"]
+    slos = None
+    if promised is not None:
+        slos = [{"name": name, **{key: (found or {}).get(name) for key, found in figures.items()}} for name in promised]
 
     def graph(one: tuple[str, str, str]) -> tuple[str, chart.Chart | None]:
         title, query, unit = one
@@ -58,9 +61,9 @@ def overview() -> str:
         window=window,
         map=servicemap.build(ask, window, errors),
         slos=slos,
-        alerts=attempt(errors, lambda: _alerts(ask.prometheus.alerts()), list),
+        alerts=attempt(errors, lambda: _alerts(ask.prometheus.alerts()), lambda: None),
         runbooks={path.stem for path in RUNBOOKS.glob("*.md")},
-        lines=attempt(errors, lambda: ask.loki.lines(_ERRORS, window, limit=8), list),
+        lines=attempt(errors, lambda: ask.loki.lines(_ERRORS, window, limit=8), lambda: None),
         errors_query=_ERRORS,
         graphs=together(graph, _GRAPHS),
     )
@@ -83,12 +86,12 @@ def runbook(name: str) -> str:
     return pages.page("runbook.html", name=name, names=names, text=show.markdown(show.leading_here(text)))
 
 
-def _by_slo(query: str, errors: list[str]) -> dict[str, float]:
+def _by_slo(query: str, errors: list[str]) -> dict[str, float] | None:
     def read() -> dict[str, float]:
         found = pages.apis().prometheus.now(query)
         return {one["metric"].get("sloth_slo", ""): float(one["value"][1]) for one in found}
 
-    return attempt(errors, read, dict)
+    return attempt(errors, read, lambda: None)
 
 
 def _alerts(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,6 +65,8 @@ class Map:
     edges: list[Edge]
     width: int
     height: int
+    known: bool = True
+    """Whether Jaeger could be asked."""
     box: int = _BOX
     high: int = _HIGH
 
@@ -89,7 +91,8 @@ def build(apis: Apis, window: Window, errors: list[str]) -> Map:
     def known(query: str) -> Figures:
         return attempt(errors, lambda: figures(query), dict)
 
-    pairs = attempt(errors, called, dict)
+    found = attempt(errors, called, lambda: None)
+    pairs = found or {}
     rates, failed, slow, reached = together(known, (_ASKED, _FAILED, _P95, "min by (job) (up)"))
     up = {job: value > 0 for (job, _), value in reached.items()}
     places = _laid_out(pairs)
@@ -112,6 +115,7 @@ def build(apis: Apis, window: Window, errors: list[str]) -> Map:
         )
     nodes = [Node(name=name, x=x, y=y, up=up.get(name)) for name, (x, y) in places.items()]
     return Map(
+        known=found is not None,
         nodes=nodes,
         edges=edges,
         width=max((node.x for node in nodes), default=0) + _BOX,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ def search() -> str:
     return pages.page(
         "traces.html",
         errors,
+        curl=f"curl -G {ask.root}/api/traces "
+        + " ".join(f"--data-urlencode {shlex.quote(f'{name}={value}')}" for name, value in fields.items() if value),
         window=window,
         traces=[summary(trace) for trace in found],
         dots=_dots(found),

@@ -98,16 +98,20 @@ async function live() {
   const every = parseFloat(main.dataset.live);
   const most = parseInt(main.dataset.tries || "0", 10);
   if (!every || (most && ++tries > most)) return;
-  if (!document.hidden && !dragging) { try { await refresh(location.href); } catch { /* the next one may */ } }
+  if (!document.hidden && !dragging) {
+    let answered = true;
+    try { await refresh(location.href); } catch (error) { answered = error.name === "AbortError"; }
+    document.getElementById("stale").hidden = answered;
+  }
   setTimeout(live, every * 1000);
 }
 async function choose(href, id) {
   busy(true);
   try {
     history.pushState({}, "", href.split("#")[0]);
-    await refresh(href.split("#")[0], true);
+    if (!(await refresh(href.split("#")[0], true))) location.reload();
     document.getElementById(id)?.focus();
-  } catch { /* a newer one took its place */ }
+  } catch (error) { if (error.name !== "AbortError") location.reload(); } // else a newer one took its place
   busy(false);
 }
 addEventListener("popstate", () => { refresh(location.href, true).then((done) => done || location.reload(), () => location.reload()); });
