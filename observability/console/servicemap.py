@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from observability.console.asking import Apis
     from observability.console.window import Window
 
-_COLUMN, _ROW, _BOX, _HIGH = 330, 118, 160, 56
+_COLUMN, _ROW, _BOX, _HIGH = 292, 118, 160, 56
 _ASKED, _FAILED, _P95 = (
     " or ".join(query.replace("CALLS", metric) for metric in ("http_client_request", "gateway_upstream"))
     for query in (

@@ -49,7 +49,7 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => { button.textContent = label; }, 1200);
     return;
   }
-  const row = event.target.closest("a.wrow");
+  const row = event.target.closest("a.wrow, .shares a, .inset a[href*='#span']");
   if (row && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); choose(row.href, row.id); return; }
   const link = event.target.closest("a[href]");
   if (link && !link.hash && !event.ctrlKey && !event.metaKey) busy(true);
@@ -110,7 +110,8 @@ async function choose(href, id) {
   try {
     history.pushState({}, "", href.split("#")[0]);
     if (!(await refresh(href.split("#")[0], true))) location.reload();
-    document.getElementById(id)?.focus();
+    document.getElementById("span")?.scrollIntoView({ block: "nearest" });
+    document.getElementById(id)?.focus({ preventScroll: true });
   } catch (error) { if (error.name !== "AbortError") location.reload(); } // else a newer one took its place
   busy(false);
 }
