@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from observability.story.asking import Answer, ask
-from observability.story.backends import NOT_UNDERSTOOD, oldest_first
+from observability.story.backends import NOT_UNDERSTOOD, oldest_first, understood
 from observability.story.errors import StoryError
 from servicekit.telemetry.logs import get_logger
 
@@ -189,8 +189,8 @@ class Loki:
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
             raise Refused(answer.text())
-        found: dict[str, Any] = said["data"]
-        return found
+        with understood("Loki"):
+            return {name: said["data"][name] for name in ("resultType", "result")}
 
     def lines(self, query: str, window: Window, *, limit: int = 200) -> list[Line]:
         """Give the lines that a query finds, newest first."""

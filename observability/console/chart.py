@@ -157,7 +157,7 @@ def draw(  # noqa: PLR0913  # how a chart looks, by name
             for (_, value), lifted in zip(one.points, points, strict=True):
                 x, y = place(lifted)
                 drawn.append((round(x - width, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
-        else:
+        elif not stacked or one.alone or one.most:  # with nothing of it, its line would lie on top of another
             one.path, one.area = _lines([place(point) for point in points], WIDTH * window.step / length * _GAP)
     return Chart(
         series=series,
