@@ -164,6 +164,8 @@ def console(settings: Settings) -> Part:
             "JAEGER_URL": f"http://127.0.0.1:{settings.jaeger_port}",
             "LOKI_URL": f"http://127.0.0.1:{settings.loki_port}",
             "PROMETHEUS_URL": f"http://127.0.0.1:{settings.prometheus_port}",
+            "PROMETHEUS_PUBLIC_URL": f"http://localhost:{settings.prometheus_port}",
+            "MALLOC_ARENA_MAX": "1",  # or each of its threads keeps what its largest answer took
         },
     )
 

@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from observability.story.asking import Answer, ask
+from observability.story.backends import NOT_UNDERSTOOD, oldest_first, understood
 from observability.story.errors import StoryError
+from servicekit.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from observability.console.window import Window
+    from observability.story.backends import Line
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 _DEMO = {"username": "admin", "password": "password"}
 _WORKERS = 8
-_MOST_ORDERS = 100
+_MOST_ORDERS = 50
+_MOST_PRODUCTS = 100
 
 
 class LoginNeeded(StoryError):
@@ -94,7 +98,7 @@ class Orders:
 
     def products(self) -> list[dict[str, Any]]:
         """Give what can be bought, by id."""
-        answer = ask("The gateway", f"{self._gateway}/products/", {"limit": str(_MOST_ORDERS)})
+        answer = ask("The gateway", f"{self._gateway}/products/", {"limit": str(_MOST_PRODUCTS)})
         found: list[dict[str, Any]] = (answer.json() or {}).get("items") or []
         return sorted(found, key=lambda product: product["id"])
 
@@ -185,8 +189,12 @@ class Loki:
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
             raise Refused(answer.text())
-        found: dict[str, Any] = said["data"]
-        return found
+        with understood("Loki"):
+            return {name: said["data"][name] for name in ("resultType", "result")}
+
+    def lines(self, query: str, window: Window, *, limit: int = 200) -> list[Line]:
+        """Give the lines that a query finds, newest first."""
+        return oldest_first(self.query(query, window, limit=limit)["result"])[::-1]
 
 
 @dataclass(frozen=True)
@@ -253,15 +261,32 @@ class Shop:
         return self.apis.orders.one(self.token, order_id)
 
 
-def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], Any]) -> _T:
-    """Ask; where it fails, note why once, and let the rest of the page go on with an empty one."""
+def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], Any], *leave: type[StoryError]) -> _T:
+    """Ask, and read the answer; where that fails, note why once, and let the rest of the page go on.
+
+    Args:
+        errors: Where to note it.
+        make: What to do.
+        otherwise: What to go on with.
+        leave: What the caller handles itself.
+
+    Raises:
+        LoginNeeded: The reader has to sign in first.
+    """
+    passed_on: tuple[type[StoryError], ...] = (LoginNeeded, *leave)
     try:
         return make()
+    except passed_on:
+        raise
     except StoryError as error:
-        if (said := str(error)) not in errors:
-            errors.append(said)
-        empty: _T = otherwise()
-        return empty
+        said = str(error)
+    except NOT_UNDERSTOOD as error:  # an API of another version, or something else at its port
+        get_logger().warning("answer.not_understood", exc_info=error)
+        said = f"An answer has an unknown form ({type(error).__name__}): `make logs SERVICE=console` says more."
+    if said not in errors:
+        errors.append(said)
+    empty: _T = otherwise()
+    return empty
 
 
 def together(function: Callable[[_T], _U], things: Iterable[_T]) -> Sequence[_U]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from observability.console.show import quantity
+from observability.story.text import SHORT, clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +97,7 @@ class Chart:
         return json.dumps(
             [
                 {
-                    "n": one.name,
+                    "n": clean(one.name, SHORT),
                     "p": [[round(when), quantity(value, one.unit or self.unit)] for when, value in one.points],
                 }
                 for one in self.series
@@ -156,7 +157,7 @@ def draw(  # noqa: PLR0913  # how a chart looks, by name
             for (_, value), lifted in zip(one.points, points, strict=True):
                 x, y = place(lifted)
                 drawn.append((round(x - width, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
-        else:
+        elif not stacked or one.alone or one.most:  # with nothing of it, its line would lie on top of another
             one.path, one.area = _lines([place(point) for point in points], WIDTH * window.step / length * _GAP)
     return Chart(
         series=series,

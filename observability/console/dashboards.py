@@ -47,6 +47,8 @@ class Panel:
     width: int
     none: str = "Nothing in the time shown"
     queries: list[str] = field(default_factory=list)
+    of_prometheus: list[str] = field(default_factory=list)
+    """Those of them that Prometheus answers."""
     errors: list[str] = field(default_factory=list)
     data: Any = None
 
@@ -165,6 +167,9 @@ def _panel(ask: Apis, window: Window, values: Mapping[str, str], one: dict[str, 
         return panel
     targets = [{**target, "expr": _filled(target.get("expr", ""), values, window)} for target in one.get("targets", [])]
     panel.queries = [target["expr"] for target in targets if target["expr"]]
+    panel.of_prometheus = [
+        target["expr"] for target in targets if (target.get("datasource") or {}).get("type") not in {"loki", "jaeger"}
+    ]
     context = _Context(ask, window, values, one, defaults, targets, panel)
     attempt(panel.errors, lambda: how(context), lambda: None)
     return panel

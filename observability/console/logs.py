@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, request
 
 from observability.console import chart, pages
 from observability.console.asking import Refused, attempt
-from observability.story import backends
-from observability.story.errors import StoryError
+from observability.story.backends import oldest_first
+
+if TYPE_CHECKING:
+    from observability.console.asking import Loki
+    from observability.console.window import Window
+    from observability.story.backends import Line
 
 DEFAULT = '{service_namespace="shop"}'
 EXAMPLES = {
@@ -38,30 +42,23 @@ def logs() -> str:
     window, errors = pages.window("1h"), list[str]()
     query = request.args.get("q", "").strip() or DEFAULT
     ask, said, caret = pages.apis().loki, "", ""
-    found: dict[str, Any] = {"resultType": "streams", "result": []}
+    nothing: dict[str, Any] = {"result": []}
+    step = window.step if _AGGREGATION.match(query) else 0
     try:
-        step = window.step if _AGGREGATION.match(query) else 0
-        found = ask.query(query, window, limit=_LIMIT, step=step)
+        found = attempt(errors, lambda: ask.query(query, window, limit=_LIMIT, step=step), lambda: nothing, Refused)
     except Refused as error:
-        said, caret = str(error), _caret(query, str(error))
-    except StoryError as error:
-        errors.append(str(error))
-    drawn, lines = None, []
-    if found["resultType"] == "matrix":
-        drawn = chart.draw([_series(one) for one in found["result"]], "short", window)
-    else:
-        lines = sorted(
-            (
-                backends.line_of(stream["stream"], *entry[:2])
-                for stream in found["result"]
-                for entry in stream["values"]
-            ),
-            key=lambda line: -line.time,
+        found, said, caret = nothing, str(error), _caret(query, str(error))
+    is_metric = found.get("resultType") == "matrix"
+    drawn: chart.Chart | None = None
+    lines: list[Line] = []
+    if is_metric:
+        drawn = attempt(
+            errors, lambda: chart.draw([_series(one) for one in found["result"]], "short", window), lambda: None
         )
+    else:
+        lines = attempt(errors, lambda: oldest_first(found["result"])[::-1], list)
         if lines:
-            counted = f"sum by (level) (count_over_time({query} [{window.step}s]))"
-            levels = attempt(errors, lambda: ask.query(counted, window, step=window.step), dict)
-            drawn = chart.draw([_series(one) for one in levels.get("result", [])], "suffix:lines", window, bars=True)
+            drawn = attempt(errors, lambda: _volume(ask, query, window), lambda: None)
     return pages.page(
         "logs.html",
         errors,
@@ -74,8 +71,15 @@ def logs() -> str:
         lines=lines,
         limit=_LIMIT,
         chart=drawn,
-        is_metric=found["resultType"] == "matrix",
+        is_metric=is_metric,
     )
+
+
+def _volume(ask: Loki, query: str, window: Window) -> chart.Chart:
+    """Draw how many lines of each level there are, over time."""
+    counted = f"sum by (level) (count_over_time({query} [{window.step}s]))"
+    levels = ask.query(counted, window, step=window.step)["result"]
+    return chart.draw([_series(one) for one in levels], "suffix:lines", window, bars=True)
 
 
 def _series(one: dict[str, Any]) -> chart.Series:

@@ -11,6 +11,7 @@ from flask import Blueprint, redirect, request, url_for
 from observability.console import pages, waterfall
 from observability.console.asking import attempt, together
 from observability.story import telling
+from observability.story.backends import understood
 from observability.story.spans import MAX_ORDER
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ BURST = 10
 DECLINED = 24
 """A product that costs more than payment-service lets through."""
 _STATUSES = ("PAID", "PENDING", "DECLINED")
-_SEARCHED = 500
+_SEARCHED = 100
 _MARGIN_SECONDS = 60
 
 routes = Blueprint("orders", __name__)
@@ -36,13 +37,12 @@ def orders() -> str:
     cursor = request.args.get("cursor", "")
     if not cursor.isdecimal():
         cursor = ""
-    found = attempt(errors, lambda: pages.apis().orders.newest(pages.token(), cursor), dict)
-    items = found.get("items") or []
-    took = attempt(errors, lambda: _durations(items), dict)
+    items, older = attempt(errors, lambda: _newest(cursor), lambda: (None, None))
+    took = attempt(errors, lambda: _durations(items or []), dict)
     least = float(slower) / 1000 if slower.isdecimal() and len(slower) < 7 else 0  # noqa: PLR2004
     shown = [
         {**item, "took": took.get(item["id"])}
-        for item in items
+        for item in items or ()
         if status in {"", item["status"]} and (not least or (took.get(item["id"]) or 0) >= least)
     ]
     return pages.page(
@@ -50,11 +50,11 @@ def orders() -> str:
         errors,
         orders=shown,
         most=max((order["took"] or 0 for order in shown), default=0) or 1,
-        searched=len(items),
+        searched=None if items is None else len(items),
         statuses=_STATUSES,
         status=status,
         slower=slower,
-        next_cursor=found.get("next_cursor"),
+        next_cursor=older,
         products=attempt(errors, pages.apis().orders.products, list),
         burst=BURST,
         declined=DECLINED,
@@ -77,13 +77,13 @@ def place() -> Response:
 @routes.get(f"/orders/<int(min=1, max={MAX_ORDER}):order_id>")
 def order(order_id: int) -> str:
     """Tell an order's story: its row, its traces, its log lines."""
-    story = telling.of_order(pages.shop(), order_id, 0)
+    with understood("The shop"):
+        story = telling.of_order(pages.shop(), order_id, 0)
     return _told(story, order_id)
 
 
 def _told(story: Story, order_id: int) -> str:
     drawn = [(chapter, waterfall.draw(chapter.trace, chapter.lines)) for chapter in story.chapters]
-    spans = {span.span_id: span for chapter in story.chapters for span in chapter.trace.spans}
     return pages.page(
         "order.html",
         story.errors,
@@ -91,8 +91,15 @@ def _told(story: Story, order_id: int) -> str:
         order_id=order_id,
         chapters=drawn,
         missing=story.missing,
-        selected=spans.get(request.args.get("span", "")),
+        chosen=pages.chosen(story),
     )
+
+
+def _newest(cursor: str) -> tuple[list[dict[str, Any]], object]:
+    """Give a page of orders, each with what the list needs, and where the next one begins."""
+    found = pages.apis().orders.newest(pages.token(), cursor)
+    items = [{"product": "", "quantity": 1, "created_at": "", **item} for item in found["items"]]
+    return [item for item in items if item["id"] and item["status"]], found["next_cursor"]
 
 
 def _durations(items: list[dict[str, Any]]) -> dict[int, float]:

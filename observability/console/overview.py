@@ -9,7 +9,6 @@ from flask import Blueprint, abort
 
 from observability.console import chart, pages, servicemap, show
 from observability.console.asking import attempt, together
-from observability.story import backends
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 _SLOS = '{sloth_service="shop"}'
@@ -38,19 +37,23 @@ def overview() -> str:
     window, errors = pages.window(), list[str]()
     ask = pages.apis()
     figures = {name: _by_slo(query, errors) for name, query in _BUDGET.items()}
-    slos = [{"name": name, **{key: found.get(name) for key, found in figures.items()}} for name in figures["promised"]]
-    alerts = attempt(errors, ask.prometheus.alerts, list)
-    lines = attempt(errors, lambda: ask.loki.query(_ERRORS, window, limit=8), dict)
+    promised = figures["promised"]
+    slos = None
+    if promised is not None:
+        slos = [{"name": name, **{key: (found or {}).get(name) for key, found in figures.items()}} for name in promised]
 
-    def graph(one: tuple[str, str, str]) -> tuple[str, chart.Chart]:
+    def graph(one: tuple[str, str, str]) -> tuple[str, chart.Chart | None]:
         title, query, unit = one
-        found = attempt(
-            errors, lambda: ask.prometheus.over(query.replace("LATENCY", _LATENCY), window, window.step), list
-        )
-        series = [
-            chart.Series(" ".join(each["metric"].values()) or title, chart.points_of(each["values"])) for each in found
-        ]
-        return title, chart.draw(series, unit, window, least=0.01 if unit == "s" else 1)
+
+        def drawn() -> chart.Chart:
+            found = ask.prometheus.over(query.replace("LATENCY", _LATENCY), window, window.step)
+            series = [
+                chart.Series(" ".join(each["metric"].values()) or title, chart.points_of(each["values"]))
+                for each in found
+            ]
+            return chart.draw(series, unit, window, least=0.01 if unit == "s" else 1)
+
+        return title, attempt(errors, drawn, lambda: None)
 
     return pages.page(
         "overview.html",
@@ -58,8 +61,9 @@ def overview() -> str:
         window=window,
         map=servicemap.build(ask, window, errors),
         slos=slos,
-        alerts=sorted((one for one in alerts), key=lambda one: one["state"]),
-        lines=_newest(lines.get("result", [])),
+        alerts=attempt(errors, lambda: _alerts(ask.prometheus.alerts()), lambda: None),
+        runbooks={path.stem for path in RUNBOOKS.glob("*.md")},
+        lines=attempt(errors, lambda: ask.loki.lines(_ERRORS, window, limit=8), lambda: None),
         errors_query=_ERRORS,
         graphs=together(graph, _GRAPHS),
     )
@@ -82,11 +86,23 @@ def runbook(name: str) -> str:
     return pages.page("runbook.html", name=name, names=names, text=show.markdown(show.leading_here(text)))
 
 
-def _by_slo(query: str, errors: list[str]) -> dict[str, float]:
-    found = attempt(errors, lambda: pages.apis().prometheus.now(query), list)
-    return {one["metric"].get("sloth_slo", ""): float(one["value"][1]) for one in found}
+def _by_slo(query: str, errors: list[str]) -> dict[str, float] | None:
+    def read() -> dict[str, float]:
+        found = pages.apis().prometheus.now(query)
+        return {one["metric"].get("sloth_slo", ""): float(one["value"][1]) for one in found}
+
+    return attempt(errors, read, lambda: None)
 
 
-def _newest(streams: list[dict[str, Any]]) -> list[backends.Line]:
-    found = [backends.line_of(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
-    return sorted(found, key=lambda line: -line.time)
+def _alerts(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give what the page shows of alerts, firing ones first."""
+    alerts = [
+        {
+            "name": str(one["labels"].get("alertname", "")),
+            "severity": one["labels"].get("severity", ""),
+            "state": str(one["state"]),
+            "summary": one.get("annotations", {}).get("summary", ""),
+        }
+        for one in found
+    ]
+    return sorted(alerts, key=lambda one: one["state"])

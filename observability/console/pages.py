@@ -9,10 +9,13 @@ from flask import current_app, render_template, request
 
 from observability.console import asking
 from observability.console.asking import Apis, Shop
+from observability.console.waterfall import Chosen, choose
 from observability.console.window import DEFAULT, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from observability.story.telling import Story
 
 TOKEN_COOKIE = "console_token"  # noqa: S105
 
@@ -36,6 +39,12 @@ def shop() -> Shop:
 def window(default: str = DEFAULT) -> Window:
     """Give the time that the URL asks for."""
     return Window.read(request.args, asking.now(), default)
+
+
+def chosen(story: Story) -> Chosen | None:
+    """Give the span or the log line that the URL names."""
+    told = ((chapter.trace, chapter.lines) for chapter in story.chapters)
+    return choose(told, request.args.get("span", ""), request.args.get("line", ""))
 
 
 def page(template: str, errors: Sequence[str] = (), **values: Any) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from observability.console.asking import Apis
     from observability.console.window import Window
 
-_COLUMN, _ROW, _BOX, _HIGH = 330, 118, 160, 56
+_COLUMN, _ROW, _BOX, _HIGH = 292, 118, 160, 56
 _ASKED, _FAILED, _P95 = (
     " or ".join(query.replace("CALLS", metric) for metric in ("http_client_request", "gateway_upstream"))
     for query in (
@@ -65,27 +65,36 @@ class Map:
     edges: list[Edge]
     width: int
     height: int
+    known: bool = True
+    """Whether Jaeger could be asked."""
     box: int = _BOX
     high: int = _HIGH
 
 
 def build(apis: Apis, window: Window, errors: list[str]) -> Map:
     """Ask Jaeger who calls whom, and Prometheus how it goes."""
-    calls = attempt(errors, lambda: apis.jaeger.calls(window), list)
-    pairs = {(one["parent"], one["child"]): int(one["callCount"]) for one in calls if one["parent"] != one["child"]}
 
-    def figures(query: str) -> Figures:
-        found = attempt(errors, lambda: apis.prometheus.now(query), list)
+    def called() -> dict[tuple[str, str], int]:
+        found = apis.jaeger.calls(window)
         return {
-            (one["metric"].get("job", ""), one["metric"].get("peer_service", "")): float(one["value"][1])
+            (str(one["parent"]), str(one["child"])): int(one["callCount"])
             for one in found
+            if one["parent"] != one["child"]
         }
 
-    rates, failed, slow = together(figures, (_ASKED, _FAILED, _P95))
-    up = {
-        one["metric"].get("job", ""): one["value"][1] != "0"
-        for one in attempt(errors, lambda: apis.prometheus.now("min by (job) (up)"), list)
-    }
+    def figures(query: str) -> Figures:
+        return {
+            (one["metric"].get("job", ""), one["metric"].get("peer_service", "")): float(one["value"][1])
+            for one in apis.prometheus.now(query)
+        }
+
+    def known(query: str) -> Figures:
+        return attempt(errors, lambda: figures(query), dict)
+
+    found = attempt(errors, called, lambda: None)
+    pairs = found or {}
+    rates, failed, slow, reached = together(known, (_ASKED, _FAILED, _P95, "min by (job) (up)"))
+    up = {job: value > 0 for (job, _), value in reached.items()}
     places = _laid_out(pairs)
     edges = []
     for pair, count in pairs.items():
@@ -106,6 +115,7 @@ def build(apis: Apis, window: Window, errors: list[str]) -> Map:
         )
     nodes = [Node(name=name, x=x, y=y, up=up.get(name)) for name, (x, y) in places.items()]
     return Map(
+        known=found is not None,
         nodes=nodes,
         edges=edges,
         width=max((node.x for node in nodes), default=0) + _BOX,

@@ -16,6 +16,9 @@ class ConsoleSettings(Settings):
     jaeger_url: Url = Field("http://127.0.0.1:16686", description="Jaeger's HTTP API.")
     loki_url: Url = Field("http://127.0.0.1:3100", description="Loki's HTTP API.")
     prometheus_url: Url = Field("http://127.0.0.1:9090", description="Prometheus' HTTP API.")
+    prometheus_public_url: Url | None = Field(
+        None, description="Prometheus as the reader's machine reaches it, if there is one to link to."
+    )
     grafana_url: Url | None = Field(None, description="Grafana, if there is one to link to.")
     jaeger_public_url: Url | None = Field(
         None,

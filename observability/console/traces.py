@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,8 @@ def search() -> str:
     }
     found: list[Trace] = []
     try:
-        found = [parse(one) for one in ask.search(fields)] if service else []
+        if service:
+            found = attempt(errors, lambda: [parse(one) for one in ask.search(fields)], list, Refused)
     except Refused as error:
         errors.append(f"Jaeger does not take this search: {error}")
     order = args.get("sort", "newest")
@@ -55,6 +57,8 @@ def search() -> str:
     return pages.page(
         "traces.html",
         errors,
+        curl=f"curl -G {ask.root}/api/traces "
+        + " ".join(f"--data-urlencode {shlex.quote(f'{name}={value}')}" for name, value in fields.items() if value),
         window=window,
         traces=[summary(trace) for trace in found],
         dots=_dots(found),
@@ -75,7 +79,6 @@ def trace(trace_id: str) -> str:
     _check(trace_id)
     story = telling.of_trace(pages.shop(), trace_id.lower().zfill(32), 0)
     chapter = next(each for each in story.chapters if each.trace.trace_id.zfill(32) == trace_id.lower().zfill(32))
-    spans = {span.span_id: span for span in chapter.trace.spans}
     return pages.page(
         "trace.html",
         story.errors,
@@ -83,7 +86,7 @@ def trace(trace_id: str) -> str:
         drawn=waterfall.draw(chapter.trace, chapter.lines),
         order_id=chapter.trace.order_id(),
         missing=chapter.missing(),
-        selected=spans.get(request.args.get("span", "")),
+        chosen=pages.chosen(story),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from observability.story.spans import DEEPEST
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from observability.story.backends import Line
     from observability.story.spans import Span, Trace
@@ -109,6 +109,27 @@ def draw(trace: Trace, lines: Sequence[Line] = ()) -> Waterfall:
         services=list(dict.fromkeys(span.service for span in trace.spans)),
         hidden=max(len(rows) - _MOST_ROWS, 0),
     )
+
+
+@dataclass(kw_only=True)
+class Chosen:
+    """What a reader picked: a span and its log lines, or log lines of no span that is there."""
+
+    trace: Trace
+    span: Span | None
+    lines: Sequence[Line]
+    line: int
+    """When the line that was picked was written; 0 where a span was."""
+
+
+def choose(stories: Iterable[tuple[Trace, Sequence[Line]]], span_id: str, written: str) -> Chosen | None:
+    """Find what the address names, by a span's id, or a log line's time in nanoseconds."""
+    for trace, lines in stories:
+        span = next((each for each in trace.spans if each.span_id == span_id), None)
+        own = [line for line in lines if (line.span_id == span_id if span else str(line.time) == written)]
+        if span or own:
+            return Chosen(trace=trace, span=span, lines=own, line=int(written) if written.isdecimal() else 0)
+    return None
 
 
 def critical_path(trace: Trace) -> dict[int, list[tuple[int, int]]]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from observability.story.asking import ask
 from observability.story.errors import StoryError
 from observability.story.spans import Trace, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading an answer of another form raises."""
 
 _TRACES = 20
 _LINES = 1000
@@ -37,7 +44,8 @@ def trace(jaeger: str, trace_id: str) -> Trace:
         StoryError: Jaeger cannot be asked.
     """
     data = _get("Jaeger", jaeger, f"/api/traces/{trace_id}", {})
-    return parse(data["data"][0]) if data and data["data"] else Trace(trace_id)
+    with understood("Jaeger"):
+        return parse(data["data"][0]) if data and data["data"] else Trace(trace_id)
 
 
 def traces_of_order(jaeger: str, order_id: int, since: float, until: float) -> list[Trace]:
@@ -60,7 +68,8 @@ def traces_of_order(jaeger: str, order_id: int, since: float, until: float) -> l
         "limit": str(_TRACES),
     }
     data = _get("Jaeger", jaeger, "/api/traces", wanted)
-    return sorted(map(parse, data["data"] if data else ()), key=lambda found: found.start)
+    with understood("Jaeger"):
+        return sorted(map(parse, data["data"] if data else ()), key=lambda found: found.start)
 
 
 def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
@@ -83,12 +92,30 @@ def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
         "direction": "forward",
     }
     data = _get("Loki", loki, "/loki/api/v1/query_range", wanted)
-    streams = data["data"]["result"] if data else ()
+    with understood("Loki"):
+        return oldest_first(data["data"]["result"] if data else ())
+
+
+def oldest_first(streams: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Take the lines of all streams apart, the oldest first."""
     found = [line_of(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
     return sorted(found, key=lambda line: line.time)
 
 
-def line_of(labels: dict[str, str], time: str, text: str) -> Line:
+@contextmanager
+def understood(who: str) -> Iterator[None]:
+    """Read an answer: one of another form than the API's is told like one that did not come.
+
+    Raises:
+        StoryError: The answer is of another form.
+    """
+    try:
+        yield
+    except NOT_UNDERSTOOD as error:
+        raise StoryError(f"{who}'s answer has an unknown form ({type(error).__name__}: {error}).") from error
+
+
+def line_of(labels: Mapping[str, str], time: str, text: str) -> Line:
     """Take a line apart, as Loki gives it."""
     try:
         said = json.loads(text)

@@ -3,8 +3,10 @@
 import json
 import re
 import time
+from functools import partial
 
 import pytest
+import structlog
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
@@ -70,6 +72,8 @@ class Apis:
         self.loki_says = None
         self.series = [{"metric": {"job": "order-service"}, "value": [START, "1"], "values": [[START, "1"]]}]
         self.alerts = []
+        self.odd = {}  # a path's beginning or a query, and what is answered to it instead
+        self.seen = []
         self.calls = [{"parent": "nginx", "child": "order-service", "callCount": 3}]
         self.placed, self.logins = [], []
         for path, answer in {
@@ -87,11 +91,14 @@ class Apis:
             re.compile("/api/v1/query.*"): self._prometheus,
             re.compile("/api/v1/label/.*"): lambda _: {"status": "success", "data": ["order-service"]},
         }.items():
-            server.expect_request(path).respond_with_handler(
-                lambda request, answer=answer: (
-                    found if isinstance(found := answer(request), Response) else Response(json.dumps(found))
-                )
-            )
+            server.expect_request(path).respond_with_handler(partial(self._answered, answer))
+
+    def _answered(self, answer, request):
+        self.seen.append((request.method, request.path))
+        said = f"{request.path}?query={request.args.get('query', '')}"
+        found = next((odd for part, odd in self.odd.items() if part in said), None)
+        found = answer(request) if found is None else found
+        return found if isinstance(found, Response) else Response(json.dumps(found))
 
     def line(self, number, service, event, at, **fields):
         said = {"level": "info", "service": service, "event": event, "span_id": f"{number:016x}", **fields}
@@ -128,10 +135,24 @@ class Apis:
         return {"status": "success", "data": {"resultType": "vector", "result": self.series}}
 
 
+@pytest.fixture(autouse=True)
+def plain_tracebacks():
+    """Those with all variables take a second to write."""
+    structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def server():
+    with HTTPServer(threaded=True) as started:  # one for all: each takes half a second to stop
+        yield started
+
+
 @pytest.fixture
-def apis():
-    with HTTPServer() as server:
-        yield Apis(server)
+def apis(server):
+    server.clear()
+    return Apis(server)
 
 
 @pytest.fixture

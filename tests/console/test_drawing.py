@@ -69,6 +69,13 @@ def test_parts_of_a_whole_are_piled_up_and_a_line_over_them_is_not():
     assert heights == {"whole": 0, "b": pytest.approx(33.33), "a": 0}
 
 
+def test_what_adds_nothing_to_a_pile_has_no_line_on_top_of_it():
+    series = [chart.Series("PAID", [(1000, 1), (1005, 0)]), chart.Series("UNAVAILABLE", [(1000, 0), (1005, 0)])]
+    drawn = {one.name: one.path for one in chart.draw(series, "short", WINDOW, stacked=True).series}
+    assert drawn["PAID"]
+    assert not drawn["UNAVAILABLE"]
+
+
 def test_a_hole_in_the_data_is_a_hole_in_the_line():
     drawn = chart.draw([chart.Series("a", [(1000, 1), (1005, 1), (1500, 1), (1505, 1)])], "short", WINDOW)
     assert drawn.series[0].path.count("M") == 2

@@ -1,11 +1,21 @@
 """Other web pages stay out, and the text of others stays text."""
 
 import gzip
+import html
+import json
+import os
 import re
+import subprocess
+import sys
+from urllib.parse import quote
 
 import pytest
+import requests
 
 from tests.console.conftest import TRACE, order, span, trace
+from tests.fixtures.ports import free_ports
+from tests.fixtures.services import eventually
+from tests.fixtures.stack import PROJECT
 
 PAGES = ["/", "/orders/", "/orders/7", "/traces/", f"/traces/{TRACE}", "/logs", "/dashboards/", "/dashboards/service"]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{7*7}}\x1b[2J\u202egnp.exe"
@@ -81,8 +91,78 @@ def test_hostile_text_is_inert_wherever_it_stands(page, apis, path):
     assert "<img" not in text
     assert "\x1b" not in text
     assert "\u202e" not in text
+    for series in re.findall(r'data-series="([^"]*)"', text):  # what the script reads
+        assert all(one["n"].isprintable() for one in json.loads(html.unescape(series)))
     assert "49" not in re.findall(r"`(\d+)", text)
     assert len(text) < 1_000_000
+
+
+STRANGE = """../../admin
+..%2f..%2fadmin
+http://evil.example/
+//evil.example
+7/../../auth
+@evil.example
+a b
+%0d%0aX: y
+7?x=y
+7#x
+${jndi:ldap://x}
+{{7*7}}
+'; DROP
+-1
+[::1]
+file:///etc/passwd""".splitlines()
+STRANGE += ["7\r\nHost: evil.example", "\x00", "\u0667", "9" * 5000, "/" * 100, "\udcff"]
+ASKED = re.compile(
+    r"GET /(api/(services|operations|traces(/[0-9a-f]{32})?|dependencies|v1/(query(_range|_exemplars)?|alerts))"
+    r"|api/v1/label/\w+/values|loki/api/v1/query_range|orders/([0-9]+)?|products/)|POST /(auth/login|orders/)"
+)
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=range(len(STRANGE)))
+def test_nothing_that_a_browser_sends_chooses_what_is_asked(console, apis, strange):
+    client, said = console(), quote(strange, safe="", errors="surrogatepass")
+    names = "q service operation tags min max limit sort a b span line cursor range from to status slower var-service"
+    query = "&".join(f"{name}={said}" for name in names.split())
+    for page in ("/", "/orders/", "/orders/7", "/traces/", "/traces/compare", "/logs", "/dashboards/service", "/find"):
+        assert client.get(f"{page}?{query}").status_code < 500
+    for page in ("/orders/", "/traces/", "/runbooks/", "/dashboards/", "/d/", "/static/"):
+        with client.get(page + said) as answer:
+            assert answer.status_code < 500
+    body = "&".join(f"{name}={said}" for name in ("username", "password", "after", "product_id", "quantity", "count"))
+    for page in ("/login", "/orders/"):
+        assert client.post(page, data=body, content_type="application/x-www-form-urlencoded").status_code < 500
+    assert {f"{method} {path}" for method, path in apis.seen if not ASKED.fullmatch(f"{method} {path}")} == set()
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST"])
+@pytest.mark.parametrize("path", ["/", "/orders/", "/orders/7", "/login", "/logs", "/healthz"])
+def test_no_method_changes_anything_for_another_page(console, apis, method, path):
+    headers = {"Host": "localhost:3000", "Origin": "http://localhost:3000.evil.example"}
+    assert console().open(path, method=method, headers=headers).status_code == 403
+    assert not apis.seen
+
+
+def test_a_line_of_the_consoles_log_cannot_be_forged(apis, tmp_path):
+    forged = '\n{"event":"forged"}\n'
+    apis.odd = {"/api/v1/alerts": {"data": {"alerts": [{"labels": forged}]}}}
+    (port,) = free_ports(1)
+    root = f"http://127.0.0.1:{apis.server.port}"
+    urls = dict.fromkeys(("GATEWAY_URL", "JAEGER_URL", "LOKI_URL", "PROMETHEUS_URL"), root)
+    environment = {**os.environ, **urls, "CONSOLE_PORT": str(port), "PYTHONPATH": "services"}
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-m", "observability.console"]
+        started = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
+    try:
+        eventually(lambda: requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5).ok, 20)
+        for path in ("/", f"/logs?q={quote(forged)}", f"/traces/{quote(forged)}", f"/{quote(forged)}"):
+            assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=20).status_code < 500
+    finally:
+        started.terminate()
+        assert started.wait(10) == 0
+    events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert events == ["console.started", "answer.not_understood"]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,93 @@ def test_a_page_with_nothing_to_show_says_so(page, apis, path):
     assert 'class="empty"' in page(path)
 
 
+ODD = [[], {}, {"data": None}, {"data": {"resultType": "vector", "result": [{"metric": {}, "value": ["x", {}]}]}}]
+ODD += [
+    {"data": [{"spans": 7}]},
+    {"data": {"alerts": [{"state": None}], "result": 3}},
+    {"items": [{"id": 7}]},
+    "text",
+    0,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+@pytest.mark.parametrize("path", ["/", "/orders/", "/traces/", "/logs", "/dashboards/", "/dashboards/order-path"])
+def test_an_answer_of_another_form_is_told_on_the_page_that_asked(page, apis, path, odd):
+    apis.odd = {"/api/": odd, "/loki/": odd, "/orders/": odd, "/products/": odd}
+    text = page(path)
+    assert "<h1>" in text
+    assert "This page has a fault" not in text
+    assert 'class="notice bad"' in text or 'class="empty"' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "api", "left"),
+    [
+        ("/orders/7", "/api/traces", "Stoneware mug"),
+        ("/orders/7", "/loki/", "INSERT orders"),
+        (f"/traces/{TRACE}", "/api/traces", "request.completed"),
+        (f"/traces/{TRACE}", "/loki/", "INSERT orders"),
+    ],
+)
+def test_a_story_is_told_as_far_as_the_answers_are_understood(page, apis, path, api, left):
+    apis.odd = {api: {"data": [{"spans": 7}]}}
+    text = page(path)
+    assert "has an unknown form" in text
+    assert left in text
+
+
+def test_one_odd_answer_fails_its_panel_alone(page, apis):
+    board = next(one for one in boards()["overview"]["panels"] if one.get("title") == "Services")
+    apis.odd = {board["targets"][0]["expr"][:40]: {"data": {"resultType": "vector", "result": [{"odd": 1}]}}}
+    panels = page("/dashboards/overview").split('<section class="card panel')[1:]
+    failed = [re.search("<h3>(.*?)</h3>", each)[1] for each in panels if 'class="notice bad"' in each]
+    assert "Services" in failed
+    assert len(failed) < len(panels) / 2
+    assert all("unknown form" in each for each in panels if 'class="notice bad"' in each)
+
+
+def test_what_cannot_be_asked_is_not_said_to_be_well(console):
+    dead = dict.fromkeys(("gateway_url", "jaeger_url", "loki_url", "prometheus_url"), "http://127.0.0.1:9")
+    for path in ("/", "/orders/", "/traces/", "/logs"):
+        text = console(**dead).get(path).text
+        assert "Not known" in text
+        for calm in ("No alert fires", "is an error", "No order", "No trace", "No line", "Nothing counted", "No calls"):
+            assert calm not in text, (path, calm)
+
+
+def test_a_list_of_orders_asks_who_is_there_too(console):
+    answer = console(console_demo_login=False).get("/orders/?status=PAID")
+    assert answer.status_code == 401
+    assert 'name="password"' in answer.text
+    assert 'value="/orders/?status=PAID"' in answer.text
+
+
+def test_a_chosen_log_line_is_shown_whole_below_its_row(page, apis):
+    said = "x" * 300
+    apis.lines = [apis.line(2, "order-service", "order.slow", 15, why=said), apis.line(99, "x", "alone.here", 20, n=5)]
+    text = page("/orders/7")
+    assert said not in text
+    for name in ("order.slow", "alone.here"):
+        link = re.search(rf'<a class="wrow wlog[^>]*href="([^"#]*)(?:(?!</a>).)*{name}', text, re.DOTALL)[1]
+        chosen = page(link.replace("&amp;", "&"))
+        assert name in chosen[chosen.index('id="span"') :]
+        assert chosen.count('aria-current="true"') == 1
+    assert said in page(f"/orders/7?span={2:016x}")
+
+
+def test_the_time_chosen_is_kept_on_the_way_to_another_page(page):
+    menu = page("/logs?from=1795925000000&to=1795926000000&q=x").split("</nav>")[0]
+    assert 'href="/traces/?from=1795925000000&amp;to=1795926000000"' in menu
+    assert "q=x" not in menu
+
+
+def test_a_query_of_prometheus_leads_there_where_it_has_pages(page, console):
+    assert "in Prometheus" not in page("/dashboards/")
+    text = console(prometheus_public_url="http://localhost:9090").get("/dashboards/").text
+    assert 'href="http://localhost:9090/graph?g0.expr=' in text
+
+
 @pytest.mark.parametrize("uid", boards())
 def test_each_committed_panel_is_drawn_or_says_that_it_has_nothing(page, uid):
     text = page(f"/dashboards/{uid}")

@@ -49,7 +49,7 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => { button.textContent = label; }, 1200);
     return;
   }
-  const row = event.target.closest("a.wrow");
+  const row = event.target.closest("a.wrow, .shares a, .inset a[href*='#span']");
   if (row && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); choose(row.href, row.id); return; }
   const link = event.target.closest("a[href]");
   if (link && !link.hash && !event.ctrlKey && !event.metaKey) busy(true);
@@ -63,7 +63,7 @@ document.getElementById("pick")?.addEventListener("submit", (event) => {
 
 // -- the same page again, in place: only what changed is replaced, and the focus stays
 let running = null;
-async function refresh(url) {
+async function refresh(url, always = false) {
   running?.abort();
   running = new AbortController();
   const answer = await fetch(url, { signal: running.signal });
@@ -76,7 +76,8 @@ async function refresh(url) {
   const chart = active?.closest?.(".chart")?.id;
   for (const part of $$("#main section[id], #main > div[id]:not(:has(> section[id]))")) {
     const other = fresh.getElementById(part.id);
-    if (!other || "keep" in part.dataset || part.querySelector("section[id] section[id], details[open]")) continue;
+    if (!other || "keep" in part.dataset || part.querySelector("section[id] section[id]")) continue;
+    if (!always && part.querySelector("details[open]")) continue; // somebody reads there
     if (other.innerHTML === part.dataset.was) continue;
     part.dataset.was = other.innerHTML;
     part.innerHTML = other.innerHTML;
@@ -97,19 +98,24 @@ async function live() {
   const every = parseFloat(main.dataset.live);
   const most = parseInt(main.dataset.tries || "0", 10);
   if (!every || (most && ++tries > most)) return;
-  if (!document.hidden && !dragging) { try { await refresh(location.href); } catch { /* the next one may */ } }
+  if (!document.hidden && !dragging) {
+    let answered = true;
+    try { await refresh(location.href); } catch (error) { answered = error.name === "AbortError"; }
+    document.getElementById("stale").hidden = answered;
+  }
   setTimeout(live, every * 1000);
 }
 async function choose(href, id) {
   busy(true);
   try {
     history.pushState({}, "", href.split("#")[0]);
-    await refresh(href.split("#")[0]);
-    document.getElementById(id)?.focus();
-  } catch { /* a newer one took its place */ }
+    if (!(await refresh(href.split("#")[0], true))) location.reload();
+    document.getElementById("span")?.scrollIntoView({ block: "nearest" });
+    document.getElementById(id)?.focus({ preventScroll: true });
+  } catch (error) { if (error.name !== "AbortError") location.reload(); } // else a newer one took its place
   busy(false);
 }
-addEventListener("popstate", () => { refresh(location.href).catch(() => location.reload()); });
+addEventListener("popstate", () => { refresh(location.href, true).then((done) => done || location.reload(), () => location.reload()); });
 
 // -- charts: a crosshair in all of the page, drag to zoom, arrows to read
 const charts = () => $$(".chart[data-series]");
