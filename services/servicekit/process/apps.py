@@ -6,17 +6,28 @@ and several apps behind one, such as `DispatcherMiddleware`. So each app makes i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from http import HTTPStatus
 
     from flask import Flask
 
     from servicekit.process.background import Periodic
     from servicekit.telemetry.setup import Telemetry
-    from servicekit.web.app import ServerSide
+
+
+class ServerSide(Protocol):
+    """What an app does for its server beside WSGI."""
+
+    def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
+        """Answer what is no request."""
+
+    def connection_cut(self, reason: str) -> None:
+        """Count a connection that was closed."""
+
 
 _apps: list[ref[Flask]] = []
 
