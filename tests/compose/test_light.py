@@ -8,7 +8,6 @@ import requests
 
 from tests.compose import browsing
 from tests.compose.composed import LIGHT, SERVICES, SHIPPED
-from tests.compose.test_as_typed import LIGHT_START
 from tests.dashboards.reading import load
 from tests.dashboards.shopping import Shopping
 from tests.fixtures.services import eventually
@@ -26,12 +25,6 @@ def busy(light):
     people = Shopping(light.gateway.root)
     yield light
     people.stop()
-
-
-def test_the_manuals_command_is_what_is_tested_here(light):
-    containers = {service: light.containers(service) for service in light.long_running}
-    light.typed("\n".join(LIGHT_START), seconds=200)
-    assert {service: light.containers(service) for service in light.long_running} == containers
 
 
 def test_everything_is_healthy_and_only_this_machine_reaches_it(light):
