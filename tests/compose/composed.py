@@ -248,11 +248,10 @@ class ComposedShop:
         finally:
             connection.close()
 
-    def health_checks(self):
-        """Run tests/health against the stack; what pytest printed."""
-        return self.run(
-            sys.executable, "-m", "pytest", "-q", "tests/health", seconds=120, HEALTH_COMPOSE="docker compose"
-        )
+    def health_checks(self, *chosen):
+        """Run tests/health against the stack, or what pytest's arguments choose of it; what pytest printed."""
+        command = (sys.executable, "-m", "pytest", "-q", "tests/health", *chosen)
+        return self.run(*command, seconds=120, HEALTH_COMPOSE="docker compose")
 
 
 class WithTelemetry:

@@ -8,7 +8,6 @@ import requests
 
 from tests.compose import browsing
 from tests.compose.composed import LIGHT, SERVICES, SHIPPED
-from tests.compose.test_as_typed import LIGHT_START
 from tests.dashboards.reading import load
 from tests.dashboards.shopping import Shopping
 from tests.fixtures.services import eventually
@@ -26,12 +25,6 @@ def busy(light):
     people = Shopping(light.gateway.root)
     yield light
     people.stop()
-
-
-def test_the_manuals_command_is_what_is_tested_here(light):
-    containers = {service: light.containers(service) for service in light.long_running}
-    light.typed("\n".join(LIGHT_START), seconds=200)
-    assert {service: light.containers(service) for service in light.long_running} == containers
 
 
 def test_everything_is_healthy_and_only_this_machine_reaches_it(light):
@@ -83,19 +76,10 @@ def test_what_is_copied_from_a_trace_works_on_this_machine(light):
     assert requests.get(copied, timeout=10).json()["data"][0]["traceID"] == trace
 
 
-def test_the_health_checks_pass(light):
-    shown = light.health_checks()
+def test_the_health_checks_look_at_its_backends(light):
+    shown = light.health_checks("-k", "trace or prometheus")  # the rest is the shop's, whatever watches it
     assert "passed" in shown
     assert "Not looked at" not in shown
-
-
-def test_lines_wait_on_disk_while_the_backend_is_not_there(light, token):
-    light.run("docker", "stop", light.containers("embedded-backend")[0])
-    _, trace_id = light.place_order(token)
-    light.run("docker", "restart", light.containers("collector")[0])
-    light.run("docker", "start", light.containers("embedded-backend")[0])
-    eventually(lambda: light.lines(f'{{service_name="order-service"}} | trace_id="{trace_id}"'), 30, pause=0.5)
-    light.wait_until_ready()
 
 
 @pytest.mark.parametrize("uid", BOARDS)
