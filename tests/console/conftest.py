@@ -155,16 +155,42 @@ def apis(server):
     return Apis(server)
 
 
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{7*7}}\x1b[2J\u202egnp.exe"
+
+
 @pytest.fixture
-def console(apis):
-    """Make the console's client; arguments are settings."""
+def hostile(apis):
+    """Hostile text in each field of each answer, some of it large."""
+    apis.trace = trace(
+        span(1, 0, HOSTILE, HOSTILE, 0, 99, shop__order__id=7, **{HOSTILE: HOSTILE}),
+        span(2, 1, HOSTILE, HOSTILE * 1000, 1, 9, big="<b>" * 300_000),
+    )
+    apis.orders = {7: order(status=HOSTILE, product={"name": HOSTILE, "currency": HOSTILE, "unit_price_minor": 1})}
+    apis.lines = [apis.line(1, HOSTILE, HOSTILE, 5, **{HOSTILE: HOSTILE}), (str(int(START * 1e9)), HOSTILE * 10_000)]
+    apis.series = [
+        {"metric": {"job": HOSTILE, "peer_service": HOSTILE}, "value": [START, "1"], "values": [[START, "1"]]}
+    ]
+    labels = {"alertname": HOSTILE, "severity": HOSTILE}
+    apis.alerts = [{"labels": labels, "state": "firing", "annotations": {"summary": HOSTILE}}]
+    apis.calls = [{"parent": HOSTILE, "child": "order-service", "callCount": 1}]
+
+
+@pytest.fixture
+def console_app(apis):
+    """Make the console; arguments are settings."""
 
     def make(**settings):
         root = f"http://127.0.0.1:{apis.server.port}"
         urls = dict.fromkeys(("gateway_url", "jaeger_url", "loki_url", "prometheus_url"), root)
-        return create_app(ConsoleSettings(**urls | settings)).test_client()
+        return create_app(ConsoleSettings(**urls | settings))
 
     return make
+
+
+@pytest.fixture
+def console(console_app):
+    """Make the console's client; arguments are settings."""
+    return lambda **settings: console_app(**settings).test_client()
 
 
 @pytest.fixture
