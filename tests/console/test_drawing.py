@@ -3,8 +3,9 @@
 import pytest
 
 from observability.console import chart, servicemap, show
-from observability.console.waterfall import compare, critical_path, draw
+from observability.console.waterfall import choose, compare, critical_path, draw
 from observability.console.window import Window
+from observability.story.backends import Line
 from observability.story.spans import parse
 from tests.console.conftest import span, trace
 
@@ -41,6 +42,27 @@ def test_the_path_is_as_long_as_the_first_span():
 
 def test_spans_in_a_circle_end_the_walk():
     assert draw(parse(trace(span(1, 2, "a", "x", 0, 10), span(2, 1, "a", "y", 1, 5)))).rows
+
+
+def _line(span_id, when):
+    return Line(time=when, service="a", level="info", event="e", span_id=span_id, fields={})
+
+
+def test_a_chosen_span_without_log_lines_has_those_of_the_nearest_span_above():
+    found = parse(trace(span(1, 0, "a", "root", 0, 9), span(2, 1, "a", "x", 1, 5), span(3, 2, "a", "y", 2, 2)))
+    lines = [_line(f"{1:016x}", 10), _line("", 20)]
+    chosen = choose([(found, lines)], f"{3:016x}", "")
+    assert (chosen.span.name, chosen.above.name, chosen.lines, chosen.line) == ("y", "root", lines[:1], 0)
+    chosen = choose([(found, lines)], f"{1:016x}", "10")
+    assert (chosen.span.name, chosen.above, chosen.line) == ("root", None, 10)
+    assert choose([(found, lines)], "", "20").lines == lines[1:]
+    assert choose([(found, lines)], "", "") is None
+
+
+def test_choosing_in_a_circle_of_spans_ends():
+    found = parse(trace(span(1, 2, "a", "x", 0, 10), span(2, 1, "a", "y", 1, 5), span(3, 3, "a", "z", 1, 5)))
+    for number in (1, 2, 3):
+        assert choose([(found, [])], f"{number:016x}", "").lines == []
 
 
 def test_a_trace_without_spans_is_drawn_as_nothing():
