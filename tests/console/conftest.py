@@ -2,17 +2,20 @@
 
 import json
 import re
+import shutil
 import time
 from functools import partial
 
 import pytest
 import structlog
+from playwright.sync_api import sync_playwright
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from observability.console.app import create_app
 from observability.console.settings import ConsoleSettings
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 START = time.time() - 30
 
@@ -141,6 +144,36 @@ def plain_tracebacks():
     structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")  # while it runs, no other test of this process could use asyncio
+def browser():
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here: `apt-get install chromium`, or yours")
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_tab(browser):
+    """Open a page of a console; its errors, refusals by the policy and requests to others fail the test."""
+    contexts, wrong = [], []
+
+    def opened(root, **how):
+        contexts.append(browser.new_context(base_url=root, **{"viewport": {"width": 1280, "height": 900}, **how}))
+        tab = contexts[-1].new_page()
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("dialog", lambda dialog: wrong.append(dialog.message))
+        tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        tab.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(root) else None)
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
 
 
 @pytest.fixture(scope="session")

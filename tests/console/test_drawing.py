@@ -98,6 +98,12 @@ def test_what_adds_nothing_to_a_pile_has_no_line_on_top_of_it():
     assert not drawn["UNAVAILABLE"]
 
 
+def test_a_bar_ends_where_the_chart_ends():
+    drawn = chart.draw([chart.Series("a", [(1001, 1), (1300, 1), (1602, 1)])], "short", WINDOW, bars=True)
+    assert len(drawn.bars) == 3
+    assert all(x >= 0 and x + width <= chart.WIDTH for x, _, width, _, _ in drawn.bars)
+
+
 def test_a_hole_in_the_data_is_a_hole_in_the_line():
     drawn = chart.draw([chart.Series("a", [(1000, 1), (1005, 1), (1500, 1), (1505, 1)])], "short", WINDOW)
     assert drawn.series[0].path.count("M") == 2
