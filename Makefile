@@ -12,7 +12,7 @@ TAG ?= dev
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose test-kubernetes images lint format lock docs slo story load load-ui rotate-keys psql rollout health-compose bench dashboards
+.PHONY: help up down reset status logs health test test-slow test-compose test-kubernetes images lint format lock docs pictures slo story load load-ui rotate-keys psql rollout health-compose bench dashboards
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -111,6 +111,9 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 docs: $(VENV)/ready-local ## write the tables of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
 	$(PY) docs/contract.py
+
+pictures: $(VENV)/ready-dev ## take the pictures of docs/console.md anew, with Chromium, from the stack that runs
+	@$(PY) docs/pictures.py
 
 slo: $(VENV)/ready-local ## write Prometheus' rules for the SLOs of observability/slo/shop.yaml
 	@$(PY) observability/slo/generate.py

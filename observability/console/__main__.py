@@ -12,7 +12,7 @@ from servicekit.config import ConfigError, load
 from servicekit.telemetry import logs
 
 SERVICE = "console"
-_THREADS = 8
+_THREADS = 4  # few readers, and memory for the answers that each page asks for
 
 
 def main() -> int:

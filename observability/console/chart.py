@@ -156,7 +156,9 @@ def draw(  # noqa: PLR0913  # how a chart looks, by name
             width = max(WIDTH * window.step / length * 0.8, 2)
             for (_, value), lifted in zip(one.points, points, strict=True):
                 x, y = place(lifted)
-                drawn.append((round(x - width, 1), y, round(width, 1), round(value / top * HEIGHT, 2), one.colour))
+                left, right = max(x - width, 0), min(x, WIDTH)  # of the first and the last one a part is outside
+                high = round(value / top * HEIGHT, 2)
+                drawn.append((round(left, 1), y, round(right - left, 1), high, one.colour))
         elif not stacked or one.alone or one.most:  # with nothing of it, its line would lie on top of another
             one.path, one.area = _lines([place(point) for point in points], WIDTH * window.step / length * _GAP)
     return Chart(
@@ -165,7 +167,7 @@ def draw(  # noqa: PLR0913  # how a chart looks, by name
         top=top,
         window=window,
         stacked=stacked,
-        bars=[bar for bar in drawn if bar[3] > 0],
+        bars=[bar for bar in drawn if bar[2] > 0 and bar[3] > 0],
         limits=[(round(HEIGHT - value / top * HEIGHT, 2), kind) for value, kind in limits if 0 < value <= top],
     )
 

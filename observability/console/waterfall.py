@@ -113,11 +113,16 @@ def draw(trace: Trace, lines: Sequence[Line] = ()) -> Waterfall:
 
 @dataclass(kw_only=True)
 class Chosen:
-    """What a reader picked: a span and its log lines, or log lines of no span that is there."""
+    """What a reader picked: a span and its log lines, or log lines of no span that is there.
+
+    Of a span without log lines these are the lines of the nearest span above it that has some.
+    """
 
     trace: Trace
     span: Span | None
     lines: Sequence[Line]
+    above: Span | None
+    """The span whose lines they are, if it is another one."""
     line: int
     """When the line that was picked was written; 0 where a span was."""
 
@@ -125,10 +130,22 @@ class Chosen:
 def choose(stories: Iterable[tuple[Trace, Sequence[Line]]], span_id: str, written: str) -> Chosen | None:
     """Find what the address names, by a span's id, or a log line's time in nanoseconds."""
     for trace, lines in stories:
-        span = next((each for each in trace.spans if each.span_id == span_id), None)
-        own = [line for line in lines if (line.span_id == span_id if span else str(line.time) == written)]
-        if span or own:
-            return Chosen(trace=trace, span=span, lines=own, line=int(written) if written.isdecimal() else 0)
+        known = {span.span_id: span for span in trace.spans}
+        span = known.get(span_id)
+        if span is None:
+            own = [line for line in lines if written and str(line.time) == written]
+            if own:
+                return Chosen(trace=trace, span=None, lines=own, above=None, line=own[0].time)
+            continue
+        of_span: dict[str, list[Line]] = defaultdict(list)
+        for line in lines:
+            of_span[line.span_id].append(line)
+        above: Span | None = known.pop(span_id)
+        while above and above.span_id not in of_span:
+            above = known.pop(above.parent_id, None)
+        own = of_span[above.span_id] if above else []
+        picked = next((line.time for line in own if str(line.time) == written), 0)
+        return Chosen(trace=trace, span=span, lines=own, above=None if above is span else above, line=picked)
     return None
 
 

@@ -2,17 +2,20 @@
 
 import json
 import re
+import shutil
 import time
 from functools import partial
 
 import pytest
 import structlog
+from playwright.sync_api import sync_playwright
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from observability.console.app import create_app
 from observability.console.settings import ConsoleSettings
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 START = time.time() - 30
 
@@ -143,6 +146,36 @@ def plain_tracebacks():
     structlog.reset_defaults()
 
 
+@pytest.fixture(scope="module")  # while it runs, no other test of this process could use asyncio
+def browser():
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here: `apt-get install chromium`, or yours")
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_tab(browser):
+    """Open a page of a console; its errors, refusals by the policy and requests to others fail the test."""
+    contexts, wrong = [], []
+
+    def opened(root, **how):
+        contexts.append(browser.new_context(base_url=root, **{"viewport": {"width": 1280, "height": 900}, **how}))
+        tab = contexts[-1].new_page()
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("dialog", lambda dialog: wrong.append(dialog.message))
+        tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        tab.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(root) else None)
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
 @pytest.fixture(scope="session")
 def server():
     with HTTPServer(threaded=True) as started:  # one for all: each takes half a second to stop
@@ -155,16 +188,42 @@ def apis(server):
     return Apis(server)
 
 
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{7*7}}\x1b[2J\u202egnp.exe"
+
+
 @pytest.fixture
-def console(apis):
-    """Make the console's client; arguments are settings."""
+def hostile(apis):
+    """Hostile text in each field of each answer, some of it large."""
+    apis.trace = trace(
+        span(1, 0, HOSTILE, HOSTILE, 0, 99, shop__order__id=7, **{HOSTILE: HOSTILE}),
+        span(2, 1, HOSTILE, HOSTILE * 1000, 1, 9, big="<b>" * 300_000),
+    )
+    apis.orders = {7: order(status=HOSTILE, product={"name": HOSTILE, "currency": HOSTILE, "unit_price_minor": 1})}
+    apis.lines = [apis.line(1, HOSTILE, HOSTILE, 5, **{HOSTILE: HOSTILE}), (str(int(START * 1e9)), HOSTILE * 10_000)]
+    apis.series = [
+        {"metric": {"job": HOSTILE, "peer_service": HOSTILE}, "value": [START, "1"], "values": [[START, "1"]]}
+    ]
+    labels = {"alertname": HOSTILE, "severity": HOSTILE}
+    apis.alerts = [{"labels": labels, "state": "firing", "annotations": {"summary": HOSTILE}}]
+    apis.calls = [{"parent": HOSTILE, "child": "order-service", "callCount": 1}]
+
+
+@pytest.fixture
+def console_app(apis):
+    """Make the console; arguments are settings."""
 
     def make(**settings):
         root = f"http://127.0.0.1:{apis.server.port}"
         urls = dict.fromkeys(("gateway_url", "jaeger_url", "loki_url", "prometheus_url"), root)
-        return create_app(ConsoleSettings(**urls | settings)).test_client()
+        return create_app(ConsoleSettings(**urls | settings))
 
     return make
+
+
+@pytest.fixture
+def console(console_app):
+    """Make the console's client; arguments are settings."""
+    return lambda **settings: console_app(**settings).test_client()
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 import pytest
 
 from observability.console import chart, servicemap, show
-from observability.console.waterfall import compare, critical_path, draw
+from observability.console.waterfall import choose, compare, critical_path, draw
 from observability.console.window import Window
+from observability.story.backends import Line
 from observability.story.spans import parse
 from tests.console.conftest import span, trace
 
@@ -43,6 +44,27 @@ def test_spans_in_a_circle_end_the_walk():
     assert draw(parse(trace(span(1, 2, "a", "x", 0, 10), span(2, 1, "a", "y", 1, 5)))).rows
 
 
+def _line(span_id, when):
+    return Line(time=when, service="a", level="info", event="e", span_id=span_id, fields={})
+
+
+def test_a_chosen_span_without_log_lines_has_those_of_the_nearest_span_above():
+    found = parse(trace(span(1, 0, "a", "root", 0, 9), span(2, 1, "a", "x", 1, 5), span(3, 2, "a", "y", 2, 2)))
+    lines = [_line(f"{1:016x}", 10), _line("", 20)]
+    chosen = choose([(found, lines)], f"{3:016x}", "")
+    assert (chosen.span.name, chosen.above.name, chosen.lines, chosen.line) == ("y", "root", lines[:1], 0)
+    chosen = choose([(found, lines)], f"{1:016x}", "10")
+    assert (chosen.span.name, chosen.above, chosen.line) == ("root", None, 10)
+    assert choose([(found, lines)], "", "20").lines == lines[1:]
+    assert choose([(found, lines)], "", "") is None
+
+
+def test_choosing_in_a_circle_of_spans_ends():
+    found = parse(trace(span(1, 2, "a", "x", 0, 10), span(2, 1, "a", "y", 1, 5), span(3, 3, "a", "z", 1, 5)))
+    for number in (1, 2, 3):
+        assert choose([(found, [])], f"{number:016x}", "").lines == []
+
+
 def test_a_trace_without_spans_is_drawn_as_nothing():
     assert not draw(parse(trace())).rows
 
@@ -74,6 +96,12 @@ def test_what_adds_nothing_to_a_pile_has_no_line_on_top_of_it():
     drawn = {one.name: one.path for one in chart.draw(series, "short", WINDOW, stacked=True).series}
     assert drawn["PAID"]
     assert not drawn["UNAVAILABLE"]
+
+
+def test_a_bar_ends_where_the_chart_ends():
+    drawn = chart.draw([chart.Series("a", [(1001, 1), (1300, 1), (1602, 1)])], "short", WINDOW, bars=True)
+    assert len(drawn.bars) == 3
+    assert all(x >= 0 and x + width <= chart.WIDTH for x, _, width, _, _ in drawn.bars)
 
 
 def test_a_hole_in_the_data_is_a_hole_in_the_line():
