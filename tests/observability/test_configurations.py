@@ -67,7 +67,7 @@ def test_the_collector_accepts_what_it_has_in_kubernetes(program, tmp_path, role
 
 @pytest.mark.parametrize("role", KUBERNETES)
 def test_a_pipeline_in_kubernetes_names_only_what_its_files_define(role):
-    """What CI's Collector lacks (kubelet_stats, host_metrics, load_balancing) it cannot check: this does a part of it."""
+    """CI's Collector lacks kubelet_stats, host_metrics and load_balancing, and cannot check what has them."""
     defined, pipelines = {}, {}
     for name in KUBERNETES[role]:
         part = yaml.safe_load((OBSERVABILITY / "collector" / f"{name}.yaml").read_text())
