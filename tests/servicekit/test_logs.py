@@ -347,3 +347,21 @@ logs.get_logger().info("order.created")
 def test_output_that_is_captured_again_is_told_once():
     told = [json.loads(line) for line in _said(PRINTED.replace("\\\\", "\\")).splitlines()]
     assert [line["event"] for line in told] == ["library.printed", "written to the descriptor", "order.created"]
+
+
+CLOSED = """
+import io, sys
+from servicekit.telemetry import logs
+own, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO())
+logs.configure("sample-service")
+logger = logs.get_logger()
+logger.info("parcel.sent")
+sys.stdout.close()
+logger.info("parcel.lost")
+sys.stdout = own
+logger.info("parcel.found")
+"""
+
+
+def test_a_stdout_that_was_closed_costs_no_request_and_later_lines_go_to_the_next():
+    assert [json.loads(line)["event"] for line in _said(CLOSED).splitlines()] == ["parcel.found"]

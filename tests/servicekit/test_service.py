@@ -13,6 +13,8 @@ from servicekit.identity import auth
 from servicekit.service import Application, Authority, Service
 from servicekit.web.errors import DependencyUnavailable, Problem, is_problem
 from tests.fixtures.database import PROJECT
+from tests.fixtures.otlp import values
+from tests.servicekit.sample import sample_app
 
 PARCELS = Application("parcels", authority=Authority("signer", login="get one from the desk"))
 
@@ -70,6 +72,46 @@ def test_an_app_of_ones_own_is_measured_logged_and_asked_for_its_health(serve, k
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert "canary" not in client.get("/metrics").text + str(events)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_answer_of_middleware_that_was_there_before_is_measured_and_logged(
+    serve, otel, collector, kit, app, recorded
+):
+    def answering(inner):
+        def serve(environ, start_response):
+            if environ["PATH_INFO"] != "/canary":
+                return inner(dict(environ), start_response)
+            start_response("418 I'M A TEAPOT", [("Content-Type", "text/plain")])
+            return [b"short and stout"]
+
+        return serve
+
+    if recorded:
+        otel.to(collector.endpoint)
+    app.wsgi_app = answering(app.wsgi_app)
+    kit.instrument(app)
+    client = serve(app)
+    with capture_logs() as events:
+        assert (client.get("/canary").text, client.get("/parcels/7").text) == ("short and stout", "<p>7</p>")
+    assert [(event["http_route"], event["status"]) for event in events] == [
+        ("unmatched", 418),
+        ("/parcels/{name}", 200),
+    ]
+    assert client.metric("http_server_active_requests") == 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_exception_is_one_event_of_its_span(serve, exported, kit, app, own):
+    if own:
+        kit.instrument(app)
+    else:
+        routes = Blueprint("failing", __name__)
+        routes.get("/fails/<name>")(app.view_functions["fail"])
+        app = sample_app(extra=[routes])
+    serve(app).get("/fails/canary")
+    [event] = exported.one("GET /fails/{name}").events
+    assert values(event.attributes)["exception.type"] == "RuntimeError"
 
 
 def test_an_unexpected_error_in_an_app_of_ones_own_is_logged_without_path_and_message(serve, kit, app):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from servicekit.telemetry.setup import Telemetry
 
 
-class ServerSide(Protocol):
+class Answering(Protocol):
     """What an app does for its server beside WSGI."""
 
     def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
@@ -42,7 +42,7 @@ def all_apps() -> list[Flask]:
     return [app for known in list(_apps) if (app := known()) is not None]
 
 
-def server_side(wsgi: Any) -> ServerSide:
+def server_side(wsgi: Any) -> Answering:
     """Return what answers for requests that are none.
 
     Args:
@@ -51,7 +51,7 @@ def server_side(wsgi: Any) -> ServerSide:
     apps = all_apps()
     if not apps:
         raise RuntimeError("No app here is one of servicekit's: have `Service` make it, or instrument it.")
-    side: ServerSide = next((app for app in apps if app is wsgi), apps[0]).extensions["server"]
+    side: Answering = next((app for app in apps if app is wsgi), apps[0]).extensions["server"]
     return side
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO
 
@@ -73,7 +74,7 @@ def configure(service: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(_binary(output)),
+        logger_factory=structlog.BytesLoggerFactory(_Lasting(output)),  # type: ignore[arg-type]  # what it uses of a file
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(output)
@@ -204,6 +205,31 @@ class _Encoded:
     def write(self, line: bytes) -> None:
         """Write a line."""
         self._stream.write(line.decode())
+
+
+class _Lasting:
+    """Writes to stdout, and to what stands in its place once that is closed, as it is after each of pytest's tests.
+
+    Where there is neither, lines are lost: no request is.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._file = _binary(stream)
+
+    def write(self, line: bytes) -> None:
+        """Write a line."""
+        try:
+            self._file.write(line)
+        except ValueError:
+            if sys.stdout is not None:
+                self._file = _binary(_replaced(sys.stdout))
+                with suppress(ValueError):
+                    self._file.write(line)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        with suppress(ValueError):
+            self._file.flush()
 
 
 def _binary(stream: TextIO) -> BinaryIO:

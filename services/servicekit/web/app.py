@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, abort, request
+from flask import Blueprint, Flask, Response, abort, has_request_context, request
 from flask.globals import request_ctx
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
@@ -181,8 +181,7 @@ class ServerSide:
 
 def _log_exception(exc_info: Any) -> None:
     """Log what no handler took, without the path, which Flask would quote."""
-    request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)
-    tracing.raised(exc_info[1])
+    request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)  # the instrumentation adds the exception's event
     logs.get_logger().error("request.failed", exc_info=exc_info)
 
 
@@ -211,7 +210,8 @@ class _Requests:
     def _around(self, inner: "WSGIApplication") -> "WSGIApplication":
         def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
             def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-                return start_response(status, self._tell(int(status[:3]), headers), exc_info)
+                told = self._tell(int(status[:3]), headers, environ)
+                return start_response(status, told, exc_info)
 
             environ[_STARTED] = time.perf_counter()
             self._metrics.request_began()
@@ -249,12 +249,14 @@ class _Requests:
             attributes["http.route"] = route
         return name, attributes
 
-    def _tell(self, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def _tell(self, status: int, headers: list[tuple[str, str]], environ: "WSGIEnvironment") -> list[tuple[str, str]]:
         """Count and log the answer when its head is sent, inside the request's span; return its headers."""
-        environ = request.environ
-        if _ROUTE not in environ:
-            self._begin()  # it failed before it came there
-        route, method = environ[_ROUTE], known_method(environ["REQUEST_METHOD"])
+        if has_request_context():
+            environ = request.environ  # middleware may have made another of it
+            if _ROUTE not in environ:
+                self._begin()  # it failed before it came there
+        # Without a context, middleware between this and the app has answered itself.
+        route, method = environ.get(_ROUTE, UNMATCHED), known_method(environ["REQUEST_METHOD"])
         seconds = time.perf_counter() - environ[_STARTED]
         self._metrics.request_ended(method, route, status, seconds)
         if (error_type := environ.get(errors.TYPE)) is not None:
