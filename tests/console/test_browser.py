@@ -209,3 +209,16 @@ def test_no_page_is_wider_than_the_screen(tab, path, width):
     tab.set_viewport_size({"width": width, "height": 900})
     tab.goto(path)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
+def test_axe_finds_nothing_where_a_row_is_chosen_and_it_fits(tab, width, scheme):
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto("/orders/1")
+    tab.locator("a.wlog").nth(1).click()
+    tab.locator("#span .said.picked").wait_for()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(tab).response["violations"]
+    assert not [(one["id"], one["nodes"][0]["html"]) for one in found]
