@@ -87,6 +87,16 @@ def test_a_pipeline_in_kubernetes_names_only_what_its_files_define(role):
         assert used[kind] - defined["connectors"] == defined[kind] - unused
 
 
+@pytest.mark.parametrize("more", ["", "remote-write/remote-write.yml"])
+def test_prometheus_accepts_what_it_has_in_kubernetes(program, tmp_path, more):
+    folder = OBSERVABILITY / "prometheus"
+    components = OBSERVABILITY.parent / "deploy" / "kubernetes" / "components"
+    (tmp_path / "rules").symlink_to(folder / "rules")
+    whole = (folder / "kubernetes.yml").read_text() + ((components / more).read_text() if more else "")
+    (tmp_path / "prometheus.yml").write_text(whole)
+    check(program("promtool"), "check", "config", "--syntax-only", tmp_path / "prometheus.yml")
+
+
 def test_jaeger_accepts_its_configuration(program):
     folder = OBSERVABILITY / "jaeger"
     check(program("jaeger"), "validate", f"--config={folder / 'config.yaml'}", UI_CONFIG=str(folder / "ui.json"))
