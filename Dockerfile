@@ -1,6 +1,6 @@
 # Every image that is built here, a stage for each:
 #   docker build --target service --build-arg SERVICE=order .
-#   docker build --target gateway-telemetry .      also: embedded-backend, migrations, loadtest
+#   docker build --target gateway-telemetry .      also: embedded-backend, console, migrations, loadtest
 # A stage that is not asked for is not built, and what two images begin with alike is built and stored once.
 
 FROM python:3.13.15-slim-trixie AS base
@@ -23,9 +23,13 @@ FROM installer AS service-packages
 COPY requirements/services.txt /
 RUN --mount=type=cache,target=/root/.cache/pip pip install -r /services.txt
 
-FROM service-packages AS embedded-packages
+FROM installer AS embedded-packages
 COPY requirements/embedded.txt /
 RUN --mount=type=cache,target=/root/.cache/pip pip install -r /embedded.txt
+
+FROM installer AS console-packages
+COPY requirements/console.txt /
+RUN --mount=type=cache,target=/root/.cache/pip pip install -r /console.txt
 
 FROM installer AS migrations-packages
 COPY requirements/migrations.txt /
@@ -90,6 +94,27 @@ USER 10009:10009
 HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=30s \
     CMD ["python", "-S", "-m", "servicekit.process.healthcheck", "3100", "/ready"]
 CMD ["python", "-m", "observability.embedded"]
+
+# --- pages of all this: orders, traces, log lines and metrics ---------------------------------------------------------
+
+FROM base AS console
+COPY --from=console-packages /opt/venv /opt/venv
+COPY services/servicekit servicekit
+COPY local local
+COPY observability/story observability/story
+COPY observability/console observability/console
+COPY observability/grafana/dashboards observability/grafana/dashboards
+COPY docs/runbooks docs/runbooks
+COPY README.md .
+RUN python -m compileall -q servicekit local observability
+LABEL org.opencontainers.image.title="console" \
+      org.opencontainers.image.description="Pages of the shop to observe: an order with its trace and its log lines" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV HOST=0.0.0.0
+USER 10010:10010
+HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=30s \
+    CMD ["python", "-S", "-m", "servicekit.process.healthcheck", "3000", "/healthz"]
+CMD ["python", "-m", "observability.console"]
 
 # --- what the services and the gateway's telemetry have in common ----------------------------------------------------
 

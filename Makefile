@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 COMPOSE ?= docker compose
+KUBECTL ?= kubectl
+TAG ?= dev
 
 .DEFAULT_GOAL := help
 
 # An environment whose Python has gone (an upgrade of the system, a moved pyenv) is made anew.
 $(shell test -x $(PY) || rm -f $(VENV)/ready-*)
 
-.PHONY: help up down reset status logs health test test-slow test-compose lint format lock docs slo story load load-ui rotate-keys psql rollout health-compose bench dashboards
+.PHONY: help up down reset status logs health test test-slow test-compose test-kubernetes images lint format lock docs pictures slo story load load-ui rotate-keys psql rollout health-compose bench dashboards
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,13 +65,25 @@ bench: $(VENV)/ready-local $(VENV)/ready-bench ## measure what telemetry costs, 
 	@$(PY) -m bench all
 
 test: $(VENV)/ready-dev ## run the tests that take minutes at most
-	$(PY) -m pytest -m "not slow and not compose" -n 5 --dist loadgroup
+	$(PY) -m pytest -m "not slow and not compose and not kubernetes" -n 5 --dist loadgroup
 
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults, kills, alerts, every query of the dashboards
 	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start the shop in it, and delete it
 	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose --durations 5
+
+test-kubernetes: $(VENV)/ready-dev ## run the tests that need a Kubernetes cluster, kubectl's current one; `make images` comes first
+	KUBECTL="$(KUBECTL)" $(PY) -m pytest tests/kubernetes -m kubernetes --durations 5
+
+# For Kubernetes; Compose builds its own. The cluster has to get them: docs/kubernetes.md.
+images: ## build the images that Kubernetes runs, shop/*:dev; TAG=1.2.0 for another tag
+	for name in auth user product order payment; do \
+	  docker build --quiet --target service --build-arg SERVICE=$$name --tag shop/$$name-service:$(TAG) . || exit 1; \
+	done
+	for name in migrations gateway-telemetry embedded-backend loadtest; do \
+	  docker build --quiet --target $$name --tag shop/$$name:$(TAG) . || exit 1; \
+	done
 
 # missing_resolver: proxy_pass names our own upstream groups through a variable, so no name is ever resolved.
 lint: $(VENV)/ready-dev ## check style, types, shell scripts, the Dockerfile and the gateway's configuration
@@ -88,7 +102,7 @@ format: $(VENV)/ready-dev ## put the code into shape
 	$(PY) -m ruff format .
 
 lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask for
-	for name in services migrations embedded local bench load dev; do \
+	for name in services migrations embedded console local bench load dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
 	    --python-version 3.11 --no-header --no-annotate \
 	    "requirements/$$name.in" -o "requirements/$$name.txt" || exit 1; \
@@ -97,6 +111,9 @@ lock: $(VENV)/ready-dev ## pin the newest versions of what requirements/*.in ask
 docs: $(VENV)/ready-local ## write the tables of settings from the code, docs/telemetry.md from the contract
 	$(PY) docs/configuration.py
 	$(PY) docs/contract.py
+
+pictures: $(VENV)/ready-dev ## take the pictures of docs/console.md anew, with Chromium, from the stack that runs
+	@$(PY) docs/pictures.py
 
 slo: $(VENV)/ready-local ## write Prometheus' rules for the SLOs of observability/slo/shop.yaml
 	@$(PY) observability/slo/generate.py

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from bench import budget, capacity, document, machine, measure, report
+from bench import budget, capacity, cluster, document, machine, measure, report
 from bench.errors import BenchError
 from bench.rows import HEADLINE, ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
 from bench.stacks import BenchStack, alone, running, swept
@@ -126,6 +126,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen = command("capacity", text, _capacity, seconds=10, rounds=0)
     chosen.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
 
+    _cluster_arguments(command)
+
     text = f"{', '.join(ALL)}, one after the other"
     chosen = commands.add_parser("all", help=text, description=text)
     chosen.add_argument("--seconds", type=float, help="seconds of one turn (default: each command's own)")
@@ -133,11 +135,20 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen.add_argument("--noisy", action="store_true", help=NOISY)
     chosen.set_defaults(run=_all)
 
-    text = "keep results in docs/performance, and write docs/performance.md"
+    text = "keep results in docs/performance, and write docs/performance.md and docs/capacity.md"
     chosen = commands.add_parser("docs", help=text, description=text)
     chosen.add_argument("names", nargs="*", metavar="NAME", help="names of results to keep")
     chosen.set_defaults(run=_docs)
     return parser.parse_args(argv)
+
+
+def _cluster_arguments(command: Callable[..., Any]) -> None:
+    text = "throughput against pods of order-service, in the Kubernetes cluster of kubectl's current context"
+    chosen = command("cluster", text, _cluster, seconds=48, rounds=3)
+    chosen.add_argument("--counts", type=int, nargs="+", default=(1, 2, 3), help="pods (default 1 2 3)")
+    chosen.add_argument("--users", type=int, default=32, help="users at the end of a ramp (default %(default)s)")
+    chosen.add_argument("--workers", type=int, default=2, help="pods that make the load (default %(default)s)")
+    chosen.add_argument("--remark", action="append", default=[], help="what is to be known of the cluster")
 
 
 def _overhead(arguments: argparse.Namespace) -> None:
@@ -233,6 +244,26 @@ def _capacity(arguments: argparse.Namespace) -> None:
         _say("not the stores of Compose: set BACKEND_BINARIES to a folder with otelcol, jaeger and loki")
 
 
+def _cluster(arguments: argparse.Namespace) -> None:
+    """Measure in a cluster. How busy others are on its nodes is not known: the spread of the rounds shows it."""
+    result: dict[str, Any] = {
+        "kind": "cluster",
+        "rows": [str(count) for count in arguments.counts],
+        "command": machine.command_line().partition(" --remark")[0],
+        "when": datetime.now(UTC).date().isoformat(),
+        "machine": cluster.describe(),
+        "workers": arguments.workers,
+        "noisy": arguments.noisy,
+        "turns": [],
+        "remarks": arguments.remark,
+    }
+    seconds = len(arguments.counts) * arguments.rounds * (arguments.seconds + 25)
+    _say(f"this takes about {seconds / 60:.0f} minutes; Ctrl-C stops and cleans up")
+    with cluster.loaded(arguments.workers, arguments.users, arguments.seconds):
+        cluster.turns(arguments.counts, arguments.rounds, _say, result["turns"])
+    _publish(arguments.name, result)
+
+
 def _all(arguments: argparse.Namespace) -> None:
     """Run all, one after the other, with their defaults or what the arguments say."""
     runs = [_arguments([name]) for name in ALL]
@@ -259,9 +290,10 @@ def _expected(arguments: argparse.Namespace) -> float:
 
 
 def _docs(arguments: argparse.Namespace) -> None:
-    """Keep results in the project, and write its page from all that are kept."""
+    """Keep results in the project, and write its pages from all that are kept."""
     document.keep(RESULTS, arguments.names)
-    document.PAGE.write_text(document.filled(document.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in document.PAGES:
+        page.write_text(document.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _interleave(

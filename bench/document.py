@@ -1,4 +1,7 @@
-"""docs/performance.md's tables, written from the results that are kept beside it: no number is typed by hand."""
+"""The tables of docs/performance.md and docs/capacity.md, written from the results that are kept beside them.
+
+No number in them is typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from bench import report
+from bench import reckoning, report
 from bench.errors import BenchError
 from local.settings import PROJECT
 
@@ -15,13 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-PAGE = PROJECT / "docs" / "performance.md"
+PAGES = (PROJECT / "docs" / "performance.md", PROJECT / "docs" / "capacity.md")
 KEPT = PROJECT / "docs" / "performance"
-"""The results that the page shows, as JSON."""
+"""The results that the pages show, as JSON."""
 
 STEP = "step-"
 """How the names of results begin that are lines of the table of steps."""
 
+_MISSING = "\nNot measured yet.\n\n"
 _BLOCK = re.compile(r"(<!-- begin: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
@@ -49,8 +53,18 @@ def _content(name: str) -> str:
     if name == "steps":
         found = [_read(path) for path in sorted(KEPT.glob(f"{STEP}*.json"))]
         return f"\n{report.steps(found).markdown()}\n" if found else "\nNo step was measured yet.\n\n"
+    if name in reckoning.TABLES:
+        capacity, stores, cluster = (_kept(of) for of in ("capacity", "stores", "cluster"))
+        if not capacity or not stores:
+            return _MISSING
+        return f"\n{reckoning.TABLES[name](capacity | {'backends': stores['backends']}, cluster).markdown()}\n"
+    result = _kept(name)
+    return f"\n{report.markdown(result)}\n" if result else _MISSING
+
+
+def _kept(name: str) -> dict[str, Any] | None:
     path = KEPT / f"{name}.json"
-    return f"\n{report.markdown(_read(path))}\n" if path.is_file() else "\nNot measured yet.\n\n"
+    return _read(path) if path.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -172,6 +172,43 @@ def growth(result: dict[str, Any]) -> list[Rendered]:
     return [Rendered(result["title"], head, rows)]
 
 
+def cluster(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate ramps in a cluster: the knee by pods of order-service, and the whole curve."""
+    head = [
+        "pods",
+        "orders/s at most",
+        "users at the knee",
+        "p50 ms there",
+        "p99 ms there",
+        "failed",
+        "busiest (cores)",
+    ]
+    users = list(dict.fromkeys(stage["users"] for turn in result["turns"] for stage in turn["stages"]))
+    knees, curve = [], []
+    for name in result["rows"]:
+        of_row = [turn for turn in result["turns"] if turn["row"] == name]
+        if not of_row:
+            continue
+        parts = {part for turn in of_row for part in turn["cores"]}
+        busiest = sorted((_median([turn["cores"].get(part, 0.0) for turn in of_row]), part) for part in parts)
+        knees.append([
+            name,
+            Spread.of([turn["per_second"] for turn in of_row]).text(),
+            *(Spread.of([turn["knee"][field] for turn in of_row]).text() for field in ("users", "p50", "p99")),
+            f"{sum(turn['failures'] for turn in of_row):,} of {sum(turn['orders'] for turn in of_row):,}",
+            ", ".join(f"{part} {cores:.2f}" for cores, part in busiest[::-1][:3]),
+        ])  # fmt: skip
+        rates = [
+            Spread.of([stage["order_rate"] for turn in of_row for stage in turn["stages"] if stage["users"] == count])
+            for count in users
+        ]
+        curve.append([name, *(rate.text() for rate in rates), ""])
+    return [
+        Rendered("The knee: where the fewest users make 90 % of the most orders/s", head, knees),
+        Rendered("Orders/s by users", ["pods", *(f"{count} users" for count in users), ""], curve),
+    ]
+
+
 def budget(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate start times and memory against the budget."""
     head = ["part", *(f"{text} (budget)" for text, _field, _digits in _BUDGET_FIELDS), "RSS MB after orders"]
@@ -216,8 +253,15 @@ def steps(results: Sequence[dict[str, Any]]) -> Rendered:
 
 def tables(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate a result of any kind."""
-    tables = {"comparison": comparison, "growth": growth, "budget": budget, "capacity": capacity, "stores": stores}
-    return tables[result["kind"]](result)
+    of_kind = {
+        "comparison": comparison,
+        "growth": growth,
+        "budget": budget,
+        "capacity": capacity,
+        "stores": stores,
+        "cluster": cluster,
+    }
+    return of_kind[result["kind"]](result)
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
@@ -267,7 +311,7 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
 
     def samples(rate: int) -> str:
         stored = local["series"] * processes("order-service", rate) / _SCRAPE_SECONDS * _DAY * _SAMPLE_BYTES
-        return _amount(stored)
+        return amount(stored)
 
     table.cores("gateway and services", sum(cpu_ms.get(part, 0.0) for part in _SHOP))
     table.cores("PostgreSQL", cpu_ms["order-db"])
@@ -328,7 +372,7 @@ class _Reckoned:
         self._rows.append([name, *cells, how])
 
     def daily(self, name: str, size: float, how: str) -> None:
-        self.line(f"{name}, a day", lambda rate: _amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
+        self.line(f"{name}, a day", lambda rate: amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
 
     def cores(self, name: str, cost: float) -> None:
         self.line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms an order, {_BUSY}")
@@ -339,7 +383,8 @@ def _cores(milliseconds: float, rate: int) -> str:
     return f"{need:.1f}" if need < 10 else f"{need:,.0f}"  # noqa: PLR2004
 
 
-def _amount(size: float) -> str:
+def amount(size: float) -> str:
+    """Say a number of bytes."""
     for unit in ("MB", "GB", "TB"):
         size /= 1e6 if unit == "MB" else 1e3
         if size < 1000:  # noqa: PLR2004

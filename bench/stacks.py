@@ -28,7 +28,7 @@ SCRAPE_SECONDS = 5.0
 _SERVICES = ("AUTH", "USER", "PRODUCT", "ORDER", "PAYMENT")
 _PORTS = (
     *("GATEWAY", *_SERVICES, "ORDER_DB"),
-    *("OTLP", "JAEGER", "LOKI", "PROMETHEUS", "GATEWAY_TELEMETRY"),
+    *("OTLP", "JAEGER", "LOKI", "PROMETHEUS", "GATEWAY_TELEMETRY", "CONSOLE"),
 )
 BACKEND_PORTS = 12
 """How many the Collector, Jaeger and Loki need together, in variant.py's order."""

@@ -17,6 +17,7 @@ for folder in (".", "services", *(f"services/{name}/src" for name in SERVICES)):
     sys.path.insert(0, str(ROOT / folder))
 
 from auth_service.settings import AuthSettings
+from observability.console.settings import ConsoleSettings
 from observability.embedded.settings import BackendSettings
 from observability.gateway.settings import GatewaySettings
 from order_service.settings import OrderSettings
@@ -38,6 +39,7 @@ def table() -> str:
         "payment": [PaymentSettings],
         "gateway-telemetry": [GatewaySettings],
         "embedded-backend": [BackendSettings],
+        "console": [ConsoleSettings],
     }
     rows: dict[str, tuple[str, str, list[str]]] = {}
     for reader, classes in readers.items():

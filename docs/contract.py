@@ -15,8 +15,9 @@ LEVELS = 5  # that there are of log lines
 
 HEAD = """\
 # What the shop tells about itself
-Every span, metric and log event, by name; nothing else is emitted. Tests check the running system against this in both
-modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_telemetry.py`).
+Every span, metric and log event, by name; nothing else is emitted. Tests check the running system against this in all
+modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_telemetry.py`,
+`tests/kubernetes/test_telemetry.py`).
 
 <!-- Written by `make docs` from observability/contract.yaml: change it there. -->
 
@@ -62,7 +63,7 @@ def _services(contract: Contract) -> Iterator[tuple[str, ...]]:
 def _group(group: Group) -> Iterator[str]:
     title, _, rest = group.about.partition(". ")
     yield f"## {title.rstrip('.')}"
-    where = f", only in {group.only_in} mode" if group.only_in else ""
+    where = f", only {_in_modes(group.only_in)}" if group.only_in else ""
     yield f"{rest} From {_codes(group.services)}{where}.".strip()
     yield ""
     if group.spans:
@@ -112,7 +113,12 @@ def _described(rule: Rule) -> str:
         parts.append("or null" if parts else "may be null")
     said = f": {' '.join(parts)}" if parts else ""
     said += f" ({rule.says})" if rule.says else ""
+    said += f", only {_in_modes(rule.only_in)}" if rule.only_in else ""
     return said + (f", when {rule.when}" if rule.when else "")
+
+
+def _in_modes(modes: Sequence[str]) -> str:
+    return f"in {' and '.join({'local': 'local mode'}.get(mode, mode.title()) for mode in modes)}"
 
 
 def _tree(tree: Tree, depth: int = 0) -> Iterator[str]:

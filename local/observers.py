@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from local.settings import Settings
 
 BACKEND = "embedded-backend"
+CONSOLE = "console"
 GATEWAY = "gateway-telemetry"
+
+_PAGES = """
+Look at http://localhost:{console_port}: place an order there, and see all that it does.
+"""
 
 _LOOK = """{traces}
 See it whole, its row, its trace and its log lines:
 
   make story ORDER=1
 
-Or ask the APIs of Jaeger, Loki and Prometheus themselves (their pages are in Docker Compose, not here):
+Or ask the APIs of Jaeger, Loki and Prometheus themselves:
 
   curl 'http://localhost:{jaeger_port}/api/traces?service=order-service&limit=1'
   curl -G http://localhost:{loki_port}/loki/api/v1/query_range --data-urlencode 'query={{service_name="order-service"}}'
@@ -43,7 +48,7 @@ _OF_ONE_RECEIVER = [
 ]
 _HERE = {"localhost", "127.0.0.1", "::1"}
 
-SETTINGS = ["observability.embedded.settings", "observability.gateway.settings"]
+SETTINGS = ["observability.embedded.settings", "observability.gateway.settings", "observability.console.settings"]
 """The modules with the settings of its programs."""
 
 
@@ -58,6 +63,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
         **dict.fromkeys(_OF_ONE_RECEIVER, ""),
     }
+
+
+def pages(settings: Settings) -> str:
+    """Say first where there is something to see."""
+    return _PAGES.format(**vars(settings))
 
 
 def look(settings: Settings) -> str:
@@ -135,6 +145,28 @@ def gateway(settings: Settings, tracing: str) -> Part:
             "STATE_FILE": str(_folder(settings) / "nginx.position"),
         },
         outlived_by=(BACKEND,),  # its last spans go there
+    )
+
+
+def console(settings: Settings) -> Part:
+    """Describe the console: pages of all this."""
+    port = settings.console_port
+    return Part(
+        name=CONSOLE,
+        ports={"CONSOLE_PORT": port},
+        command=lambda: ending_with_parent("TERM", sys.executable, "-m", "observability.console"),
+        ready=lambda: http_ready(f"http://127.0.0.1:{port}/healthz"),
+        environment={
+            "PYTHONPATH": "services",
+            "HOST": "127.0.0.1",
+            "CONSOLE_PORT": str(port),
+            "GATEWAY_URL": f"http://127.0.0.1:{settings.gateway_port}",
+            "JAEGER_URL": f"http://127.0.0.1:{settings.jaeger_port}",
+            "LOKI_URL": f"http://127.0.0.1:{settings.loki_port}",
+            "PROMETHEUS_URL": f"http://127.0.0.1:{settings.prometheus_port}",
+            "PROMETHEUS_PUBLIC_URL": f"http://localhost:{settings.prometheus_port}",
+            "MALLOC_ARENA_MAX": "1",  # or each of its threads keeps what its largest answer took
+        },
     )
 
 

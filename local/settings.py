@@ -39,6 +39,7 @@ class Settings:
     loki_port: int = 3100
     prometheus_port: int = 9090
     gateway_telemetry_port: int = 9145
+    console_port: int = 3000
     telemetry: bool = True
     """Whether the backends run beside the shop, and get its traces, metrics and logs."""
     start_timeout_seconds: int = 60

@@ -28,7 +28,7 @@ CLIENTS = ("order-service",)
 
 _CHECK_SECONDS = 60
 
-_WELCOME = """
+_WELCOME = """{pages}
 The gateway listens on http://localhost:{port}. Place an order:
 
 {login}  TOKEN=$(curl -s -X POST http://localhost:{port}/auth/login -H "Content-Type: application/json" \\
@@ -96,17 +96,19 @@ def build(settings: Settings) -> Stack:
     )
     watchers: tuple[Part, ...] = ()
     scraper: tuple[Part, ...] = ()
+    pages: tuple[Part, ...] = ()
     if settings.telemetry:
         tracing = gateway_settings(settings).get("GATEWAY_TRACING", nginx.DEFAULTS["GATEWAY_TRACING"])
         watchers = (observers.backend(settings), observers.gateway(settings, tracing))
         targets = {f"{service}-service": _port(settings, service) for service in SERVICES}
         scraper = (observers.metrics(settings, targets, after="migrations"),)
+        pages = (observers.console(settings),)
     return Stack(
         # A task holds up what stands after it, so the services are begun before the seed. So does the scraper, which
         # may have to be fetched.
-        steps=(database, *watchers, migrate, *services, *scraper, seed, gateway),
-        welcome=_welcome(settings, observers.look(settings) if watchers else ""),
-        check=lambda: _check(settings, watchers),
+        steps=(database, *watchers, migrate, *services, *scraper, *pages, seed, gateway),
+        welcome=_welcome(settings),
+        check=lambda: _check(settings, (*watchers, *pages)),
     )
 
 
@@ -153,12 +155,14 @@ def _database_environment(settings: Settings, role: str) -> dict[str, str]:
     }
 
 
-def _welcome(settings: Settings, look: str) -> str:
+def _welcome(settings: Settings) -> str:
+    said = (observers.pages, observers.look)
+    pages, look = (say(settings) if settings.telemetry else "" for say in said)
     port, login, user, password = settings.gateway_port, "", "admin", "password"
     if os.environ.get("SEED_DEMO_ADMIN", "").strip().lower() in _OFF:
         user, password = "ada", "a password of your own"
         login = _REGISTER.format(port=port, user=user, password=password)
-    return _WELCOME.format(port=port, login=login, user=user, password=password, look=look)
+    return _WELCOME.format(port=port, login=login, user=user, password=password, look=look, pages=pages)
 
 
 def _seed(settings: Settings) -> str:

@@ -17,6 +17,7 @@ import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
@@ -53,8 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--wait", type=float, default=30, help="seconds to wait for the server (default 30)")
-    actions = parser.add_subparsers(dest="action", metavar="upgrade | downgrade REVISION (default: upgrade)")
+    actions = parser.add_subparsers(dest="action", metavar="upgrade | downgrade REVISION | await (default: upgrade)")
     actions.add_parser("upgrade", help="to the newest revision")
+    actions.add_parser("await", help="wait until somebody else has brought it there, or further")
     actions.add_parser("downgrade", help="to an older one").add_argument(
         "revision", metavar="REVISION", help="'base', a revision like '0002', or '-1' for one step"
     )
@@ -63,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("sqlalchemy.dialects.postgresql").setLevel(logging.INFO)  # the migrations' notices
     downgrade_to = arguments.revision if arguments.action == "downgrade" else None
     try:
+        if arguments.action == "await":
+            print(f"migrate: the database is at {await_newest(arguments.wait)}")
+            return 0
         before, after = migrate(downgrade_to, arguments.wait)
     except (MigrationError, CommandError) as error:
         print(f"migrate: {error}", file=sys.stderr)
@@ -116,6 +121,38 @@ def migrate(downgrade_to: str | None, wait: float) -> tuple[str, str]:
                 statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
                 cursor.execute(statement.format(sql.Identifier(role), sql.Literal(hashed)))
     return before, after
+
+
+def await_newest(wait: float) -> str:
+    """Wait until the database is at the newest revision.
+
+    One that is not known here is newer: after a rollback the services are older than the database.
+
+    Args:
+        wait: How many seconds.
+
+    Returns:
+        The revision.
+
+    Raises:
+        MigrationError: It was not, in time.
+    """
+    script = ScriptDirectory.from_config(Config(Path(__file__).with_name("alembic.ini")))
+    older = {revision.revision for revision in script.walk_revisions()} - set(script.get_heads())
+    settings = connection_settings()
+    deadline = time.monotonic() + wait
+    engine = create_engine(
+        "postgresql+psycopg2://", creator=lambda: connect(settings, deadline - time.monotonic()), poolclass=NullPool
+    )
+    while True:
+        with engine.connect() as connection:
+            versions = MigrationContext.configure(connection, opts={"version_table_schema": "public"})
+            current = versions.get_current_revision()
+        if current is not None and current not in older:
+            return current
+        if time.monotonic() > deadline:
+            raise MigrationError(f"the database is still at {current or 'base'}: nobody migrated it in time")
+        time.sleep(1)
 
 
 def connection_settings() -> dict[str, Any]:

@@ -58,16 +58,17 @@ def _violation(rule: Rule, value: Any) -> str | None:
     return None
 
 
-def check_values(where: str, rules: Rules, values: Mapping[str, Any]) -> Difference:
-    """Compare named values with their rules."""
+def check_values(where: str, rules: Rules, values: Mapping[str, Any], mode: str) -> Difference:
+    """Compare named values with the rules that a mode has for them."""
     found = Difference()
-    for name, rule in rules.items():
+    known = {name: rule for name, rule in rules.items() if rule.only_in is None or mode in rule.only_in}
+    for name, rule in known.items():
         if rule.required and name not in values:
             found.missing.add(f"{where}: {name}")
     for name, value in values.items():
-        if name not in rules:
+        if name not in known:
             found.undeclared.add(f"{where}: {name}")
-        elif wrong := _violation(rules[name], value):
+        elif wrong := _violation(known[name], value):
             found.undeclared.add(f"{where}: {name} is {wrong}")
     return found
 
@@ -81,16 +82,16 @@ def check_spans(contract: Contract, spans: Sequence[SeenSpan], mode: str) -> Dif
         if declared is None:
             total.undeclared.add(where)
             continue
-        total |= check_values(where, declared.attributes, span.attributes)
+        total |= check_values(where, declared.attributes, span.attributes, mode)
         origin = contract.origin_of(span.service, span.scope.get("otel.scope.name")) or contract
-        total |= check_values(f"{span.service}'s resource", origin.resource, span.resource)
-        total |= check_values(f"{span.service}'s scope", origin.scope, span.scope)
+        total |= check_values(f"{span.service}'s resource", origin.resource, span.resource, mode)
+        total |= check_values(f"{span.service}'s scope", origin.scope, span.scope, mode)
         if bool(span.links) != bool(declared.links):
             (total.missing if declared.links else total.undeclared).add(f"{where}: a link")
         for event in span.events:
             if event.name in contract.span_events:
                 rules = contract.span_events[event.name]
-                total |= check_values(f"{where}: event {event.name}", rules, event.attributes)
+                total |= check_values(f"{where}: event {event.name}", rules, event.attributes, mode)
             else:
                 total.undeclared.add(f"{where}: event {event.name}")
     seen = {span.key for span in spans}
@@ -100,7 +101,7 @@ def check_spans(contract: Contract, spans: Sequence[SeenSpan], mode: str) -> Dif
     for key, declared in contract.spans.items():
         if declared.expected(mode) and key not in seen:
             total.missing.add(" ".join(key))
-        if declared.only_in in {None, mode}:
+        if declared.only_in is None or mode in declared.only_in:
             total.missing |= {f"{name}, in any span" for name in _occasional(declared.attributes) - names}
     return total
 
@@ -176,7 +177,7 @@ def check_lines(contract: Contract, lines: Iterable[SeenLine], mode: str) -> Dif
     seen = set()
     for line in lines:
         service = line.labels.get("service_name", "?")
-        total |= check_values(f"{service}'s stream labels", contract.stream_labels, line.labels)
+        total |= check_values(f"{service}'s stream labels", contract.stream_labels, line.labels, mode)
         if any(re.fullmatch(plain.pattern, line.text) for plain in contract.plain_lines(service)):
             continue
         try:
@@ -185,15 +186,15 @@ def check_lines(contract: Contract, lines: Iterable[SeenLine], mode: str) -> Dif
             total.undeclared.add(f"{service} wrote a line that is no JSON: {line.text[:80]!r}")
             continue
         seen.add((service, fields.get("event")))
-        total |= _check_event(contract, service, fields)
-        total |= _check_metadata(contract, f"{service} {fields.get('event')}", line.metadata, fields)
+        total |= _check_event(contract, service, fields, mode)
+        total |= _check_metadata(contract, f"{service} {fields.get('event')}", line.metadata, fields, mode)
     for key, declared in contract.events.items():
         if declared.expected(mode) and key not in seen:
             total.missing.add(" ".join(key))
     return total
 
 
-def _check_event(contract: Contract, service: str, fields: Mapping[str, Any]) -> Difference:
+def _check_event(contract: Contract, service: str, fields: Mapping[str, Any], mode: str) -> Difference:
     name = str(fields.get("event"))
     where = f"{service} {name}"
     declared = contract.events.get((service, name))
@@ -204,16 +205,16 @@ def _check_event(contract: Contract, service: str, fields: Mapping[str, Any]) ->
         ids = {key: rule.model_copy(update={"when": None}) for key, rule in ids.items()}
     if declared.traced == "never":
         ids = {}
-    total = check_values(where, {**contract.line, **ids, **declared.fields}, fields)
+    total = check_values(where, {**contract.line, **ids, **declared.fields}, fields, mode)
     if fields.get("level") not in declared.level:
         total.undeclared.add(f"{where}: level {fields.get('level')}")
     return total
 
 
 def _check_metadata(
-    contract: Contract, where: str, metadata: Mapping[str, str], fields: Mapping[str, Any]
+    contract: Contract, where: str, metadata: Mapping[str, str], fields: Mapping[str, Any], mode: str
 ) -> Difference:
-    total = check_values(f"{where}, metadata", contract.metadata, metadata)
+    total = check_values(f"{where}, metadata", contract.metadata, metadata, mode)
     for key in (*_IDS, "level"):
         if metadata.get(key) != (fields.get(key) or None):
             total.undeclared.add(f"{where}: {key} is not the same in metadata and line")
@@ -234,7 +235,7 @@ def check_metrics(contract: Contract, metrics: Iterable[SeenMetric], mode: str) 
         if metric.type != declared.type:
             total.undeclared.add(f"{where} is a {metric.type}")
         for labels in metric.series:
-            total |= check_values(where, declared.labels, dict(labels))
+            total |= check_values(where, declared.labels, dict(labels), mode)
         if declared.exemplars and metric.series and not metric.exemplars and declared.expected(mode):
             total.missing.add(f"{where}: exemplars")
         if metric.exemplars and not declared.exemplars:
@@ -267,7 +268,7 @@ def check_series(contract: Contract, series: Iterable[Mapping[str, str]], mode: 
             key: rule.model_copy(update={"when": "not empty"}) if "" in (rule.values or []) else rule
             for key, rule in {**declared.labels, **contract.target_labels}.items()
         }
-        total |= check_values(where, rules, own)
+        total |= check_values(where, rules, own, mode)
         if declared.pushed == ("instance" in own):
             total.undeclared.add(f"{where} was {'scraped' if declared.pushed else 'pushed'}")
     for key, declared in contract.metrics.items():

@@ -23,6 +23,7 @@ _TEMPLATE = {"name", "attributes", "for_each", "other_methods"}
 
 Value = str | bool | int | float
 Kind = Literal["server", "client", "internal"]
+Mode = Literal["local", "compose", "kubernetes"]
 
 
 class ContractError(ValueError):
@@ -46,6 +47,8 @@ class Rule(_Entry):
     nullable: bool = False
     tested_by: str | None = None
     """The test that provokes what no request can, as `tests/x.py::test_y`."""
+    only_in: list[Mode] | None = None
+    """The modes that have it, if not all have."""
     says: str = ""
 
     @property
@@ -65,12 +68,12 @@ class Seen(_Entry):
     tested_by: str | None = None
     """The test that provokes what no request can, as `tests/x.py::test_y`."""
 
-    only_in: Literal["local", "compose"] | None = None
-    """The mode that has it: its group's."""
+    only_in: list[Mode] | None = None
+    """The modes that have it: its group's."""
 
     def expected(self, mode: str) -> bool:
         """Whether the shop has to show it in this mode when all its journeys are walked."""
-        return self.may is None and self.tested_by is None and self.only_in in {None, mode}
+        return self.may is None and self.tested_by is None and (self.only_in is None or mode in self.only_in)
 
 
 class DeclaredSpan(Seen):
@@ -164,8 +167,8 @@ class Group(_Entry):
 
     services: list[str]
     about: str
-    only_in: Literal["local", "compose"] | None = None
-    """The mode that has it, if only one has."""
+    only_in: list[Mode] | None = None
+    """The modes that have it, if not all have."""
     spans: list[SpanTemplate] = []
     metrics: list[Metric] = []
     events: list[Event] = []

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import urllib3
-
+from observability.story.asking import ask
 from observability.story.errors import StoryError
 from observability.story.spans import Trace, parse
 
-_SECONDS = 3.0
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading an answer of another form raises."""
+
 _TRACES = 20
 _LINES = 1000
 _HEAD = frozenset(("timestamp", "level", "service", "event", "trace_id", "span_id", "parent_span_id", "trace_flags"))
-
-_pool = urllib3.PoolManager(retries=False, timeout=_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,8 @@ def trace(jaeger: str, trace_id: str) -> Trace:
         StoryError: Jaeger cannot be asked.
     """
     data = _get("Jaeger", jaeger, f"/api/traces/{trace_id}", {})
-    return parse(data["data"][0]) if data and data["data"] else Trace(trace_id)
+    with understood("Jaeger"):
+        return parse(data["data"][0]) if data and data["data"] else Trace(trace_id)
 
 
 def traces_of_order(jaeger: str, order_id: int, since: float, until: float) -> list[Trace]:
@@ -64,7 +68,8 @@ def traces_of_order(jaeger: str, order_id: int, since: float, until: float) -> l
         "limit": str(_TRACES),
     }
     data = _get("Jaeger", jaeger, "/api/traces", wanted)
-    return sorted(map(parse, data["data"] if data else ()), key=lambda found: found.start)
+    with understood("Jaeger"):
+        return sorted(map(parse, data["data"] if data else ()), key=lambda found: found.start)
 
 
 def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
@@ -87,12 +92,31 @@ def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
         "direction": "forward",
     }
     data = _get("Loki", loki, "/loki/api/v1/query_range", wanted)
-    streams = data["data"]["result"] if data else ()
-    found = [_line(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
+    with understood("Loki"):
+        return oldest_first(data["data"]["result"] if data else ())
+
+
+def oldest_first(streams: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Take the lines of all streams apart, the oldest first."""
+    found = [line_of(stream["stream"], *entry[:2]) for stream in streams for entry in stream["values"]]
     return sorted(found, key=lambda line: line.time)
 
 
-def _line(labels: dict[str, str], time: str, text: str) -> Line:
+@contextmanager
+def understood(who: str) -> Iterator[None]:
+    """Read an answer: one of another form than the API's is told like one that did not come.
+
+    Raises:
+        StoryError: The answer is of another form.
+    """
+    try:
+        yield
+    except NOT_UNDERSTOOD as error:
+        raise StoryError(f"{who}'s answer has an unknown form ({type(error).__name__}: {error}).") from error
+
+
+def line_of(labels: Mapping[str, str], time: str, text: str) -> Line:
+    """Take a line apart, as Loki gives it."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -111,20 +135,9 @@ def _line(labels: dict[str, str], time: str, text: str) -> Line:
 
 def _get(who: str, root: str, path: str, fields: dict[str, str]) -> Any:
     """Ask for JSON; None where the answer is 404."""
-    try:
-        answer = _pool.request("GET", root + path, fields=fields)
-    except urllib3.exceptions.HTTPError as error:
-        refused = isinstance(error, urllib3.exceptions.NewConnectionError)
-        why = "nothing listens there" if refused else type(error).__name__
-        raise StoryError(
-            f"{who}'s API at {root} does not answer ({why}): look at `make status`, or `docker compose ps`."
-        ) from error
+    answer = ask(who, root + path, fields)
     if answer.status == HTTPStatus.NOT_FOUND:  # how Jaeger says that there is no such trace
         return None
-    try:
-        if answer.status == HTTPStatus.OK:
-            return answer.json()
-    except (ValueError, RecursionError):
-        pass
-    said = " ".join(answer.data.decode(errors="replace").split())[:200]
-    raise StoryError(f"{who}'s API at {root} answers {answer.status} to {path}: {said}")
+    if answer.status == HTTPStatus.OK and (said := answer.json()) is not None:
+        return said
+    raise StoryError(f"{who}'s API at {root} answers {answer.status} to {path}: {answer.text(200)}")

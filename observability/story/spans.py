@@ -38,6 +38,10 @@ class Span:
     start: int
     duration: int
     tags: Mapping[str, Any]
+    links: Sequence[tuple[str, str]] = ()
+    """Trace and span ids of other spans that this one has to do with."""
+    events: Sequence[Mapping[str, Any]] = ()
+    """What happened meanwhile, as Jaeger gives it: `timestamp` in microseconds, and `fields`."""
 
     @property
     def failed(self) -> bool:
@@ -139,11 +143,8 @@ def parse(trace: Mapping[str, Any]) -> Trace:
     spans = []
     for span in trace["spans"]:
         tags = {tag["key"]: tag["value"] for tag in span.get("tags") or ()}
-        parents = (
-            reference["spanID"]
-            for reference in span.get("references") or ()
-            if reference["refType"] == "CHILD_OF" and reference["traceID"] == span["traceID"]
-        )
+        references = [(each["refType"], each["traceID"], each["spanID"]) for each in span.get("references") or ()]
+        parents = (above for kind, trace_id, above in references if (kind, trace_id) == ("CHILD_OF", span["traceID"]))
         spans.append(
             Span(
                 trace_id=span["traceID"],
@@ -155,6 +156,8 @@ def parse(trace: Mapping[str, Any]) -> Trace:
                 start=span["startTime"],
                 duration=span["duration"],
                 tags=tags,
+                links=[(trace_id, linked) for kind, trace_id, linked in references if kind == "FOLLOWS_FROM"],
+                events=span.get("logs") or (),
             )
         )
     return Trace(trace["traceID"], sorted(spans, key=lambda span: span.start))

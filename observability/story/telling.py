@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from local.errors import LocalError
 from observability.story import backends
@@ -19,8 +19,6 @@ from observability.story.spans import Trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from observability.story.orders import Shop
-
 _PAUSE_SECONDS = 0.1
 _MARGIN_SECONDS = 300.0
 """How far before and after a trace's spans its log lines are looked for."""
@@ -29,6 +27,21 @@ _SAMPLED = 1
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
 
 _T = TypeVar("_T")
+
+
+class Shop(Protocol):
+    """Where orders are placed, and what keeps their telemetry."""
+
+    @property
+    def jaeger(self) -> str:
+        """The root of Jaeger's API."""
+
+    @property
+    def loki(self) -> str:
+        """The root of Loki's API."""
+
+    def row(self, order_id: int) -> dict[str, Any]:
+        """Give what is known of an order. Raises StoryError if there is none."""
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,22 @@ from threading import Thread
 
 import pytest
 
-from bench import budget, cli, document, figures, machine, measure, report, rows, stacks, statements, variant, wrk
+from bench import (
+    budget,
+    cli,
+    cluster,
+    document,
+    figures,
+    machine,
+    measure,
+    reckoning,
+    report,
+    rows,
+    stacks,
+    statements,
+    variant,
+    wrk,
+)
 from bench.errors import BenchError
 from bench.figures import Spread
 from local.settings import Settings
@@ -217,10 +232,12 @@ def test_pgbench_runs_what_the_services_run_for_an_order():
     assert "%(" not in statements.script()
 
 
-def test_the_page_shows_what_was_measured_and_nothing_else():
-    page = document.PAGE.read_text()
-    assert document.filled(page) == page, "run `python -m bench docs`"
-    shown = set(re.findall(r"<!-- begin: ([\w-]+) -->", page))
+def test_the_pages_show_what_was_measured_and_nothing_else():
+    shown = set()
+    for path in document.PAGES:
+        page = path.read_text()
+        assert document.filled(page) == page, "run `python -m bench docs`"
+        shown |= set(re.findall(r"<!-- begin: ([\w-]+) -->", page))
     kept = {path.stem for path in document.KEPT.glob("*.json")}
     assert {name for name in kept if not name.startswith(document.STEP)} <= shown
 
@@ -403,3 +420,116 @@ def test_configurations_are_measured_side_by_side_and_nothing_is_left(tmp_path):
     assert theirs["cpu_ms"] > ours["cpu_ms"]
     assert "| `tutorial` |" in (tmp_path / "test.md").read_text()
     assert not (tmp_path / ".bench-stacks").exists()
+
+
+ONE_ORDER = {
+    "full": {
+        "parts_cpu_ms": {
+            "nginx": 0.3,
+            "product-service": 1.5,
+            "order-service": 3.0,
+            "payment-service": 1.2,
+            "order-db": 1.2,
+            "embedded-backend": 2.0,
+        },
+        "each": {"spans": 12.0, "log_bytes": 2000.0, "log_lines": 7.0, "database_bytes": 500.0},
+        "series": 1000.0,
+    },
+    "backends": {
+        "parts_cpu_ms": {"collector": 0.6, "jaeger": 1.2},
+        "each": {"jaeger_bytes": 10_000.0, "loki_bytes": 800.0},
+    },
+}
+
+
+def test_what_bigger_shops_need_is_reckoned_from_one_order_and_from_the_manifests():
+    cluster = {"turns": [{"database_ms": value} for value in (6.0, 30.0, 12.0)]}
+    cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, cluster).rows}
+    assert cells["pods of order-service"] == ["5", "500"]  # 3 ms x 1,000 are 3 cores, 60 % of each of five
+    assert cells["connections without a pooler"] == ["35", "3,500"]  # 5 (the overlay's pool) x (5 + 2)
+    assert cells["of these busy at once"] == ["20", "2,000"]  # 12 ms x 1,000 are 12, 60 % of 20
+    assert cells["PostgreSQL, primaries of 32 cores"] == ["1", "7"]
+    assert cells["days until `orders.id` ends"] == ["24.9", "0.2"]
+    assert cells["PostgreSQL, a day"] == ["43.2 GB", "4.3 TB"]
+    assert cells["Jaeger, a day, every trace"] == ["864.0 GB", "86.4 TB"]
+    assert cells["Jaeger, a day, with 10% of the traces"] == ["86.4 GB", "8.6 TB"]
+    # 7.8 ms an order are 13 cores for the services, the gateway, the Collector and Jaeger; a node gives 14.4 of its 16.
+    assert cells["nodes of 16 cores and 64 GB"] == ["1", "91"]
+
+
+def test_what_ends_first_stands_first_with_what_comes_after_it():
+    rows = reckoning.ends(ONE_ORDER, None).rows
+    rates = [float(row[0].replace(",", "")) for row in rows]
+    assert rates == sorted(rates)
+    found = {row[1]: row[0] for row in rows}
+    assert found["one pod of order-service"] == "200"
+    assert found["20 pods of order-service, the autoscaler's most"] == "4,000"
+    assert found["PostgreSQL in `local`"] == "1,000"  # its limit there is 2 cores
+    assert all(row[3] for row in rows)
+
+
+KUBECTL = """#!{python}
+import json, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+with Path(__file__).with_name("calls").open("a") as calls:
+    calls.write(" ".join(arguments) + "\\n")
+if "nodes" in arguments:
+    info = {{"kernelVersion": "6.1", "kubeletVersion": "v1.34.4"}}
+    node = {{"status": {{"capacity": {{"cpu": "2", "memory": "8000000Ki"}}, "nodeInfo": info}}}}
+    print(json.dumps({{"items": [node]}}))
+elif "hpa" in arguments:
+    print({autoscalers!r})
+elif "cat" in arguments:
+    rates = ((1, 40), (2, 95), (4, 100))
+    stages = [{{"users": users, "order_rate": rate, "p50": 10, "p99": 20}} for users, rate in rates]
+    services = {{"services": {{"order-service": {{"cores": 0.5}}, "nginx": {{"cores": None}}}}}}
+    report = {{"good": {good}, "stages": stages, "server": services, "generator_was_busy": False}}
+    report |= {{"began": 100, "ended": 130.5, "books": {{"told": 900}}, "total": {{"failures": 0}}}}
+    print(json.dumps(report))
+elif "-c" in arguments and "python" in arguments:
+    print("7.5")
+"""
+
+
+def kubectl(tmp_path, monkeypatch, *, good=True, autoscalers=""):
+    """A kubectl that answers as a cluster with the shop would, and writes down what it was asked."""
+    program = tmp_path / "kubectl"
+    program.write_text(KUBECTL.format(python=sys.executable, good=good, autoscalers=autoscalers))
+    program.chmod(0o755)
+    monkeypatch.setenv("KUBECTL", str(program))
+    monkeypatch.setattr(cluster, "_NAMES_SECONDS", 0)
+    return lambda: (tmp_path / "calls").read_text().splitlines()
+
+
+def test_in_a_cluster_each_number_of_pods_gets_a_ramp_and_all_is_as_before_afterwards(tmp_path, monkeypatch):
+    calls = kubectl(tmp_path, monkeypatch)
+    done = []
+    with cluster.loaded(workers=2, users=4, seconds=30):
+        cluster.turns([1, 3], 1, lambda _: None, done)
+    assert [(turn["row"], turn["per_second"], turn["knee"]["users"]) for turn in done] == [("1", 100, 2), ("3", 100, 2)]
+    assert [(turn["cores"], turn["database_ms"]) for turn in done] == [({"order-service": 0.5}, 7.5)] * 2
+    made = calls()
+    assert "LOAD_USERS=4 LOAD_SECONDS=30 LOAD_MIX=order=1 LOAD_WORKERS=2" in made[0]
+    scaled = [call.split("scale ")[1] for call in made if "scale" in call]
+    assert scaled == [
+        "deployment/loadtest-worker --replicas=2",
+        "deployment/order-service --replicas=1",
+        "deployment/order-service --replicas=3",
+        "deployment/loadtest-worker --replicas=0",
+        "deployment/order-service --replicas=1",
+    ]
+    assert made[-2].endswith("LOAD_SHAPE- LOAD_USERS- LOAD_SECONDS- LOAD_MIX- LOAD_WORKERS-")
+    result = {"kind": "cluster", "rows": ["1", "3"], "turns": done}
+    knees, curve = report.tables(result)
+    assert knees.rows[1][:3] == ["3", "100", "2"]
+    assert curve.rows[0] == ["1", "40", "95", "100", ""]
+
+
+def test_a_ramp_that_was_not_good_gives_no_number_and_a_cluster_that_scales_by_itself_is_refused(tmp_path, monkeypatch):
+    calls = kubectl(tmp_path, monkeypatch, good=False, autoscalers="horizontalpodautoscaler/order-service")
+    with pytest.raises(BenchError, match="not good"), cluster.loaded(workers=1, users=4, seconds=30):
+        cluster.turns([1], 1, lambda _: None, [])
+    assert calls()[-1].endswith("deployment/order-service --replicas=1")
+    with pytest.raises(BenchError, match="HorizontalPodAutoscaler"):
+        cluster.describe()

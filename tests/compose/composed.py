@@ -24,11 +24,13 @@ PROJECT = Path(__file__).parents[2]
 SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
 LONG_RUNNING = (*SERVICES, "nginx", "order-db")
 ONE_SHOTS = ("init", "migrate", "seed")
-BACKENDS = ("collector", "gateway-telemetry", "jaeger", "loki", "prometheus", "alertmanager", "grafana")
+BACKENDS = ("collector", "gateway-telemetry", "jaeger", "loki", "prometheus", "alertmanager", "grafana", "console")
+LIGHT = ("collector", "gateway-telemetry", "embedded-backend", "prometheus", "console")
 OVERLAY = (*BACKENDS, "prepare")
 LOAD = ("loadtest", "loadtest-worker")  # of the profile `load`
 SHIPPED = (*SERVICES, "nginx", "gateway-telemetry")  # whose lines the Collector gets
 BOTH_FILES = "docker-compose.yml:docker-compose.observability.yml"
+LIGHT_FILES = "docker-compose.yml:docker-compose.light.yml"
 EMBEDDED_FILE = "docker-compose.embedded.yml"  # puts the embedded backend in Loki's place
 COMPOSE_LOKI = "COMPOSE_LOKI"
 """The variable that says which Loki to run, `real` or `embedded`; without it the real one, if it can be had."""
@@ -69,7 +71,7 @@ class ComposedShop:
         program, *arguments = shlex.split(os.environ.get("COMPOSE") or "docker compose")
         if "/" in program:
             program = str((PROJECT / program).resolve())
-        files = [PROJECT / name for name in BOTH_FILES.split(":")]
+        files = [PROJECT / name for name in (*BOTH_FILES.split(":"), *LIGHT_FILES.split(":"))]
         settings = {name for file in files for name in re.findall(r"(?<!\$)\$\{(\w+)", file.read_text())}
         settings |= {"COMPOSE_FILE", "COMPOSE_PROJECT_NAME"}
         self._environment = {
@@ -103,8 +105,9 @@ class ComposedShop:
 
     def down(self):
         """Delete all of it but images, also what an earlier run left of the overlay."""
-        every_part = {"COMPOSE_FILE": self.all_files, "COMPOSE_PROFILES": "load"}
-        self.compose("down", "--volumes", "--remove-orphans", seconds=120, **every_part)
+        for files in (LIGHT_FILES, self.all_files):  # each has volumes of its own
+            every_part = {"COMPOSE_FILE": files, "COMPOSE_PROFILES": "load"}
+            self.compose("down", "--volumes", "--remove-orphans", seconds=120, **every_part)
 
     def run(self, *command, seconds=60, **environment):
         """Run a command in the clone; what it printed to stdout. Fails with all that it printed."""
@@ -245,15 +248,14 @@ class ComposedShop:
         finally:
             connection.close()
 
-    def health_checks(self):
-        """Run tests/health against the stack; what pytest printed."""
-        return self.run(
-            sys.executable, "-m", "pytest", "-q", "tests/health", seconds=120, HEALTH_COMPOSE="docker compose"
-        )
+    def health_checks(self, *chosen):
+        """Run tests/health against the stack, or what pytest's arguments choose of it; what pytest printed."""
+        command = (sys.executable, "-m", "pytest", "-q", "tests/health", *chosen)
+        return self.run(*command, seconds=120, HEALTH_COMPOSE="docker compose")
 
 
-class ObservedShop:
-    """The same stack with the telemetry's overlay: what `shop` can do, and what the backends know.
+class WithTelemetry:
+    """The same stack with telemetry: what `shop` can do, and what the backends know.
 
     Attributes:
         started_after: Seconds that `up` took.
@@ -262,13 +264,11 @@ class ObservedShop:
     jaeger_url = "http://localhost:16686"
     loki_url = "http://localhost:3100"
     prometheus_url = "http://localhost:9090"
-    grafana_url = "http://localhost:3000"
 
-    def __init__(self, shop):
+    def __init__(self, shop, files, parts, **settings):
         self._shop = shop
-        # Any nginx can do `log`; `module` needs the official image.
-        shop.settings(COMPOSE_FILE=shop.all_files, GATEWAY_TRACING=os.environ.get("GATEWAY_TRACING", "log"))
-        shop.long_running = (*LONG_RUNNING, *BACKENDS)
+        shop.settings(COMPOSE_FILE=files, **settings)
+        shop.long_running = (*LONG_RUNNING, *parts)
         began = time.monotonic()
         shop.compose("up", "-d", "--build", "--wait", seconds=400)
         self.started_after = time.monotonic() - began
@@ -304,16 +304,43 @@ class ObservedShop:
         found = self.ask(f"{self.prometheus_url}/api/v1/query", query=query)
         return [(one["metric"], float(one["value"][1])) for one in found["data"]["result"]] if found else []
 
-    def logs(self):
-        """What `docker compose logs` shows, by service; of ended containers too."""
-        services = (*LONG_RUNNING, *ONE_SHOTS, "prepare", *BACKENDS)
-        return {service: self._shop.compose("logs", "--no-log-prefix", service) for service in services}
-
     def place_order(self, token):
         """Place an order that has to be paid: (its id, its trace's id)."""
         answer = self.gateway.post("/orders/", {"product_id": 1}, token)
         assert (answer.status_code, answer.json()["status"]) == (201, "PAID"), answer.text
         return answer.json()["id"], answer.headers["traceresponse"].split("-")[1]
+
+
+class LightShop(WithTelemetry):
+    """The stack with docker-compose.light.yml: local mode in containers."""
+
+    console_url = "http://localhost:3000"
+
+    def __init__(self, shop):
+        super().__init__(shop, LIGHT_FILES, LIGHT)
+
+    def end(self):
+        """Leave the shop's data, and no metric of what is not there without this overlay."""
+        self.compose("down", seconds=120)
+        self.run("docker", "volume", "rm", "devopsmicroservices_prometheus_data")
+        self._shop.settings(COMPOSE_FILE=BOTH_FILES.split(":", maxsplit=1)[0])
+        self._shop.long_running = LONG_RUNNING
+
+
+class ObservedShop(WithTelemetry):
+    """The stack with docker-compose.observability.yml."""
+
+    grafana_url = "http://localhost:3000"
+    console_url = "http://localhost:3001"
+
+    def __init__(self, shop):
+        # Any nginx can do `log`; `module` needs the official image.
+        super().__init__(shop, shop.all_files, BACKENDS, GATEWAY_TRACING=os.environ.get("GATEWAY_TRACING", "log"))
+
+    def logs(self):
+        """What `docker compose logs` shows, by service; of ended containers too."""
+        services = (*LONG_RUNNING, *ONE_SHOTS, "prepare", *BACKENDS)
+        return {service: self._shop.compose("logs", "--no-log-prefix", service) for service in services}
 
 
 def _finish(command, folder, environment, seconds):

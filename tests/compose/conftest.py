@@ -6,22 +6,23 @@ import time
 
 import pytest
 
-from tests.compose.composed import OVERLAY, ComposedShop, ObservedShop
+from tests.compose.composed import OVERLAY, ComposedShop, LightShop, ObservedShop
 
 LOKI = pytest.StashKey[str]()
 """Which Loki ran, for the summary."""
 
 
 def pytest_collection_modifyitems(items):
-    """Run what wants the overlay last: the stack gets it once, and keeps it."""
-    items.sort(key=_wants_overlay)
+    """Run what wants the light overlay after the rest, and what wants the full one last: the stack gets each once."""
+    items.sort(key=_overlay)
 
 
-def _wants_overlay(item):
+def _overlay(item):
     service = item.callspec.params.get("service") if hasattr(item, "callspec") else None
-    return "observed" in getattr(item, "fixturenames", ()) or (
-        "stack" in getattr(item, "fixturenames", ()) and service in OVERLAY
-    )
+    wanted = getattr(item, "fixturenames", ())
+    if "observed" in wanted or ("stack" in wanted and service in OVERLAY):
+        return 2
+    return int("light" in wanted)
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -55,6 +56,16 @@ def shop(request, tmp_path_factory):
 def token(shop):
     """The demo login's token."""
     return shop.login()
+
+
+@pytest.fixture(scope="module")
+def light(shop, request):
+    """The stack with docker-compose.light.yml on top, for one file of tests."""
+    running = LightShop(shop)
+    tell(request, f"with the light overlay it took {running.started_after:.0f} s")
+    yield running
+    running.close()
+    running.end()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.compose.composed import EMBEDDED_FILE, LONG_RUNNING, ONE_SHOTS, PROJECT
+from tests.compose.composed import EMBEDDED_FILE, LIGHT_FILES, LONG_RUNNING, ONE_SHOTS, PROJECT
 from tests.fixtures.services import eventually
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
@@ -16,7 +16,7 @@ BLOCKS = [
     [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
     for block in re.findall(r"```console\n(.*?)```", MANUAL, re.DOTALL)
 ]
-START, BACKUP, EMPTY, OBSERVED, LOOK = BLOCKS
+START, BACKUP, EMPTY, LIGHT, OBSERVED, LOOK = BLOCKS
 WITHOUT_JQ = re.search(r"\| no `jq` \| `(.+?)` in its place", MANUAL)[1]
 ONE_LINERS = dict(re.findall(r"^\| ([^|]+?) \| `([^`]+)` \|$", MANUAL, re.MULTILINE))
 PSQL = "docker exec -it order-db psql -U orders_user -d orders_user"
@@ -204,6 +204,12 @@ def test_a_port_that_is_taken_is_named(shop):
 
 def test_the_stack_passes_the_health_checks(shop):
     assert re.search(r"\d+ passed", shop.health_checks())
+
+
+def test_the_command_for_the_light_overlay_is_what_its_tests_start():
+    (command,) = LIGHT
+    files = " ".join(f"-f {name}" for name in LIGHT_FILES.split(":"))
+    assert command == f"docker compose {files} up -d --build --wait"
 
 
 def test_the_commands_for_telemetry_show_an_order(observed, token):

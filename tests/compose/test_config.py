@@ -1,4 +1,4 @@
-"""docker-compose.yml, the overlay for telemetry, what stands in for Loki, and their manual, read without an engine."""
+"""docker-compose.yml, the overlays for telemetry, what stands in for Loki, and their manual, read without an engine."""
 
 import re
 
@@ -9,6 +9,7 @@ from servicekit.telemetry.environment import VARIABLES
 from tests.compose.composed import (
     BACKENDS,
     EMBEDDED_FILE,
+    LIGHT,
     LOAD,
     LONG_RUNNING,
     ONE_SHOTS,
@@ -22,9 +23,38 @@ from tests.test_imports import imported
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 FILE = yaml.safe_load(TEXT)
 OVERLAY_TEXT = (PROJECT / "docker-compose.observability.yml").read_text()
+LIGHT_TEXT = (PROJECT / "docker-compose.light.yml").read_text()
+
+
+class Loader(yaml.SafeLoader):
+    """Reads Compose's `!override` as what it stands before: that replaces what another file says."""
+
+
+def overriding(loader, node):
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_mapping(node, deep=True)
+
+
+Loader.add_constructor("!override", overriding)
+
+
+def whole(part):
+    """A service with what it extends. What both say is the part's, but for the environment, which is both's."""
+    if "extends" not in part:
+        return part
+    file, name = part["extends"]["file"], part["extends"]["service"]
+    base = whole(yaml.load((PROJECT / file).read_text(), Loader)["services"][name])
+    environment = base.get("environment", {}) | part.get("environment", {})
+    return base | part | ({"environment": environment} if environment else {})
+
+
 OVERLAY_FILE = yaml.safe_load(OVERLAY_TEXT)
-ADDED = {name: part for name, part in OVERLAY_FILE["services"].items() if name not in FILE["services"]}
+ADDED = {name: whole(part) for name, part in OVERLAY_FILE["services"].items() if name not in FILE["services"]}
 CHANGED = {name: part for name, part in OVERLAY_FILE["services"].items() if name in FILE["services"]}
+LIGHT_FILE = yaml.load(LIGHT_TEXT, Loader)
+LIGHT_PARTS = {name: whole(part) for name, part in LIGHT_FILE["services"].items()}
+LIGHT_ADDED = {f"{name}, light": part for name, part in LIGHT_PARTS.items() if name not in FILE["services"]}
 MANUAL = (PROJECT / "docs" / "compose.md").read_text()
 README = (PROJECT / "README.md").read_text()
 PARTS = FILE["services"]
@@ -34,7 +64,7 @@ STAGES = {  # the image or stage that it starts from, its text
     name: (image, text)
     for image, name, text in re.findall(r"^FROM (\S+) AS (\S+)\n((?:(?!FROM ).*\n)*)", DOCKERFILE, re.MULTILINE)
 }
-TARGETS = ["service", "gateway-telemetry", "embedded-backend", "migrations", "loadtest"]
+TARGETS = ["service", "gateway-telemetry", "embedded-backend", "console", "migrations", "loadtest"]
 
 
 def built(name):
@@ -49,15 +79,10 @@ IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
 }
 
 
-class Loader(yaml.SafeLoader):
-    """Reads Compose's `!override` as what it stands before: that replaces what another file says."""
-
-
-Loader.add_constructor("!override", lambda loader, node: loader.construct_mapping(node, deep=True))
 STAND_IN_FILE = yaml.load((PROJECT / EMBEDDED_FILE).read_text(), Loader)
+STAND_IN = {"loki, embedded": whole(STAND_IN_FILE["services"]["loki"])}
 _CHANGES = STAND_IN_FILE["services"]["loki"]
 _EXTENDED = yaml.safe_load((PROJECT / _CHANGES["extends"]["file"]).read_text())["services"]
-STAND_IN = {"loki, embedded": _EXTENDED[_CHANGES["extends"]["service"]] | _CHANGES}
 
 
 def test_the_names_are_the_known_ones():
@@ -70,9 +95,9 @@ def test_the_names_are_the_known_ones():
     }
 
 
-@pytest.mark.parametrize("part", ALL | STAND_IN)
+@pytest.mark.parametrize("part", ALL | STAND_IN | LIGHT_ADDED)
 def test_a_container_is_hardened_and_limited(part):
-    name, part = part, (ALL | STAND_IN)[part]
+    name, part = part.removesuffix(", light"), (ALL | STAND_IN | LIGHT_ADDED)[part]
     assert part["read_only"] is True
     assert part["cap_drop"] == ["ALL"]
     assert part["security_opt"] == ["no-new-privileges:true"]
@@ -127,6 +152,46 @@ def test_what_stands_in_for_loki_replaces_it_alone_and_looks_the_same_from_outsi
     assert [volume.partition(":")[0] for volume in stand_in["volumes"]] == ["loki_data"]
 
 
+def test_the_light_overlay_has_what_local_mode_has_and_the_collector_for_log_lines_only():
+    assert {name.removesuffix(", light") for name in LIGHT_ADDED} == {*LIGHT, "prepare"}
+    assert {name for name in LIGHT_PARTS if name in PARTS} == set(CHANGED)
+    for name in (*SERVICES, "gateway-telemetry"):
+        assert LIGHT_PARTS[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://embedded-backend:4318"
+    assert LIGHT_PARTS["nginx"]["environment"]["GATEWAY_TRACING"] == "log"
+    collector = LIGHT_PARTS["collector"]
+    assert [word for word in collector["command"] if word.startswith("--config")] == [
+        "--config=/etc/otelcol/config.yaml"
+    ]
+    base = yaml.safe_load((PROJECT / "observability" / "collector" / "config.yaml").read_text())
+    assert {pipeline.partition("/")[0] for pipeline in base["service"]["pipelines"]} == {"logs"}
+
+
+def test_nothing_waits_for_what_the_light_overlay_does_not_have():
+    known = PARTS.keys() | LIGHT_PARTS.keys()
+    assert not [name for name, part in LIGHT_PARTS.items() if not known >= set(part.get("depends_on", ()))]
+    text = LIGHT_TEXT + (PROJECT / "observability" / "prometheus" / "light.yml").read_text()
+    for name in set(OVERLAY) - {*LIGHT, "prepare"}:
+        assert not re.search(rf"\b(http://)?{name}:\d", text), name
+
+
+@pytest.mark.parametrize("parts", [LIGHT_PARTS, ADDED], ids=["light", "full"])
+def test_no_two_parts_publish_the_same_port_and_all_but_the_gateway_on_loopback(parts):
+    published = [port for part in [*PARTS.values(), *parts.values()] for port in part.get("ports", [])]
+    numbers = [re.sub(r".*:-(\d+)\}:\d+$", r"\1", port) for port in published]
+    assert len(numbers) == len(set(numbers))
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == ["${GATEWAY_PORT:-80}:8080"]
+
+
+def test_the_console_asks_what_is_there():
+    for parts in (PARTS | ALL, PARTS | LIGHT_PARTS):
+        console = parts["console"]["environment"]
+        for name in ("GATEWAY_URL", "JAEGER_URL", "LOKI_URL", "PROMETHEUS_URL"):
+            assert re.fullmatch(r"http://([\w-]+):\d+", console[name])[1] in parts, name
+        here = console["JAEGER_PUBLIC_URL"].removeprefix("http://localhost:")
+        jaeger = console["JAEGER_URL"].removeprefix("http://").partition(":")[0]
+        assert f"127.0.0.1:{here}:16686" in parts[jaeger]["ports"]
+
+
 def test_the_image_of_the_embedded_backend_has_a_user_and_a_folder_of_its_own():
     (part,) = _EXTENDED.values()
     text = BUILT[part["build"]["target"]]
@@ -136,9 +201,9 @@ def test_the_image_of_the_embedded_backend_has_a_user_and_a_folder_of_its_own():
     assert uid not in {other["user"].partition(":")[0] for other in ALL.values()}
 
 
-@pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS, *STAND_IN])
+@pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS, *STAND_IN, "embedded-backend, light"])
 def test_a_long_running_container_restarts_and_has_time_to_stop(service):
-    part = (ALL | STAND_IN)[service]
+    part = (ALL | STAND_IN | LIGHT_ADDED)[service]
     assert part["restart"] == "unless-stopped"
     assert {"cpus", "stop_grace_period"} <= set(part)
     if service == "collector":  # its image has nothing that could ask
@@ -187,6 +252,7 @@ ENTRIES = {  # the modules that are run in an image, as the folders of this tree
     "service": [f"services/{service.removesuffix('-service')}/src" for service in SERVICES],
     "gateway-telemetry": ["observability/gateway"],
     "embedded-backend": ["observability/embedded"],
+    "console": ["observability/console"],
     "loadtest": ["loadtest/__main__.py", "loadtest/locustfile.py"],
 }
 OURS = {"servicekit": "services", "shop": "services", "local": "", "loadtest": "", "observability": "", "bench": ""}
@@ -253,7 +319,7 @@ def test_the_manual_tells_the_published_ports():
 
 def test_the_manual_tells_the_volumes():
     rows = re.findall(r"^\| `devopsmicroservices_(\w+)` \|", MANUAL, re.MULTILINE)
-    assert rows == [*FILE["volumes"], *OVERLAY_FILE["volumes"]]
+    assert rows == list(dict.fromkeys([*FILE["volumes"], *OVERLAY_FILE["volumes"], *LIGHT_FILE["volumes"]]))
 
 
 def variables():
@@ -264,7 +330,7 @@ def variables():
         for name, value in part.get("environment", {}).items()
         if value is None or str(value).startswith("${")
     }
-    return passed | set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT + OVERLAY_TEXT))
+    return passed | set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT + OVERLAY_TEXT + LIGHT_TEXT))
 
 
 def test_the_manual_names_every_variable_and_no_other():
@@ -325,5 +391,8 @@ def test_no_password_is_in_the_file():
 def test_each_way_of_sampling_that_the_manual_names_is_a_file():
     folder = PROJECT / "observability" / "collector"
     named = re.search(r"`COLLECTOR_SAMPLING` \(`([\w-]+)` or `([\w-]+)`\)", MANUAL).groups()
-    assert {f"{name}.yaml" for name in named} == {file.name for file in folder.iterdir()} - {"config.yaml"}
+    assert {f"{name}.yaml" for name in named} == {file.name for file in folder.glob("*.yaml")} - {
+        "config.yaml",
+        "kustomization.yaml",
+    }
     assert f"${{COLLECTOR_SAMPLING:-{named[0]}}}.yaml" in OVERLAY_TEXT

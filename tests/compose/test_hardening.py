@@ -24,6 +24,7 @@ UIDS = {
     "prometheus": 65534,
     "alertmanager": 65534,
     "grafana": 472,
+    "console": 10010,
 }
 GIDS = UIDS | {"grafana": 0}  # as its image wants it; the group root has no rights of its own
 READS = {
@@ -36,7 +37,7 @@ PREPARING = {"init", "prepare"}
 each_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *BACKENDS])
 every_container = pytest.mark.parametrize("service", [*LONG_RUNNING, *ONE_SHOTS, *OVERLAY])
 with_a_shell = pytest.mark.parametrize(
-    "service", [*LONG_RUNNING, "gateway-telemetry", "jaeger", "prometheus", "alertmanager", "grafana"]
+    "service", [*LONG_RUNNING, "gateway-telemetry", "jaeger", "prometheus", "alertmanager", "grafana", "console"]
 )
 
 

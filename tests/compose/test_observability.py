@@ -4,12 +4,14 @@ Loki is the real one where its image can be had, and the embedded backend elsewh
 """
 
 import json
+import re
 import time
 from contextlib import contextmanager
 
 import pytest
 import requests
 
+from tests.compose import browsing
 from tests.compose.composed import BACKENDS, SERVICES, SHIPPED
 from tests.fixtures.services import eventually
 
@@ -93,7 +95,14 @@ def test_only_this_machine_reaches_what_is_published(observed):
         }
         for service in BACKENDS
     }
-    ports = {"collector": {4318, 24224}, "jaeger": {16686}, "loki": {3100}, "prometheus": {9090}, "grafana": {3000}}
+    ports = {
+        "collector": {4318, 24224},
+        "jaeger": {16686},
+        "loki": {3100},
+        "prometheus": {9090},
+        "grafana": {3000},
+        "console": {3001},
+    }
     assert published == {service: {("127.0.0.1", port) for port in ports.get(service, ())} for service in BACKENDS}
 
 
@@ -101,6 +110,17 @@ def test_an_order_is_one_whole_trace_with_the_gateway_as_its_root(observed, keys
     _, trace_id = observed.place_order(keys)
     trace = eventually(lambda: complete(observed, trace_id), 10, pause=0.1)
     assert edges(trace) == sorted(ORDER, key=str)
+
+
+def test_the_console_beside_grafana_shows_an_order_and_leads_to_the_others(observed):
+    browsing.order(observed.console_url)  # the services fetch their keys
+    page, took = browsing.order(observed.console_url)
+    assert took < 2
+    trace_id = re.search(r"/traces/([0-9a-f]{32})", requests.get(page, timeout=10).text)[1]
+    shown = requests.get(f"{observed.console_url}/traces/{trace_id}", timeout=10).text
+    assert f'href="{observed.jaeger_url}/trace/{trace_id}"' in shown
+    board = requests.get(f"{observed.console_url}/dashboards/overview", timeout=20).text
+    assert f'href="{observed.grafana_url}/d/overview"' in board
 
 
 def test_its_log_lines_are_found_by_its_trace_id_with_and_without_json(observed, keys):

@@ -87,8 +87,8 @@ class Names:
                 earlier = labels.get(label, [])
                 labels[label] = None if rule.values is None or earlier is None else [*earlier, *rule.values]
             labels |= extra
-        modes = {metric.only_in for metric, _ in found.values()}
-        return Series(labels, {"local", "compose"} if None in modes else modes, set(found))
+        modes = {mode for metric, _ in found.values() for mode in metric.only_in or ("local", "compose")}
+        return Series(labels, modes, set(found))
 
     def _recorded_series(self, name):
         labels, modes = {}, set()

@@ -111,7 +111,8 @@ class ComposedStack:
         # The base file has no backends. `ps` lists those too that came with another file; those that are dead as well,
         # with `--all`: a dead backend is an illness.
         there = self._compose("ps", "--all", "--services").split()
-        self.absent = set() if "jaeger" in there else {"backends", "prometheus"}
+        with_telemetry = {"jaeger", "embedded-backend"} & set(there)  # of the full overlay, of the light one
+        self.absent = set() if with_telemetry else {"backends", "prometheus"}
         self.gateway = Client(f"http://localhost:{environment.get('GATEWAY_PORT') or 80}")
         self.services = {name: ComposedService(self._compose, f"{name}-service") for name in SERVICES}
 

@@ -7,7 +7,8 @@ from local.settings import PROJECT, Settings
 def test_defaults_are_the_documented_ports():
     settings = Settings.read({})
     ports = [value for name, value in settings.environment().items() if name.endswith("_PORT")]
-    assert ports == ["8080", "5001", "5002", "5003", "5004", "5005", "5433", "4318", "16686", "3100", "9090", "9145"]
+    services = ["8080", "5001", "5002", "5003", "5004", "5005", "5433"]
+    assert ports == [*services, "4318", "16686", "3100", "9090", "9145", "3000"]
     assert settings.run_dir == PROJECT / ".run"
 
 

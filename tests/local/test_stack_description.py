@@ -45,6 +45,7 @@ def test_the_parts_have_the_documented_names_and_ports(parts):
         "payment-service": [5005],
         "gateway-telemetry": [9145],
         "prometheus": [9090],
+        "console": [3000],
         "nginx": [8080],
     }
 
@@ -253,7 +254,8 @@ def test_a_service_takes_a_key_to_the_callers_backend_and_not_to_the_one_here(se
 
 
 def test_the_welcome_says_where_to_look():
-    welcome = build(Settings.read({"JAEGER_PORT": "1686", "PROMETHEUS_PORT": "1909"})).welcome
+    welcome = build(Settings.read({"JAEGER_PORT": "1686", "PROMETHEUS_PORT": "1909", "CONSOLE_PORT": "3003"})).welcome
+    assert welcome.strip().startswith("Look at http://localhost:3003")
     for place in ("make story ORDER=1", "localhost:1686/api/traces", "localhost:3100/loki/", "localhost:1909/api/"):
         assert place in welcome
 

@@ -28,10 +28,10 @@ def check(*command, **environment):
     assert not re.search(r"deprecat|warn|alias", said, re.IGNORECASE), said
 
 
-@pytest.mark.parametrize("sampling", ["keep-all", "tail-sampling"])
-def test_the_collector_accepts_its_configuration(program, tmp_path, sampling):
+@pytest.mark.parametrize("traces", [["keep-all"], ["tail-sampling"], []], ids=["keep-all", "tail-sampling", "light"])
+def test_the_collector_accepts_its_configuration(program, tmp_path, traces):
     folder = OBSERVABILITY / "collector"
-    files = [f"--config={folder / name}.yaml" for name in ("config", sampling)]
+    files = [f"--config={folder / name}.yaml" for name in ("config", *traces)]
     check(
         program("otelcol"),
         "validate",
@@ -39,6 +39,62 @@ def test_the_collector_accepts_its_configuration(program, tmp_path, sampling):
         "--feature-gates=transform.flatten.logs",
         QUEUE_DIRECTORY=str(tmp_path / "queue"),
     )
+
+
+KUBERNETES = {
+    "one": ["config", "keep-all", "kubernetes/gateway"],
+    "one of several": ["config", "tail-sampling", "kubernetes/gateway", "kubernetes/several"],
+    "agent": ["kubernetes/agent"],
+    "agent with node metrics": ["kubernetes/agent", "kubernetes/node-metrics"],
+    "layer": ["kubernetes/balancing/config"],
+}
+
+
+@pytest.mark.parametrize("role", ["one", "one of several", "agent"])
+def test_the_collector_accepts_what_it_has_in_kubernetes(program, tmp_path, role):
+    check(
+        program("otelcol"),
+        "validate",
+        *(f"--config={OBSERVABILITY / 'collector' / name}.yaml" for name in KUBERNETES[role]),
+        "--feature-gates=transform.flatten.logs",
+        QUEUE_DIRECTORY=str(tmp_path / "queue"),
+        STATE_DIRECTORY=str(tmp_path / "state"),
+        PODS_DIRECTORY=str(tmp_path / "pods"),
+        K8S_NODE_NAME="node",
+        K8S_POD_NAME="pod",
+    )
+
+
+@pytest.mark.parametrize("role", KUBERNETES)
+def test_a_pipeline_in_kubernetes_names_only_what_its_files_define(role):
+    """CI's Collector lacks kubelet_stats, host_metrics and load_balancing, and cannot check what has them."""
+    defined, pipelines = {}, {}
+    for name in KUBERNETES[role]:
+        part = yaml.safe_load((OBSERVABILITY / "collector" / f"{name}.yaml").read_text())
+        for kind in ("receivers", "processors", "exporters", "connectors"):
+            defined.setdefault(kind, set()).update(part.get(kind) or {})
+        for pipeline, its in part["service"]["pipelines"].items() if "service" in part else ():
+            pipelines.setdefault(pipeline, {}).update(its)
+    used = {kind: set() for kind in ("receivers", "processors", "exporters")}
+    for its in pipelines.values():
+        assert its["processors"][0] == "memory_limiter"
+        for kind, names in its.items():
+            used[kind].update(names)
+    assert used["processors"] == defined["processors"]
+    assert used["receivers"] | used["exporters"] >= defined["connectors"]
+    for kind in ("receivers", "exporters"):
+        unused = {"fluent_forward"} if "config" in KUBERNETES[role] else set()  # Docker's
+        assert used[kind] - defined["connectors"] == defined[kind] - unused
+
+
+@pytest.mark.parametrize("more", ["", "remote-write/remote-write.yml"])
+def test_prometheus_accepts_what_it_has_in_kubernetes(program, tmp_path, more):
+    folder = OBSERVABILITY / "prometheus"
+    components = OBSERVABILITY.parent / "deploy" / "kubernetes" / "components"
+    (tmp_path / "rules").symlink_to(folder / "rules")
+    whole = (folder / "kubernetes.yml").read_text() + ((components / more).read_text() if more else "")
+    (tmp_path / "prometheus.yml").write_text(whole)
+    check(program("promtool"), "check", "config", "--syntax-only", tmp_path / "prometheus.yml")
 
 
 def test_jaeger_accepts_its_configuration(program):
@@ -61,8 +117,9 @@ if LOKI := has_program("loki"):  # else there is no such test: CI has no Loki, a
         )
 
 
-def test_prometheus_accepts_its_configuration_and_rules(program):
-    check(program("promtool"), "check", "config", "--lint=all", OBSERVABILITY / "prometheus" / "prometheus.yml")
+@pytest.mark.parametrize("file", ["prometheus.yml", "light.yml"])
+def test_prometheus_accepts_its_configuration_and_rules(program, file):
+    check(program("promtool"), "check", "config", "--lint=all", OBSERVABILITY / "prometheus" / file)
 
 
 def test_a_data_source_asks_the_backend_at_the_port_it_has_in_compose():

@@ -105,8 +105,9 @@ def test_the_windows_are_those_that_sloths_documentation_gives_for_seven_days():
     ]
 
 
-def test_prometheus_remembers_longer_than_the_slos_look_back():
-    configured = yaml.safe_load((OBSERVABILITY / "prometheus" / "prometheus.yml").read_text())
+@pytest.mark.parametrize("file", ["prometheus.yml", "light.yml"])
+def test_prometheus_remembers_longer_than_the_slos_look_back(file):
+    configured = yaml.safe_load((OBSERVABILITY / "prometheus" / file).read_text())
     remembered = configured["storage"]["tsdb"]["retention"]["time"]
     local = re.search(r"retention\.time=(\w+)", (OBSERVABILITY.parent / "local" / "prometheus.py").read_text())[1]
     period = GENERATE["_seconds"](WINDOWS["spec"]["sloPeriod"])

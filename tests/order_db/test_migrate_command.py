@@ -109,3 +109,34 @@ def test_no_password_reaches_the_log_of_a_server_that_logs_everything(own_postgr
     log = own_postgres.log.read_text()
     for role in APP_ROLES:
         assert database.password_file(role).read_text() not in log
+
+
+def test_it_awaits_the_newest_revision_that_somebody_else_brings(own_postgres):
+    database = own_postgres.database
+    assert database.migrate("downgrade", "-1").returncode == 0
+
+    given_up = database.migrate("--wait", "1", "await")
+
+    assert given_up.returncode == 1
+    assert "nobody migrated it in time" in given_up.stderr
+
+    results = []
+    waiting = threading.Thread(target=lambda: results.append(database.migrate("--wait", "30", "await")))
+    waiting.start()
+    assert database.migrate().returncode == 0
+    waiting.join()
+
+    assert results[0].returncode == 0, results[0].stderr
+    assert results[0].stdout.startswith("migrate: the database is at ")
+
+
+def test_a_newer_revision_than_it_knows_is_not_awaited(own_postgres):
+    own_postgres.database.run("UPDATE public.alembic_version SET version_num = 'newer'")
+
+    done = own_postgres.database.migrate("--wait", "1", "await")
+
+    assert (done.returncode, done.stdout) == (0, "migrate: the database is at newer\n"), done.stderr
+
+
+def test_nothing_is_awaited_that_is_there(database):
+    assert database.migrate("--wait", "5", "await").returncode == 0

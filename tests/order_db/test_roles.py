@@ -2,7 +2,7 @@ import psycopg2
 import pytest
 from psycopg2 import errors
 
-from tests.fixtures.database import APP_ROLES
+from tests.fixtures.database import APP_ROLES, INIT_SQL, Database, Server, as_administrator
 
 TABLES = {"orders_app": "orders.orders", "users_app": "users.users", "payments_app": "payments.payments"}
 PAYMENT = (
@@ -129,3 +129,26 @@ def test_a_username_is_taken_in_every_spelling(database):
     database.run("INSERT INTO users.users (username, password_hash) VALUES ('Ada', 'x')")
     with pytest.raises(errors.UniqueViolation):
         database.run("INSERT INTO users.users (username, password_hash) VALUES ('aDA', 'x')")
+
+
+def test_the_migrations_need_no_superuser_but_an_owner_who_may_make_roles(tmp_path):
+    # As an operator or a cloud makes a database: deploy/kubernetes/examples/cloudnative-pg.yaml.
+    server = Server(tmp_path)
+    server.initialise()
+    try:
+        server.start()
+        (server.secrets / "owner").write_text("owner-password")
+        as_administrator(server, "CREATE ROLE owner LOGIN CREATEROLE PASSWORD 'owner-password'")
+        as_administrator(server, "CREATE DATABASE owned OWNER owner")
+        owned = Database(server, "owned")
+        owned.run(INIT_SQL.read_text(), role="owner")
+        owner = {"DATABASE_USER": "owner", "DATABASE_PASSWORD_FILE": str(server.secrets / "owner")}
+
+        done = owned.migrate(**owner)
+
+        assert done.returncode == 0, done.stderr
+        assert owned.migrate(**owner).stdout.startswith("migrate: already at ")
+        for role, statement in INSERTS.items():
+            owned.run(statement, role=role)
+    finally:
+        server.stop()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -238,11 +239,33 @@ def test_what_is_there_at_times_is_there_at_least_once():
 
 
 def test_what_only_one_mode_has_is_not_missing_in_the_other():
-    local = {**SMALL, "span_events": {}, "groups": [{**group, "only_in": "local"} for group in SMALL["groups"]]}
+    local = {**SMALL, "span_events": {}, "groups": [{**group, "only_in": ["local"]} for group in SMALL["groups"]]}
     assert check_spans(Contract(local), [], "local").missing
     assert not check_spans(Contract(local), [], "compose").missing
     assert not check_lines(Contract(local), [], "compose").missing
     assert not check_metrics(Contract(local), [], "compose").missing
+
+
+def test_an_attribute_that_only_some_modes_have_is_missing_there_and_undeclared_elsewhere():
+    rule = {"pod": {"only_in": ["kubernetes"]}}
+    placed = Contract(
+        {**SMALL, **{part: {**SMALL[part], **rule} for part in ("resource", "stream_labels", "metadata", "line")}}
+    )
+    without = check_spans(placed, spans(), "kubernetes")
+    without |= check_lines(placed, [line()], "kubernetes")
+    assert {one for one in without.missing if one.endswith(": pod")} == {
+        "door's resource: pod",
+        "shelf's resource: pod",
+        "shelf's stream labels: pod",
+        "shelf thing.lifted, metadata: pod",
+        "shelf thing.lifted: pod",
+    }
+    assert not check_spans(placed, spans(), "local")
+    assert not check_lines(placed, [line()], "compose")
+    (one, *_) = spans()
+    named = replace(one, resource={**one.resource, "pod": "x"})
+    assert check_spans(placed, [named], "local").undeclared == {f"{one.service}'s resource: pod"}
+    assert not check_spans(placed, [named], "kubernetes").undeclared
 
 
 def test_an_edge_that_is_not_declared_and_a_parent_that_is_not_there_are_found():

@@ -1,0 +1,61 @@
+"""Takes the pictures of docs/console.md anew, from the stack that runs: `make pictures`."""
+
+import os
+import shutil
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+FOLDER = Path(__file__).with_name("pictures")
+CONSOLE = f"http://localhost:{os.environ.get('CONSOLE_PORT') or 3000}"
+ORDERS = 60
+PICTURES = {
+    # name: page, width and height, light or dark
+    "overview": ("/?range=5m", 1280, 930, "light"),
+    "order": ("/orders/{order}", 1280, 800, "light"),
+    "order-dark": ("/orders/{order}", 1280, 800, "dark"),
+    "order-narrow": ("/orders/{order}", 375, 800, "dark"),
+    "dashboard-dark": ("/dashboards/order-path?range=5m", 1280, 1000, "dark"),
+    "logs": ("/logs?range=5m", 1280, 640, "light"),
+}
+
+
+def main() -> int:
+    """Place orders, so that there is something to see; take the pictures; return the exit status."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        print("There is no Chromium here: `apt-get install chromium`, or yours.")
+        return 1
+    try:
+        order = [_place(24 if number % 20 == 7 else 1 + number % 9) for number in range(ORDERS)][-1]  # noqa: PLR2004
+    except OSError as error:
+        print(f"{CONSOLE} does not answer ({error}): `make up` comes first.")
+        return 1
+    time.sleep(15)  # three scrapes: a rate needs two
+    FOLDER.mkdir(exist_ok=True)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        for name, (path, width, height, scheme) in PICTURES.items():
+            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            tab.goto(CONSOLE + path.format(order=order))
+            tab.wait_for_load_state("networkidle")
+            tab.screenshot(path=FOLDER / f"{name}.png")
+            tab.close()
+        browser.close()
+    return 0
+
+
+def _place(product: int) -> str:
+    """Place an order at the console, which leads to its page; give its id."""
+    body = urllib.parse.urlencode({"product_id": product}).encode()
+    with urllib.request.urlopen(f"{CONSOLE}/orders/", body, timeout=20) as answer:  # noqa: S310
+        time.sleep(0.3)
+        return str(answer.url).rpartition("/")[2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

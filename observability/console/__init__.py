@@ -1,0 +1,1 @@
+"""The console: pages that show the shop and its telemetry, one more client of their APIs."""

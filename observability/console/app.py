@@ -1,0 +1,137 @@
+"""The wiring: pages, guard, filters, and what is said when something is not to be had."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, redirect, request, url_for
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
+
+from observability.console import dashboards, guard, help, logs, orders, overview, pages, show, traces  # noqa: A004
+from observability.console.asking import Apis, Jaeger, LoginNeeded, Loki, Orders, Prometheus
+from observability.console.window import CHOICES
+from observability.story.errors import StoryError
+from observability.story.text import LONG, SHORT, clean, one_line
+from servicekit.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+    from observability.console.settings import ConsoleSettings
+
+_MAX_FORM = 16 * 1024
+MENU = {
+    "overview.overview": "Overview",
+    "orders.orders": "Orders",
+    "traces.search": "Traces",
+    "logs.logs": "Logs",
+    "dashboards.first": "Dashboards",
+    "help.shown": "Help",
+}
+
+
+def create_app(settings: ConsoleSettings) -> Flask:
+    """Make the app."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_FORM
+    app.extensions["apis"] = Apis(
+        Orders(settings.gateway_url, demo=settings.console_demo_login),
+        Jaeger(settings.jaeger_url),
+        Loki(settings.loki_url),
+        Prometheus(settings.prometheus_url),
+    )
+    guard.protect(app, settings.trusted_hosts)
+    for module in (overview, orders, traces, logs, dashboards, help):
+        app.register_blueprint(module.routes)
+    _add_login(app)
+    _add_errors(app)
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters |= {
+        "clean": clean,
+        "short": lambda text: clean(text, SHORT),
+        "one_line": one_line,
+        "us": show.microseconds,
+        "seconds": show.seconds,
+        "quantity": show.quantity,
+        "iso": show.iso,
+        "money": show.money,
+        "page": Markup,  # what show.markdown made of a page of ours
+    }
+    app.jinja_env.globals |= {
+        "menu": MENU,
+        "ranges": CHOICES,
+        "settings": settings,
+        "long": LONG,
+        "with_args": _with,
+        "same_time": _same_time,
+        "jaeger": settings.jaeger_public_url or settings.jaeger_url,
+    }
+    app.jinja_env.tests["hex"] = lambda text: bool(text) and all(each in "0123456789abcdef" for each in str(text))
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    return app
+
+
+def _with(**changes: Any) -> str:
+    """Give this page's address with some of its parameters changed; None takes one away."""
+    kept = {name: value for name, value in request.args.items() if name not in changes}
+    args = kept | {name: value for name, value in changes.items() if value is not None}
+    return url_for(request.endpoint or "overview.overview", **{**(request.view_args or {}), **args})
+
+
+def _same_time() -> dict[str, str]:
+    """Give the time that the URL asks for, to be kept on the way to another page."""
+    return {name: request.args[name] for name in ("range", "from", "to") if name in request.args}
+
+
+def _add_login(app: Flask) -> None:
+    @app.get("/login")
+    def login() -> str:
+        return pages.page("login.html", said="", after=request.args.get("after", "/"))
+
+    @app.post("/login")
+    def logged_in() -> ResponseReturnValue:
+        after = request.form.get("after", "/")
+        if not after.startswith("/") or after.startswith(("//", "/\\")):
+            after = "/"
+        try:
+            token = pages.apis().orders.login(request.form.get("username", ""), request.form.get("password", ""))
+        except LoginNeeded as error:
+            return pages.page("login.html", said=str(error), after=after), HTTPStatus.UNAUTHORIZED
+        answer = redirect(after, HTTPStatus.SEE_OTHER)
+        answer.set_cookie(pages.TOKEN_COOKIE, token, httponly=True, samesite="Strict", secure=request.is_secure)
+        return answer
+
+
+def _add_errors(app: Flask) -> None:
+    @app.errorhandler(LoginNeeded)
+    def sign_in(error: LoginNeeded) -> ResponseReturnValue:
+        after = request.full_path if request.method == "GET" else "/orders/"
+        return pages.page("login.html", said=str(error), after=after), HTTPStatus.UNAUTHORIZED
+
+    @app.errorhandler(StoryError)
+    def not_told(error: StoryError) -> ResponseReturnValue:
+        missing = str(error).startswith("There is no ")
+        status = HTTPStatus.NOT_FOUND if missing else HTTPStatus.BAD_GATEWAY
+        return pages.page("error.html", title="Not there" if missing else "Not to be had", said=str(error)), status
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> ResponseReturnValue:
+        if error.code is not None and error.code < HTTPStatus.BAD_REQUEST:
+            return error
+        said = str(error.description)
+        return pages.page("error.html", title=error.name, said=said), error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> ResponseReturnValue:
+        get_logger().error("request.failed", path=request.path, exc_info=error)
+        said = (
+            "This page has a fault. The console's log says more: `make logs SERVICE=console`, or `docker compose logs"
+            " console`."
+        )
+        return pages.page("error.html", title="Internal error", said=said), HTTPStatus.INTERNAL_SERVER_ERROR

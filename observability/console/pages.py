@@ -1,0 +1,57 @@
+"""What all pages share: what they ask, as whom, for which time, and how they are put together."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from flask import current_app, render_template, request
+
+from observability.console import asking
+from observability.console.asking import Apis, Shop
+from observability.console.waterfall import Chosen, choose
+from observability.console.window import DEFAULT, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from observability.story.telling import Story
+
+TOKEN_COOKIE = "console_token"  # noqa: S105
+
+
+def apis() -> Apis:
+    """Give the APIs that this app asks."""
+    found: Apis = current_app.extensions["apis"]
+    return found
+
+
+def token() -> str:
+    """Give the browser's token; empty where the demo user's is to be taken."""
+    return request.cookies.get(TOKEN_COOKIE, "")
+
+
+def shop() -> Shop:
+    """Give the shop as this browser's user sees it."""
+    return Shop(apis(), token())
+
+
+def window(default: str = DEFAULT) -> Window:
+    """Give the time that the URL asks for."""
+    return Window.read(request.args, asking.now(), default)
+
+
+def chosen(story: Story) -> Chosen | None:
+    """Give the span or the log line that the URL names."""
+    told = ((chapter.trace, chapter.lines) for chapter in story.chapters)
+    return choose(told, request.args.get("span", ""), request.args.get("line", ""))
+
+
+def page(template: str, errors: Sequence[str] = (), **values: Any) -> str:
+    """Render a page; `errors` are what could not be asked."""
+    return render_template(template, errors=errors, **values)
+
+
+def json_text(value: object) -> str:
+    """Write JSON as the APIs want it in a parameter."""
+    return json.dumps(value, separators=(",", ":"))

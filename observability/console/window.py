@@ -1,0 +1,57 @@
+"""The time that a page shows, as its URL says it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CHOICES = {"5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "3h": 10_800, "6h": 21_600, "24h": 86_400}
+DEFAULT = "15m"
+_POINTS = 120
+_MILLISECONDS = re.compile(r"[0-9]{10,15}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """From when to when, in seconds since 1970; `name` is one of CHOICES, or empty for a fixed time."""
+
+    start: float
+    end: float
+    name: str = ""
+
+    @classmethod
+    def read(cls, args: Mapping[str, str], now: float, default: str = DEFAULT) -> Window:
+        """Read `range=15m`, or `from` and `to` in milliseconds; what is none of both is the default."""
+        begin, end = args.get("from", ""), args.get("to", "")
+        if _MILLISECONDS.fullmatch(begin) and _MILLISECONDS.fullmatch(end) and int(begin) < int(end):
+            return cls(int(begin) / 1000, int(end) / 1000)
+        name = args.get("range", "")
+        name = name if name in CHOICES else default
+        return cls(now - CHOICES[name], now, name)
+
+    @property
+    def step(self) -> int:
+        """Seconds from point to point: what Prometheus scrapes in, or more."""
+        return max(5, round((self.end - self.start) / _POINTS))
+
+    def seconds(self) -> dict[str, str]:
+        """Give the parameters as Prometheus takes them."""
+        return {"start": f"{self.start:.3f}", "end": f"{self.end:.3f}"}
+
+    def nanoseconds(self) -> dict[str, str]:
+        """Give the parameters as Loki takes them."""
+        return {"start": str(int(self.start * 1e9)), "end": str(int(self.end * 1e9))}
+
+    def microseconds(self) -> dict[str, str]:
+        """Give the parameters as Jaeger takes them."""
+        return {"start": str(int(self.start * 1e6)), "end": str(int(self.end * 1e6))}
+
+    def params(self) -> dict[str, str]:
+        """Give what a link needs to show the same time."""
+        if self.name:
+            return {"range": self.name}
+        return {"from": str(int(self.start * 1000)), "to": str(int(self.end * 1000))}

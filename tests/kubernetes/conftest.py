@@ -1,0 +1,55 @@
+"""The cluster that all tests here share, and the shop in it."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.kubernetes.cluster import Cluster, NoClusterError, ShopInKubernetes, program, tell
+
+
+def pytest_collection_modifyitems(items):
+    """Walk all journeys last: declined orders are left, and the other tests balance the books."""
+    items.sort(key=lambda item: item.path == Path(__file__).with_name("test_telemetry.py"))
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The cluster of kubectl's current context."""
+    found = Cluster(program())
+    try:
+        found.check()
+        found.check_it_has_all()
+    except NoClusterError as error:
+        pytest.exit(str(error), returncode=2)
+    return found
+
+
+@pytest.fixture(scope="session")
+def shop(cluster, request):
+    """The shop and its telemetry, from an empty cluster. Nothing of it is left afterwards."""
+    if not os.environ.get("CI_NO_SKIPS"):
+        try:
+            cluster.check_it_is_empty()
+        except NoClusterError as error:
+            pytest.exit(str(error), returncode=2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends the tests early wants nothing left either
+    running = ShopInKubernetes(cluster)
+    try:
+        running.down()
+        try:
+            running.up()
+        except NoClusterError as error:
+            pytest.exit(str(error), returncode=2)
+        tell(request, f"from an empty cluster to the first order: {running.seconds:.0f} s")
+        yield running
+    finally:
+        running.down()
+
+
+@pytest.fixture(scope="session")
+def signalled(shop):
+    """The shop, whose processes can be stopped and killed from inside their pods."""
+    shop.share_processes()
+    return shop

@@ -1,0 +1,384 @@
+"""deploy/kubernetes and docker-compose.yml say the same where they say it twice. Needs no cluster, and no kubectl."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+KUBERNETES = PROJECT / "deploy" / "kubernetes"
+SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
+WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
+
+BASE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
+OBSERVED = yaml.safe_load((PROJECT / "docker-compose.observability.yml").read_text().replace("!override", ""))[
+    "services"
+]
+COMPOSE = {**OBSERVED, **BASE} | {
+    "embedded-backend": yaml.safe_load((PROJECT / "observability" / "embedded" / "compose.yml").read_text())[
+        "services"
+    ]["embedded-backend"]
+}
+
+
+def documents(folder=KUBERNETES):
+    """Every object in the files of a folder: (file, object)."""
+    return [
+        (file, document)
+        for file in sorted(folder.rglob("*.yaml"))
+        for document in yaml.safe_load_all(file.read_text())
+        if isinstance(document, dict)
+    ]
+
+
+OBJECTS = [
+    (file, each)
+    for file, each in documents()
+    if "apiVersion" in each and each["kind"] not in {"Kustomization", "Component"}
+]
+PODS = {
+    each["metadata"]["name"]: each["spec"]["template"]["spec"]
+    for _, each in OBJECTS
+    if each["kind"] in {*WORKLOADS, "Job"} and each["metadata"]["name"] != "any"
+}
+KUSTOMIZATIONS = {
+    file: each
+    for folder in (KUBERNETES, PROJECT / "nginx", PROJECT / "observability", PROJECT / "order-db-services")
+    for file, each in documents(folder)
+    if each.get("kind") in {"Kustomization", "Component"}
+}
+SHARED = (
+    *(*SERVICES, "nginx", "order-db"),
+    *("collector", "gateway-telemetry", "prometheus", "embedded-backend"),
+    *("jaeger", "loki", "alertmanager", "grafana", "loadtest", "loadtest-worker"),
+)
+
+
+def container(name):
+    return PODS[name]["containers"][0]
+
+
+def mebibytes(size):
+    number, unit = re.fullmatch(r"(\d+)([a-zA-Z]*)", str(size)).groups()
+    return int(number) * {"m": 1, "Mi": 1, "g": 1024, "Gi": 1024}[unit]
+
+
+def cores(share):
+    text = str(share)
+    return int(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+def environment(name):
+    """A container's variables with fixed values, with those of the ConfigMaps that it takes whole."""
+    generated = {
+        generator["name"]: dict(literal.split("=", 1) for literal in generator.get("literals", []))
+        for generator in KUSTOMIZATIONS[KUBERNETES / "base" / "kustomization.yaml"]["configMapGenerator"]
+    }
+    found = {}
+    for source in container(name).get("envFrom", []):
+        found |= generated[source["configMapRef"]["name"]]
+    return found | {entry["name"]: entry["value"] for entry in container(name).get("env", []) if "value" in entry}
+
+
+def composed(name):
+    """The same in Compose, of what has a value there: the default of what a person may set."""
+    values = COMPOSE[name]["environment"]
+    return {
+        key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)).replace("$$", "$")
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_container_may_take_as_much_memory_as_in_compose(name):
+    limits = container(name)["resources"]["limits"]
+    assert mebibytes(limits["memory"]) == mebibytes(COMPOSE[name]["mem_limit"])
+    if "cpus" in COMPOSE[name]:
+        assert cores(limits["cpu"]) == COMPOSE[name]["cpus"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_container_asks_for_no_more_than_it_may_have(name):
+    if "resources" not in container(name):
+        assert name in {"make-secrets", "migrate", "seed"}  # base/one-shot-container.yaml gives them theirs
+        return
+    resources = container(name)["resources"]
+    assert mebibytes(resources["requests"]["memory"]) <= mebibytes(resources["limits"]["memory"])
+    assert 0 < cores(resources["requests"]["cpu"]) <= cores(resources["limits"]["cpu"])
+
+
+@pytest.mark.parametrize("name", [*SHARED, "migrate", "seed"])
+def test_a_container_runs_as_the_same_user_as_in_compose(name):
+    user, _, group = COMPOSE[name]["user"].partition(":")
+    context = PODS[name]["securityContext"]
+    assert (str(context["runAsUser"]), str(context["runAsGroup"])) == (user, group)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_listens_where_compose_has_it_and_where_its_services_lead(name):
+    port = int(composed(name)["PORT"])
+    assert environment(name)["PORT"] == str(port)
+    assert container(name)["ports"] == [{"name": "http", "containerPort": port}]
+    services = [each for _, each in OBJECTS if each["kind"] == "Service" and each["metadata"]["name"].startswith(name)]
+    assert {each["metadata"]["name"] for each in services} == {name, f"{name}-pods"}
+    assert {each["spec"]["ports"][0]["port"] for each in services} == {port}
+    upstreams = (PROJECT / "nginx" / "kubernetes" / "upstreams.conf").read_text()
+    assert f"server {name}-pods.shop.svc.cluster.local:{port} resolve" in upstreams
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_the_same_environment_as_in_compose(name):
+    assert environment(name) == composed(name)
+
+
+def test_the_gateway_has_the_same_settings_as_in_compose():
+    different = {"NGINX_ENTRYPOINT_QUIET_LOGS", "DEPLOYMENT_ENVIRONMENT", "GATEWAY_OTLP_ENDPOINT"}
+    ours, theirs = environment("nginx"), composed("nginx")
+    assert {key: value for key, value in ours.items() if key not in different} == {
+        key: value for key, value in theirs.items() if key not in different
+    }
+    assert set(ours) == set(theirs)
+
+
+def test_images_of_others_have_the_tags_of_compose():
+    theirs = dict(each["image"].split(":") for each in COMPOSE.values() if "image" in each)
+    ours = {
+        image["name"]: image["newTag"]
+        for each in KUSTOMIZATIONS.values()
+        for image in each.get("images", [])
+        if not image["name"].startswith("shop/")
+    }
+    assert ours == theirs
+    every = [
+        (image["name"], image["newTag"])
+        for each in KUSTOMIZATIONS.values()
+        for image in each.get("images", [])
+        if not image["name"].startswith("shop/")
+    ]
+    assert set(every) == set(theirs.items())  # one that is named in two places has the same tag in both
+
+
+def test_our_images_have_one_tag_everywhere_in_base_and_components():
+    tags = {
+        image["newTag"]
+        for file, each in KUSTOMIZATIONS.items()
+        for image in each.get("images", [])
+        if image["name"].startswith("shop/") and "overlays" not in file.parts
+    }
+    assert tags == {"dev"}
+
+
+def test_the_files_that_kustomizations_name_are_there():
+    for file, each in KUSTOMIZATIONS.items():
+        named = [*each.get("resources", []), *each.get("components", [])]
+        named += [patch["path"] for patch in each.get("patches", []) if "path" in patch]
+        for generator in each.get("configMapGenerator", []):
+            named += [entry.rpartition("=")[2] for entry in generator.get("files", [])]
+        for name in named:
+            assert (file.parent / name).exists(), f"{file} names {name}"
+
+
+def test_all_files_of_the_gateway_and_all_rules_are_in_configmaps():
+    def packed(folder):
+        return {
+            Path(entry.rpartition("=")[2]).as_posix()
+            for generator in KUSTOMIZATIONS[PROJECT / folder / "kustomization.yaml"]["configMapGenerator"]
+            for entry in generator["files"]
+        }
+
+    nginx = PROJECT / "nginx"
+    wanted = {
+        path.relative_to(nginx).as_posix()
+        for part in ("gateway", "tracing", "templates")
+        for path in (nginx / part).rglob("*")
+        if path.is_file()
+    }
+    assert wanted <= packed("nginx")
+    prometheus = PROJECT / "observability" / "prometheus"
+    assert {f"rules/{path.name}" for path in (prometheus / "rules").iterdir()} <= packed("observability/prometheus")
+
+
+def test_grafana_shows_all_dashboards_and_runbooks_of_compose_with_its_settings():
+    grafana = PROJECT / "observability" / "grafana"
+    packed = {
+        generator["name"]: set(generator["files"])
+        for generator in KUSTOMIZATIONS[grafana / "kustomization.yaml"]["configMapGenerator"]
+    }
+    assert packed == {
+        "grafana-datasources": {"provisioning/datasources/datasources.yaml"},
+        "grafana-providers": {"provisioning/dashboards/dashboards.yaml"},
+        "grafana-dashboards": {f"dashboards/{path.name}" for path in (grafana / "dashboards").iterdir()},
+        "grafana-runbooks": {
+            f"provisioning/runbooks/{path.name}" for path in (grafana / "provisioning/runbooks").iterdir()
+        },
+    }
+    # In Compose there is an admin, with a password in the volume; here there is none.
+    different = {"GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"}
+    ours, theirs = environment("grafana"), composed("grafana")
+    assert {name: value for name, value in ours.items() if name not in different} == {
+        name: value for name, value in theirs.items() if name not in different
+    }
+    # kubectl keeps a copy of what was applied in a note of an object, which may have 256 KiB.
+    for names in packed.values():
+        assert sum((grafana / name).stat().st_size for name in names) < 230_000
+
+
+def test_grafana_finds_its_data_sources_where_the_components_have_them():
+    sources = yaml.safe_load((PROJECT / "observability/grafana/provisioning/datasources/datasources.yaml").read_text())
+    asked = {tuple(source["url"].removeprefix("http://").split(":")) for source in sources["datasources"]}
+    for stores in (("embedded-backend",), ("jaeger", "loki")):
+        there = {
+            (each["metadata"]["name"], str(port["port"]))
+            for file, each in OBJECTS
+            if each["kind"] == "Service" and file.parts[-3] in {"telemetry", *stores}
+            for port in each["spec"]["ports"]
+        }
+        assert asked <= there, stores
+
+
+@pytest.mark.parametrize("name", ["jaeger", "loki", "alertmanager"])
+def test_a_store_has_the_arguments_and_the_files_of_compose(name):
+    arguments = container(name)["args"]
+    if name == "alertmanager":  # several are a cluster
+        assert container(name)["command"] == COMPOSE[name]["entrypoint"]
+        assert arguments[0] == COMPOSE[name]["command"][0]
+    else:
+        assert arguments == COMPOSE[name]["command"]
+    folder = PROJECT / "observability" / name
+    (generator,) = KUSTOMIZATIONS[folder / "kustomization.yaml"]["configMapGenerator"]
+    assert set(generator["files"]) == {
+        path.name for path in folder.iterdir() if path.name not in {"kustomization.yaml", "receivers.example.yml"}
+    }
+
+
+def test_the_load_test_has_the_settings_and_the_command_of_compose():
+    chosen = {"LOAD_HOST", "LOAD_PROMETHEUS", "LOAD_WORKERS"}  # the shop's addresses here, and how many are waited for
+    (settings,) = [
+        dict(literal.split("=", 1) for literal in generator["literals"])
+        for file, each in KUSTOMIZATIONS.items()
+        for generator in each.get("configMapGenerator", [])
+        if generator["name"] == "load-settings"
+    ]
+    variables = {entry["name"]: entry["value"] for entry in container("loadtest")["env"]}
+    theirs = composed("loadtest")
+    assert {name: value for name, value in (settings | variables).items() if name not in chosen} == {
+        name: value for name, value in theirs.items() if name not in chosen
+    }
+    (script,) = container("loadtest-worker")["command"][2:]
+    assert " ".join(COMPOSE["loadtest-worker"]["command"]).replace("loadtest-master", "loadtest") in script
+    (master,) = [each for _, each in OBJECTS if each["kind"] == "Service" and each["metadata"]["name"] == "loadtest"]
+    assert container("loadtest")["ports"][0]["containerPort"] == master["spec"]["ports"][0]["port"]
+
+
+def test_the_balancing_layer_listens_where_the_collector_does_and_finds_all_of_them():
+    ports = [entry for entry in container("collector")["ports"] if entry["name"] != "metrics"]
+    assert [entry for entry in container("collector-balancer")["ports"] if entry["name"] != "metrics"] == ports
+    layer = yaml.safe_load((PROJECT / "observability/collector/kubernetes/balancing/config.yaml").read_text())
+    resolver = layer["exporters"]["load_balancing"]["resolver"]["dns"]
+    (service,) = [
+        each for _, each in OBJECTS if each["kind"] == "Service" and each["metadata"]["name"] == "collector-pods"
+    ]
+    assert resolver["hostname"].endswith(f":-{service['metadata']['name']}}}")
+    assert resolver["port"].endswith(f":-{service['spec']['ports'][0]['port']}}}")
+    assert service["spec"]["clusterIP"] == "None"  # one address for all would be one Collector for the layer
+    # A trace that waits for its decision has to be over before its spans could be sent anew elsewhere.
+    assert container("collector-balancer")["resources"]["limits"] == container("collector")["resources"]["limits"]
+
+
+def requested(overlay):
+    """What all pods of an overlay ask for together, in cores."""
+    folder = KUBERNETES / "overlays" / overlay
+    wanted = {
+        KUBERNETES / "base",
+        *(
+            KUBERNETES / "components" / Path(name).name
+            for name in KUSTOMIZATIONS[folder / "kustomization.yaml"]["components"]
+        ),
+    }
+    return sum(
+        cores(each["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+        * each["spec"].get("replicas", 1)
+        for file, each in OBJECTS
+        if each["kind"] in WORKLOADS
+        and each["metadata"]["name"] != "any"
+        and any(file.is_relative_to(one) for one in wanted)
+    )
+
+
+@pytest.mark.parametrize("overlay", ["local", "local-full"])
+def test_an_overlay_for_one_node_fits_two_cores_with_room_for_a_rollout(overlay):
+    cluster = 0.3  # its own DNS and metrics-server
+    assert 1 < requested(overlay) < 2 - cluster - 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in PODS if name not in {"make-secrets", "prometheus"}])
+def test_only_who_asks_kubernetes_has_a_token(name):
+    shared = yaml.safe_load((KUBERNETES / "base" / "every-service.yaml").read_text())
+    everywhere = shared["spec"]["template"]["spec"]
+    assert PODS[name].get("automountServiceAccountToken", everywhere["automountServiceAccountToken"]) is False
+
+
+def test_every_namespace_with_a_policy_denies_what_is_not_named():
+    for namespace in ("base", "components/telemetry/stack"):
+        policies = [each for file, each in documents(KUBERNETES / namespace) if each.get("kind") == "NetworkPolicy"]
+        (denying,) = [each["spec"] for each in policies if each["metadata"]["name"] == "nothing-by-default"]
+        assert denying == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_the_pause_before_an_end_fits_into_the_grace():
+    pause = next(
+        patch["value"]["preStop"]["sleep"]["seconds"]
+        for patch in yaml.safe_load((KUBERNETES / "base" / "every-service-container.yaml").read_text())
+        if patch["path"].endswith("/lifecycle")
+    )
+    pod = yaml.safe_load((KUBERNETES / "base" / "every-service.yaml").read_text())["spec"]["template"]["spec"]
+    needed = int(COMPOSE["order-service"]["stop_grace_period"].removesuffix("s"))
+    assert pod["terminationGracePeriodSeconds"] >= pause + needed
+    # The cluster's DNS remembers for 5 s, nginx for as long as it says.
+    (valid,) = re.findall(r"valid=(\d+)s", (PROJECT / "nginx" / "kubernetes" / "upstreams.conf").read_text())
+    assert pause >= 5 + int(valid)
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "nginx"])
+def test_one_pod_at_a_time_may_be_evicted(name):
+    (budget,) = [
+        each["spec"]
+        for _, each in OBJECTS
+        if each["kind"] == "PodDisruptionBudget" and each["metadata"]["name"] == name
+    ]
+    assert budget == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+    }
+
+
+def test_the_secrets_that_are_made_are_those_of_compose():
+    def assigned(file):
+        tree = ast.parse((PROJECT / file).read_text())
+        return {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+        }
+
+    ours = assigned("deploy/kubernetes/base/make_secrets.py")["PASSWORDS"]
+    theirs = assigned("order-db-services/make_secrets.py")
+    assert set(ours["database"]) == set(theirs["PASSWORDS"])
+    assert set(ours["clients"]) == set(theirs["CLIENT_SECRETS"])
+
+
+def test_cloudnative_pg_begins_with_what_compose_begins_with():
+    (cluster,) = [each for _, each in OBJECTS if each["kind"] == "Cluster"]
+    as_owner, *statements = cluster["spec"]["bootstrap"]["initdb"]["postInitApplicationSQL"]
+    assert as_owner == "SET ROLE orders_user"
+    init = (PROJECT / "order-db-services" / "init" / "01-create-orders.sql").read_text()
+    wanted = [part for part in re.sub(r"--.*", "", init).split(";") if part.strip()]
+
+    def plain(statement):
+        return re.sub(r"\s+", "", statement)
+
+    assert [plain(each) for each in statements] == [plain(each) for each in wanted]
