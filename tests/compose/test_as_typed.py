@@ -16,7 +16,7 @@ BLOCKS = [
     [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
     for block in re.findall(r"```console\n(.*?)```", MANUAL, re.DOTALL)
 ]
-START, BACKUP, EMPTY, LIGHT, OBSERVED, LOOK = BLOCKS
+START, BACKUP, EMPTY, LIGHT, OBSERVED, LOOK, _ELSEWHERE = BLOCKS  # the last one sends to a backend that nobody has
 WITHOUT_JQ = re.search(r"\| no `jq` \| `(.+?)` in its place", MANUAL)[1]
 ONE_LINERS = dict(re.findall(r"^\| ([^|]+?) \| `([^`]+)` \|$", MANUAL, re.MULTILINE))
 PSQL = "docker exec -it order-db psql -U orders_user -d orders_user"
