@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from servicekit.calls import connections as kept
 from servicekit.calls.connections import (
     MAX_ANSWER,
     AnswerTimeoutError,
@@ -319,6 +320,20 @@ def test_many_threads_share_few_connections(start, connect, threads):
     with ThreadPoolExecutor(threads) as pool:
         assert set(pool.map(lambda _: connections.request("GET", "/", {}), range(1000))) == {HI}
     assert peer.connections <= 8
+
+
+def test_connections_are_made_anew_now_and_then_so_that_a_new_replica_gets_work(start, connect, monkeypatch):
+    peer = start(["request", OK, "request", OK, "request"], ["request", 0.5, OK], [LOOP])
+    connections = connect(f"http://127.0.0.1:{peer.port}")
+    assert [connections.request("GET", "/", {}) for _ in range(2)] == [HI, HI]
+    assert peer.connections == 1
+    monkeypatch.setattr(kept, "_MOST_SECONDS", -1)
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(connections.request, "GET", "/", {})
+        eventually(lambda: peer.connections == 2)
+        assert connections.request("GET", "/", {}) == HI
+        assert (held.result(), peer.connections) == (HI, 3)  # what was under way is not broken off
+    eventually(lambda: b"" in peer.seen)  # the first one is closed
 
 
 def test_closing_ends_the_requests_under_way(start, connect):

@@ -6,6 +6,7 @@ What is known for sure stands in their causes; what is not found there counts as
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -17,6 +18,9 @@ from pyreqwest.exceptions import BuilderError, PoolTimeoutError, RequestError, R
 
 MAX_ANSWER = 1024 * 1024
 _IDLE = timedelta(seconds=60)  # gunicorn closes after 75: whoever closes first loses no request
+_MOST_SECONDS = (
+    60.0  # behind one address there may be many replicas: one that is new gets work as connections are made anew
+)
 
 
 class NoAnswerError(Exception):
@@ -65,6 +69,9 @@ class Connections:
     a request must not fork into another that does. Requests there are refused (RuntimeError). gunicorn's master sends
     none, so it does not matter whether it makes the application before it forks or after.
 
+    All of them are made anew each minute: where a peer's address stands for many replicas, as in Kubernetes, a
+    connection stays with one of them, and those that come later would have nothing to do.
+
     Signals (Ctrl-C) that reach the thread that waits for an answer are handled when it has one, or none in time.
 
     Args:
@@ -94,7 +101,7 @@ class Connections:
         self._all = timedelta(seconds=seconds)
         self._lock = threading.Lock()
         self._client: SyncClient | None = None
-        self._process = 0
+        self._process, self._began = 0, 0.0
 
     def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> RawAnswer:
         """Send a request and wait for its answer.
@@ -136,9 +143,11 @@ class Connections:
             client.close()
 
     def _started(self) -> SyncClient:
+        now = time.monotonic()
         with self._lock:
-            if self._client is None or self._process != os.getpid():
-                self._client, self._process = self._built(), os.getpid()
+            if self._client is None or self._process != os.getpid() or now - self._began > _MOST_SECONDS:
+                # The old one ends with the last request that is under way over it.
+                self._client, self._process, self._began = self._built(), os.getpid(), now
             return self._client
 
     def _built(self) -> SyncClient:
