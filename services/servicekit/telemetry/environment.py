@@ -383,7 +383,8 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "OTEL_PYTHON_FLASK_EXCLUDED_URLS",
-        "Regular expressions, separated by commas, of URLs that get no span; probes never do.",
+        "Regular expressions, separated by commas, of URLs that get no span, nor does what is done for them; probes"
+        " never do.",
         "none",
         _expressions,
         why="Python's own, not the specification's.",

@@ -37,8 +37,8 @@ from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
 
 from servicekit.telemetry import environment, logs
 from servicekit.telemetry.encoder import encode
-from servicekit.telemetry.setup import SCOPE
 from servicekit.telemetry.stacktrace import cut_stacktrace
+from servicekit.telemetry.tracing import SCOPE
 
 PERSONAL = frozenset({
     "app.installation.id",

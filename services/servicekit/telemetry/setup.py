@@ -13,14 +13,12 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from prometheus_client import CollectorRegistry
 
 from servicekit.telemetry import environment, logs
-from servicekit.telemetry.tracing import Tracer
+from servicekit.telemetry.tracing import SCOPE, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
     from servicekit.telemetry.exporter import Privacy
-
-SCOPE = "servicekit"
 
 # Searched for in the whole URL, so it is tied to the path: no client takes itself out with `?x=/healthz`.
 _UNTRACED = r"^[a-z]+://[^/?]*/(healthz|readyz|metrics)(\?|$)"

@@ -18,6 +18,9 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
+SCOPE = "servicekit"
+"""The instrumentation scope of the spans that are made here."""
+
 _w3c = TraceContextTextMapPropagator()
 
 
