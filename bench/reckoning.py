@@ -1,4 +1,4 @@
-"""docs/capacity.md's tables: what 1,000 and 100,000 orders a second need and cost, and what ends first on the way there.
+"""docs/capacity.md's tables: what 1,000 and 100,000 orders a second need and cost, and what ends first on the way.
 
 All is reckoned from `capacity.json`, `stores.json` and `cluster.json` in docs/performance, which were measured, and
 from the numbers in deploy/kubernetes and observability. The three were measured in different places, so what an order
@@ -289,12 +289,10 @@ def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
     kept = [
         [f"{min(days, size / (order.metrics(rate) * _sampled())):,.1f}" for order in (most, least)] for rate in RATES
     ]
-    rows.append([
-        "Prometheus, days that it keeps",
-        *(_between(*of_rate) for of_rate in kept),
-        f"{days:g}, or fewer if {size / 2**30:g} GB are full before: {SAMPLE_BYTES} bytes for each series every"
-        f" {SCRAPE_SECONDS} s",
-    ])  # fmt: skip
+    formula = f"{days:g}, or fewer if {size / 2**30:g} GB are full before: {SAMPLE_BYTES} bytes for each series every"
+    rows.append(
+        ["Prometheus, days that it keeps", *(_between(*each) for each in kept), f"{formula} {SCRAPE_SECONDS} s"]
+    )
     line("spans/s", lambda order, rate: f"{order.each['spans'] * rate:,.0f}", f"{least.each['spans']:.1f} x rate")
     line(
         "log lines/s",
@@ -516,5 +514,5 @@ def _loki_limits() -> dict[str, float]:
     return {where: float(limit.get("ingestion_rate_mb", LOKI_MB)) for where, limit in limits.items()}
 
 
-def _read(path: Path) -> Any:  # noqa: ANN401
+def _read(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
