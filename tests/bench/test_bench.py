@@ -489,13 +489,13 @@ def test_what_bigger_shops_need_is_reckoned_from_the_cheapest_and_the_dearest_or
     assert cells["PostgreSQL, a day"] == ["43.2 GB", "4.3 TB"]
     assert cells["Jaeger, a day, every trace"] == ["864.0 GB", "86.4 TB"]
     assert cells["Jaeger, a day, with 10% of the traces"] == ["86.4 GB", "8.6 TB"]
-    # 6.9 ms an order are 11.5 cores for the services, the gateway, the Collector and Jaeger; 12 ms are 20. A node gives 14.4.
+    # An order takes 6.9 to 12 ms of services, gateway, Collector and Jaeger: 11.5 to 20 cores. A node gives 14.4.
     assert cells["nodes of 16 cores and 64 GB"] == ["1 to 2", "80 to 139"]
 
 
 def test_the_connections_of_the_autoscalers_pods_end_with_its_most_pods():
     cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
-    # At 0.35 cores a pod (70 % of what is asked for) 9 to 18 of order-service and 4 to 7 of payment-service; 10 of user-service.
+    # 0.35 cores a pod (70 % of what is asked for): 9 to 18 of order-, 4 to 7 of payment-, 10 of user-service.
     assert cells["connections, with the pods that the autoscaler makes"] == ["115 to 175", "250"]
 
 
