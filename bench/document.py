@@ -57,7 +57,7 @@ def _content(name: str) -> str:
         capacity, stores, cluster = (_kept(of) for of in ("capacity", "stores", "cluster"))
         if not capacity or not stores:
             return _MISSING
-        return f"\n{reckoning.TABLES[name](capacity | {'backends': stores['backends']}, cluster).markdown()}\n"
+        return f"\n{reckoning.TABLES[name](capacity | {'stores': stores}, cluster).markdown()}\n"
     result = _kept(name)
     return f"\n{report.markdown(result)}\n" if result else _MISSING
 

@@ -1,7 +1,8 @@
-"""docs/capacity.md's tables: what 1,000 and 100,000 orders a second need, and what ends first on the way there.
+"""docs/capacity.md's tables: what 1,000 and 100,000 orders a second need and cost, and what ends first on the way.
 
 All is reckoned from `capacity.json`, `stores.json` and `cluster.json` in docs/performance, which were measured, and
-from the numbers in deploy/kubernetes.
+from the numbers in deploy/kubernetes and observability. The three were measured in different places, so what an order
+costs is told as a range: from the least to the most of them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bench.report import BUSY, Rendered, amount
+from bench.report import BUSY, SAMPLE_BYTES, SCRAPE_SECONDS, Rendered, amount
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 RATES = (1_000, 100_000)
 NODE_CORES, NODE_GB = 16, 64
@@ -26,20 +28,32 @@ NODE_SHARE = 0.9
 """Of a node, what the shop may ask for: the rest is the kubelet's, the network plugin's and the agent's."""
 PRIMARY_CORES = 32
 """Of a database server, before it becomes two."""
+SERVERS = 3
+"""Of PostgreSQL for each primary: itself and two standbys."""
 LAST_ID = 2**31 - 1
 """Of `orders.orders.id`, a SERIAL."""
-TRACE_HOURS, LOG_HOURS, METRIC_DAYS = 48, 72, 15
-"""How long Compose's Jaeger, Loki and Prometheus keep what they have."""
+TRACE_HOURS, LOG_HOURS = 48, 72
+"""How long Compose's Jaeger and Loki keep what they have."""
+TRACE_COPIES = 3
+"""In OpenSearch: deploy/kubernetes/values/jaeger.yaml asks for two replicas of each shard."""
+LOKI_MB = 4
+"""What Loki takes from a tenant each second (`ingestion_rate_mb`), if nobody says how much."""
+CORE_PRICE, DISK_PRICE, OBJECT_PRICE = 30.0, 0.10, 0.025
+"""Assumed, in USD a month: a core with 4 GB of memory, a GB of disk, a GB in an object store."""
 
 _DAY = 86_400
+_MONTH = 30
 _KUBERNETES = PROJECT / "deploy" / "kubernetes"
 _SCALED = ("nginx", "order-service", "payment-service", "product-service")
 _POOLED = ("order-service", "payment-service")
+_STORES = ("collector", "jaeger", "loki")
+_RENEWED = ("payment-service", "product-service")
+"""Who are called over connections that are kept."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What one order was measured to take and to leave.
+    """What one order takes and leaves.
 
     Attributes:
         cpu_ms: Processor time, by part.
@@ -52,11 +66,15 @@ class Order:
     series: float
 
     @classmethod
-    def measured(cls, result: dict[str, Any]) -> Order:
-        """Take it from the results of `python -m bench capacity`: `capacity`, and the backends of `stores`."""
-        local, real = result["full"], result["backends"]
-        costs = {part: real["parts_cpu_ms"][part] for part in ("collector", "jaeger")}
-        return cls({**local["parts_cpu_ms"], **costs}, {**local["each"], **real["each"]}, local["series"])
+    def least_and_most(cls, result: dict[str, Any], cluster: dict[str, Any] | None) -> tuple[Order, Order]:
+        """Take the least and the most that it cost where it was measured."""
+        costs = _costs(result, cluster)
+        each = {**result["full"]["each"], **result["stores"]["backends"]["each"]}
+        found = []
+        for choose in (min, max):
+            cpu = {part: choose(run[part] for run in costs if part in run) for run in costs for part in run}
+            found.append(cls(cpu, each, result["full"]["series"]))
+        return found[0], found[1]
 
     def pods(self, part: str, rate: float) -> int:
         """Reckon how many pods a part needs, each with one core."""
@@ -66,9 +84,54 @@ class Order:
         """Reckon how many cores a part needs."""
         return self.cpu_ms[part] * rate / 1000 / BUSY
 
+    def all_cores(self, rate: float) -> float:
+        """Reckon how many cores the shop, the Collector and Jaeger need together."""
+        return sum(self.cores(part, rate) for part in (*_SCALED, "collector", "jaeger"))
+
+    def nodes(self, rate: float) -> int:
+        """Reckon how many nodes that makes."""
+        cores, memory = self.all_cores(rate), self.memory(rate)
+        return math.ceil(max(cores / (NODE_CORES * NODE_SHARE), memory / (NODE_GB * NODE_SHARE)))
+
+    def memory(self, rate: float) -> float:
+        """Reckon how many GiB the shop's pods ask for."""
+        deployments = manifests("base", "Deployment")
+        return sum(self.pods(part, rate) * _mebibytes(deployments[part]) for part in _SCALED) / 1024
+
+    def primaries(self, rate: float) -> int:
+        """Reckon how many primaries of PostgreSQL are needed."""
+        return math.ceil(self.cores("order-db", rate) / PRIMARY_CORES)
+
+    def metrics(self, rate: float) -> float:
+        """Reckon how many series Prometheus has."""
+        return self.series * self.pods("order-service", rate)
+
     def ends_at(self, part: str, cores: float) -> float:
         """Reckon how many orders a second a part can take with so many cores."""
         return cores * BUSY * 1000 / self.cpu_ms[part]
+
+
+def _costs(result: dict[str, Any], cluster: dict[str, Any] | None) -> list[dict[str, float]]:
+    """Give the processor time of an order, by part, on one machine, with the stores, and in the cluster."""
+    local, real = result["full"]["parts_cpu_ms"], result["stores"]["backends"]["parts_cpu_ms"]
+    ratio = local["order-service"] / real["order-service"]
+    found = [{**local, **{part: real[part] * ratio for part in _STORES}}, real]
+    return [*found, _in_cluster(cluster)] if cluster else found
+
+
+def _in_cluster(cluster: dict[str, Any]) -> dict[str, float]:
+    """Give the processor time of an order and of reading it once, by part: medians, with the fewest pods."""
+    fewest = min(cluster["rows"], key=int)
+    turns = [turn for turn in cluster["turns"] if turn["row"] == fewest]
+    return {
+        part: statistics.median(turn["cores"][part] * 1000 / _rate(turn) for turn in turns)
+        for part in turns[0]["cores"]
+    }
+
+
+def _rate(turn: dict[str, Any]) -> float:
+    """Give the orders a second of a whole ramp, from its first stage to its last."""
+    return float(turn["orders"] / sum(stage["seconds"] for stage in turn["stages"]))
 
 
 def manifests(name: str, *kinds: str) -> dict[str, Any]:
@@ -83,93 +146,124 @@ def manifests(name: str, *kinds: str) -> dict[str, Any]:
     }
 
 
-def measured(result: dict[str, Any], _cluster: dict[str, Any] | None) -> Rendered:
-    """Tabulate what is reckoned from."""
-    order = Order.measured(result)
-    rows = [[f"CPU, {part}", f"{order.cpu_ms[part]:.2f} ms", "measured"] for part in (*_SCALED, "order-db")]
-    rows += [[f"CPU, {part}", f"{order.cpu_ms[part]:.2f} ms", "measured"] for part in ("collector", "jaeger")]
-    names = {
-        "database_bytes": "PostgreSQL, with indexes",
-        "jaeger_bytes": "Jaeger, every trace, on Badger's disk",
-        "loki_bytes": "Loki, chunks and index",
-        "log_bytes": "log lines as written",
-    }
-    rows += [[name, f"{order.each[key]:,.0f} bytes", "measured"] for key, name in names.items()]
-    rows += [
-        ["spans", f"{order.each['spans']:.1f}", "measured"],
-        ["log lines", f"{order.each['log_lines']:.1f}", "measured"],
+def measured(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
+    """Tabulate what is reckoned from, and where it was measured."""
+    stores = result["stores"]
+    runs = [result, stores, cluster] if cluster else [result, stores]
+    costs = _costs(result, cluster)
+    rates = [result["full"]["per_second"], stores["backends"]["per_second"]]
+    if cluster:
+        fewest = min(cluster["rows"], key=int)
+        rates.append(statistics.median(_rate(turn) for turn in cluster["turns"] if turn["row"] == fewest))
+    rows = [
+        ["measured by", *(f"`{run['command']}`" for run in runs), ""],
+        ["on", *(f"{run['machine']['cores']} cores, {run['machine']['cpu']}" for run in runs), ""],
+        ["commit, day", *(f"{run['machine']['commit']}, {run['when']}" for run in runs), ""],
+        ["orders/s meanwhile", *(f"{rate:,.0f}" for rate in rates), "in the cluster: the mean of a ramp with one pod"],
     ]
-    return Rendered("What one order takes and leaves", ["what", "of one order", "how it is known"], rows)
+    reckoned = f"on one machine reckoned: x {costs[0]['order-service']:.2f} / {costs[1]['order-service']:.2f}"
+    for part in (*_SCALED, "order-db", "embedded-backend", "gateway-telemetry", *_STORES):
+        cells = [f"{_milliseconds(run[part])} ms" if part in run else "-" for run in costs]
+        rows.append([f"CPU, {part}", *cells, f"{reckoned}, order-service's" if part in _STORES else "measured"])
+    for part in _POOLED:
+        cells = [f"{run[part] / costs[0][part]:.2f}" for run in costs]
+        rows.append([f"{part}, times that of one machine", *cells, "of the numbers above"])
+    blank = ["-"] * (len(costs) - 2)
+    here, there = result["full"]["each"], stores["backends"]["each"]
+    left = {
+        "PostgreSQL, with indexes": [f"{here['database_bytes']:,.0f} bytes", "-"],
+        "Jaeger, every trace, on Badger's disk": ["-", f"{there['jaeger_bytes']:,.0f} bytes"],
+        "Loki, chunks and index": ["-", f"{there['loki_bytes']:,.0f} bytes"],
+        "log lines as written": [f"{here['log_bytes']:,.0f} bytes", "-"],
+        "spans": [f"{here['spans']:.1f}", "-"],
+        "log lines": [f"{here['log_lines']:.1f}", "-"],
+    }
+    rows += [[name, *cells, *blank, "measured"] for name, cells in left.items()]
+    head = [
+        "of one order",
+        "one machine",
+        "with the stores, older release",
+        "cluster, with reading it",
+        "how it is known",
+    ]
+    if not cluster:
+        head.pop(3)
+    return Rendered("What one order takes and leaves", head, rows)
 
 
 def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
     """Tabulate what so many orders a second need."""
-    order = Order.measured(result)
+    least, most = Order.least_and_most(result, cluster)
     pool, share = _pool(), _share_kept()
-    deployments = manifests("base", "Deployment")
-    asked = {part: _mebibytes(deployments[part]) for part in _SCALED}
     rows: list[list[str]] = []
 
-    def line(name: str, of_rate: Callable[[int], str], formula: str) -> None:
-        rows.append([name, *map(of_rate, RATES), formula])
+    def line(name: str, of_order: Callable[[Order, int], str], formula: str) -> None:
+        rows.append([name, *(_between(of_order(least, rate), of_order(most, rate)) for rate in RATES), formula])
 
-    def cores(rate: int) -> float:
-        return sum(order.cores(part, rate) for part in (*_SCALED, "collector", "jaeger"))
+    def cost(part: str) -> str:
+        return f"{_between(_milliseconds(least.cpu_ms[part]), _milliseconds(most.cpu_ms[part]))} ms"
 
-    def memory(rate: int) -> float:
-        return sum(order.pods(part, rate) * asked[part] for part in _SCALED) / 1024
-
-    def nodes(rate: int) -> int:
-        return math.ceil(max(cores(rate) / (NODE_CORES * NODE_SHARE), memory(rate) / (NODE_GB * NODE_SHARE)))
-
-    def connections(rate: int) -> int:
+    def connections(order: Order, rate: int) -> int:
         return sum(order.pods(part, rate) for part in _POOLED) * pool
 
-    def primaries(rate: int) -> int:
-        return math.ceil(order.cores("order-db", rate) / PRIMARY_CORES)
+    scalers = manifests("components/autoscaling", "HorizontalPodAutoscaler")
+    asked = _asked_in_production()
+    users = scalers["user-service"]["spec"]["maxReplicas"]
+
+    def made(order: Order, part: str, rate: int) -> int:
+        spec = scalers[part]["spec"]
+        aim = spec["metrics"][0]["resource"]["target"]["averageUtilization"] / 100
+        wanted = math.ceil(order.cpu_ms[part] * rate / 1000 / (asked * aim))
+        return int(min(max(wanted, spec["minReplicas"]), spec["maxReplicas"]))
+
+    def held(order: Order, rate: int) -> int:
+        return int((sum(made(order, part, rate) for part in _POOLED) + users) * pool)
 
     for part in _SCALED:
-        formula = f"{order.cpu_ms[part]:.2f} ms x rate / {BUSY:.0%} of one core"
-        line(f"pods of {part}", lambda rate, part=part: f"{order.pods(part, rate):,}", formula)  # type: ignore[misc]
-    line("cores of those, the Collector and Jaeger", lambda rate: f"{cores(rate):,.0f}", "the same, summed up")
-    line("memory of those pods", lambda rate: f"{memory(rate):,.0f} GiB", "pods x what each asks for")
+        formula = f"{cost(part)} x rate / {BUSY:.0%} of one core"
+        line(f"pods of {part}", lambda order, rate, part=part: f"{order.pods(part, rate):,}", formula)  # type: ignore[misc]
+    line(
+        "cores of those, the Collector and Jaeger",
+        lambda order, rate: f"{order.all_cores(rate):,.0f}",
+        "the same, summed up, with every trace kept",
+    )
+    line("memory of those pods", lambda order, rate: f"{order.memory(rate):,.0f} GiB", "pods x what each asks for")
     line(
         f"nodes of {NODE_CORES} cores and {NODE_GB} GB",
-        lambda rate: f"{nodes(rate):,}",
+        lambda order, rate: f"{order.nodes(rate):,}",
         f"cores or memory, what is more, / {NODE_SHARE:.0%} of a node; without the database's",
     )
     line(
         "PostgreSQL, cores",
-        lambda rate: f"{order.cores('order-db', rate):,.0f}",
-        f"{order.cpu_ms['order-db']:.2f} ms x rate / {BUSY:.0%}",
+        lambda order, rate: f"{order.cores('order-db', rate):,.0f}",
+        f"{cost('order-db')} x rate / {BUSY:.0%}",
     )
     line(
         f"PostgreSQL, primaries of {PRIMARY_CORES} cores",
-        lambda rate: f"{primaries(rate):,}",
+        lambda order, rate: f"{order.primaries(rate):,}",
         "cores / the size; each with two standbys. Commits, and who waits for the disk, are not in it",
     )
-    line("commits/s", lambda rate: f"{3 * rate:,}", "3 an order")
+    line("commits/s", lambda _, rate: f"{3 * rate:,}", "3 an order")
     line(
-        "connections without a pooler",
-        lambda rate: f"{connections(rate):,}",
+        "connections, with those pods and no pooler",
+        lambda order, rate: f"{connections(order, rate):,}",
         f"{pool} x pods of order- and payment-service",
     )
-    if cluster:
-        held = statistics.median(turn["database_ms"] for turn in cluster["turns"])
-        line(
-            "of these busy at once",
-            lambda rate: f"{math.ceil(held * rate / 1000 / BUSY):,}",
-            f"{held:.1f} ms an order on a full machine x rate / {BUSY:.0%}: what a pooler has to hold",
-        )
+    line(
+        "connections, with the pods that the autoscaler makes",
+        lambda order, rate: f"{held(order, rate):,}",
+        f"{pool} x (pods of order- and payment-service at its aim, {asked:g} cores asked for, up to `maxReplicas`,"
+        f" + {users} of user-service); the example's PostgreSQL takes {_most_connections():,}",
+    )
     line(
         "days until `orders.id` ends",
-        lambda rate: f"{LAST_ID / rate / _DAY:,.1f}",
+        lambda _, rate: f"{LAST_ID / rate / _DAY:,.1f}",
         "2^31 - 1 / rate: it is a SERIAL, 32 bits",
     )
-    line("rows of orders, a day", lambda rate: f"{rate * _DAY / 1e6:,.0f} million", "rate x 86,400")
+    line("rows of orders, a day", lambda _, rate: f"{rate * _DAY / 1e6:,.0f} million", "rate x 86,400")
     line(
         "PostgreSQL, an hour",
-        lambda rate: amount(order.each["database_bytes"] * rate * 3600),
+        lambda order, rate: amount(order.each["database_bytes"] * rate * 3600),
         "for the size of a partition",
     )
     for name, key, factor in (
@@ -178,68 +272,182 @@ def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
         (f"Jaeger, a day, with {share:.0%} of the traces", "jaeger_bytes", share),
         ("Loki, a day", "loki_bytes", 1.0),
     ):
-        size = order.each[key] * factor
-        line(name, lambda rate, size=size: amount(size * rate * _DAY), f"{size:,.0f} bytes x rate x 86,400")  # type: ignore[misc]
-    kept = order.each["jaeger_bytes"] * share * TRACE_HOURS / 24 + order.each["loki_bytes"] * LOG_HOURS / 24
+        size = least.each[key] * factor
+        line(name, lambda _, rate, size=size: amount(size * rate * _DAY), f"{size:,.0f} bytes x rate x 86,400")  # type: ignore[misc]
+    traces, logs = _kept(least, share)
     line(
         "Jaeger and Loki, all they keep",
-        lambda rate: amount(kept * rate * _DAY),
+        lambda _, rate: amount((traces + logs) * rate),
         f"{share:.0%} of the traces for {TRACE_HOURS} h, lines for {LOG_HOURS} h, one copy of each",
     )
     line(
         "Prometheus, series",
-        lambda rate: f"{order.series * order.pods('order-service', rate):,.0f}",
-        f"{order.series:,.0f} with one pod of each service, x pods of order-service: too many rather than too few",
+        lambda order, rate: f"{order.metrics(rate):,.0f}",
+        f"{least.series:,.0f} with one pod of each service, x pods of order-service: too many rather than too few",
     )
-    line("spans/s", lambda rate: f"{order.each['spans'] * rate:,.0f}", f"{order.each['spans']:.1f} x rate")
-    line("log lines/s", lambda rate: f"{order.each['log_lines'] * rate:,.0f}", f"{order.each['log_lines']:.1f} x rate")
+    days, size = _retention()
+    kept = [
+        [f"{min(days, size / (order.metrics(rate) * _sampled())):,.1f}" for order in (most, least)] for rate in RATES
+    ]
+    formula = f"{days:g}, or fewer if {size / 2**30:g} GB are full before: {SAMPLE_BYTES} bytes for each series every"
+    rows.append(
+        ["Prometheus, days that it keeps", *(_between(*each) for each in kept), f"{formula} {SCRAPE_SECONDS} s"]
+    )
+    line("spans/s", lambda order, rate: f"{order.each['spans'] * rate:,.0f}", f"{least.each['spans']:.1f} x rate")
+    line(
+        "log lines/s",
+        lambda order, rate: f"{order.each['log_lines'] * rate:,.0f}",
+        f"{least.each['log_lines']:.1f} x rate",
+    )
     head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "reckoned as"]
     return Rendered("What so many orders a second need (all reckoned)", head, rows)
 
 
-def ends(result: dict[str, Any], _cluster: dict[str, Any] | None) -> Rendered:
+def price(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
+    """Tabulate what that costs a month, at prices that are assumed."""
+    least, most = Order.least_and_most(result, cluster)
+    traces, logs = _kept(least, _share_kept())
+    disk = least.each["database_bytes"] * _DAY * _MONTH * SERVERS / 1e9 * DISK_PRICE
+    lines: list[tuple[str, Callable[[Order, int], float], str]] = [
+        (
+            "nodes",
+            lambda order, rate: order.nodes(rate) * NODE_CORES * CORE_PRICE,
+            f"nodes x {NODE_CORES} cores x {CORE_PRICE:g}",
+        ),
+        (
+            "PostgreSQL, cores",
+            lambda order, rate: math.ceil(order.cores("order-db", rate)) * SERVERS * CORE_PRICE,
+            f"cores x {SERVERS} servers x {CORE_PRICE:g}",
+        ),
+        (
+            "PostgreSQL, disk of one month's orders",
+            lambda _, rate: disk * rate,
+            f"{_MONTH} days x {SERVERS} servers x {DISK_PRICE:g} a GB; as much more each month",
+        ),
+        (
+            "Jaeger, disk",
+            lambda _, rate: traces * rate * TRACE_COPIES / 1e9 * DISK_PRICE,
+            f"what it keeps x {TRACE_COPIES} copies x {DISK_PRICE:g} a GB",
+        ),
+        (
+            "Loki, object store",
+            lambda _, rate: logs * rate / 1e9 * OBJECT_PRICE,
+            f"what it keeps x {OBJECT_PRICE:g} a GB",
+        ),
+    ]
+    lines.append(("all", lambda order, rate: sum(of_order(order, rate) for _, of_order, _ in lines[:-1]), "summed up"))
+    rows = [
+        [name, *(_between(f"{of_order(least, rate):,.0f}", f"{of_order(most, rate):,.0f}") for rate in RATES), formula]
+        for name, of_order, formula in lines
+    ]
+    head = ["USD a month", *(f"{rate:,} orders/s" for rate in RATES), "reckoned as"]
+    return Rendered("What that costs, at assumed prices (all reckoned)", head, rows)
+
+
+def ends(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
     """Tabulate which part ends at which rate, the first one first."""
-    order = Order.measured(result)
+    least, most = Order.least_and_most(result, cluster)
     scalers = manifests("components/autoscaling", "HorizontalPodAutoscaler")
-    found: list[tuple[float, str, str, str]] = []
+    found: list[tuple[float, float, str, str, str]] = []
 
     def end(part: str, what: str, cores: float, then: str) -> None:
-        formula = f"{cores:g} cores x {BUSY:.0%} / {order.cpu_ms[part]:.2f} ms"
-        found.append((order.ends_at(part, cores), what, formula, then))
+        cost = _between(_milliseconds(least.cpu_ms[part]), _milliseconds(most.cpu_ms[part]))
+        formula = f"{_count(cores)} x {BUSY:.0%} / {cost} ms"
+        found.append((most.ends_at(part, cores), least.ends_at(part, cores), what, formula, then))
 
     end("embedded-backend", "the embedded backend, one process", 1, "Jaeger and Loki")
     end("jaeger", "Jaeger in one pod, every trace", 1, "tail sampling; Jaeger's collectors apart, on OpenSearch")
+    end("loki", "Loki in one pod", 1, "three on an object store: `values/loki.yaml`")
+    collector = _cpu("components/telemetry/stack", "collector")
+    end("collector", "the Collector in one pod", collector, "`tail-sampling`: several behind a layer that balances")
+    several = _tail_sampling_replicas()
     end(
         "collector",
-        "the Collector in one pod",
-        _cpu("components/telemetry/stack", "collector"),
-        "`tail-sampling`: several behind a layer that balances",
+        f"{several} Collectors of `tail-sampling`",
+        collector * several,
+        "more `replicas`, by hand: nothing scales them. Measured without tail sampling, which costs more",
     )
+    gateway = _cpu("components/telemetry/stack", "gateway-telemetry")
+    end("gateway-telemetry", "gateway-telemetry, one pod", gateway, "more `replicas`, by hand: not tried")
     end("order-db", "PostgreSQL in `local`", _cpu("components/postgres", "order-db"), "CloudNativePG on larger nodes")
     for part in _SCALED:
-        end(part, f"one pod of {part}", 1, "more pods: the autoscaler makes them")
-        most = scalers[part]["spec"]["maxReplicas"]
+        then = "more pods: the autoscaler makes them"
+        if part in _RENEWED:
+            then += ". They get work as callers renew their connections, each of which lives a minute at most"
+        end(part, f"one pod of {part}", 1, then)
+        most_pods = scalers[part]["spec"]["maxReplicas"]
         end(
             part,
-            f"{most} pods of {part}, the autoscaler's most",
-            most,
+            f"{most_pods} pods of {part}, the autoscaler's most",
+            most_pods,
             "a greater `maxReplicas`, and the connections that go with it",
         )
     end("order-db", f"one primary of {PRIMARY_CORES} cores", PRIMARY_CORES, "shards by user")
-    rows = [[f"{rate:,.0f}", what, formula, then] for rate, what, formula, then in sorted(found)]
+    for where, megabytes in _loki_limits().items():
+        rate = megabytes * 2**20 / least.each["log_bytes"]
+        formula = f"{megabytes:g} MB/s / {least.each['log_bytes']:,.0f} bytes of lines as written"
+        what = f"what Loki takes from one tenant, {where}"
+        found.append((rate, rate, what, formula, "a greater `ingestion_rate_mb`; above it lines are refused"))
+    rows = [
+        [_between(f"{low:,.0f}", f"{high:,.0f}"), what, formula, then]
+        for low, high, what, formula, then in sorted(found)
+    ]
+    agent = _cpu("components/telemetry/agent", "collector-agent")
+    balancer = _cpu("components/tail-sampling/stack", "collector-balancer")
+    unknown = "not measured"
+    rows += [
+        [unknown, "the agent of a node, which reads its log files", f"at most {_count(agent)}", "a greater limit"],
+        [
+            unknown,
+            "the layer that balances spans",
+            f"at most {_count(balancer)} in each pod",
+            "more `replicas`, by hand",
+        ],
+    ]
     return Rendered(
         "What ends first (all reckoned)", ["orders/s", "what ends there", "reckoned as", "what comes after it"], rows
     )
 
 
-TABLES = {"reckoned-basis": measured, "reckoned-needs": needs, "reckoned-ends": ends}
+TABLES = {"reckoned-basis": measured, "reckoned-needs": needs, "reckoned-costs": price, "reckoned-ends": ends}
 """By the name of their block in the page."""
+
+
+def _between(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"  # noqa: PLR2004
+
+
+def _count(cores: float) -> str:
+    return f"{cores:g} core{'s' * (cores != 1)}"
+
+
+def _kept(order: Order, share: float) -> tuple[float, float]:
+    """Reckon the bytes of traces and of lines that are kept for each order a second."""
+    return (
+        order.each["jaeger_bytes"] * share * TRACE_HOURS * 3600,
+        order.each["loki_bytes"] * LOG_HOURS * 3600,
+    )
+
+
+def _sampled() -> float:
+    """Reckon the bytes that a series takes in Prometheus each day."""
+    return SAMPLE_BYTES * _DAY / SCRAPE_SECONDS
 
 
 def _cpu(folder: str, name: str) -> float:
     """Read how many cores a workload's container may have at most."""
-    workload = manifests(folder, "Deployment", "StatefulSet")[name]
-    return float(workload["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    workload = manifests(folder, "Deployment", "StatefulSet", "DaemonSet")[name]
+    container = workload["spec"]["template"]["spec"]["containers"][0]
+    limit = str(container["resources"]["limits"]["cpu"])
+    return _cores(limit)
+
+
+def _cores(text: str) -> float:
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
 
 
 def _mebibytes(workload: dict[str, Any]) -> float:
@@ -249,15 +457,62 @@ def _mebibytes(workload: dict[str, Any]) -> float:
 
 def _pool() -> int:
     """Read how many connections a pod holds in production."""
-    text = (_KUBERNETES / "overlays" / "production" / "kustomization.yaml").read_text(encoding="utf-8")
-    generators = yaml.safe_load(text)["configMapGenerator"]
+    generators = _read(_KUBERNETES / "overlays" / "production" / "kustomization.yaml")["configMapGenerator"]
     literals = dict(one.split("=", 1) for generator in generators for one in generator["literals"])
     return int(literals["DATABASE_POOL_SIZE"])
 
 
 def _share_kept() -> float:
     """Read which share of the traces tail sampling keeps, beside errors and slow ones."""
-    text = (PROJECT / "observability" / "collector" / "tail-sampling.yaml").read_text(encoding="utf-8")
-    policies = yaml.safe_load(text)["processors"]["tail_sampling"]["policies"]
+    sampling = _read(PROJECT / "observability" / "collector" / "tail-sampling.yaml")
+    policies = sampling["processors"]["tail_sampling"]["policies"]
     (percentage,) = [one["probabilistic"]["sampling_percentage"] for one in policies if "probabilistic" in one]
     return float(percentage) / 100
+
+
+def _patches(name: str) -> dict[tuple[str, str], Any]:
+    """Read the patches of a kustomization below deploy/kubernetes: their values, by target and path."""
+    patches = _read(_KUBERNETES / name / "kustomization.yaml")["patches"]
+    return {
+        (each["target"].get("name") or each["target"]["labelSelector"], change["path"]): change.get("value")
+        for each in patches
+        for change in yaml.safe_load(each["patch"])
+        if isinstance(change, dict)
+    }
+
+
+def _asked_in_production() -> float:
+    """Read how many cores a service's pod asks for in production."""
+    path = "/spec/template/spec/containers/0/resources/requests/cpu"
+    asked: str = _patches("overlays/production")["app.kubernetes.io/component=service", path]
+    return _cores(asked)
+
+
+def _tail_sampling_replicas() -> int:
+    return int(_patches("components/tail-sampling")["collector", "/spec/replicas"])
+
+
+def _most_connections() -> int:
+    """Read how many connections the example's PostgreSQL takes."""
+    database = manifests("examples/cloudnative-pg.yaml", "Cluster")
+    (spec,) = (each["spec"] for each in database.values())
+    return int(spec["postgresql"]["parameters"]["max_connections"])
+
+
+def _retention() -> tuple[float, float]:
+    """Read how many days and how many bytes Prometheus keeps in a cluster."""
+    kept = _read(PROJECT / "observability" / "prometheus" / "kubernetes.yml")["storage"]["tsdb"]["retention"]
+    return float(kept["time"].removesuffix("d")), float(kept["size"].removesuffix("GB")) * 2**30
+
+
+def _loki_limits() -> dict[str, float]:
+    """Read how many MB a second Loki takes from a tenant, where it runs in a cluster."""
+    limits = {
+        "in `local-full`": _read(PROJECT / "observability" / "loki" / "config.yaml")["limits_config"],
+        "by `values/loki.yaml`": _read(_KUBERNETES / "values" / "loki.yaml")["loki"]["limits_config"],
+    }
+    return {where: float(limit.get("ingestion_rate_mb", LOKI_MB)) for where, limit in limits.items()}
+
+
+def _read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))

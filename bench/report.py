@@ -29,25 +29,33 @@ _SEEN_MS = 0.005  # a part that takes less has no column
 
 @dataclass(frozen=True)
 class Rendered:
-    """A table; its first and last columns are words, the others numbers."""
+    """A table; its first and last columns are words, the others numbers.
+
+    Attributes:
+        numbers_last: The last column is numbers, too.
+    """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    numbers_last: bool = False
 
     def markdown(self) -> str:
         """Write it as Markdown."""
-        rule = ["---" if number in (0, len(self.head) - 1) else "---:" for number in range(len(self.head))]
+        rule = ["---" if self._is_words(number) else "---:" for number in range(len(self.head))]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.head, rule, *self.rows)) + "\n"
 
     def show(self, console: Console) -> None:
         """Print it."""
         table = Table(title=self.title, title_justify="left")
         for number, name in enumerate(self.head):
-            table.add_column(name, justify="left" if number in (0, len(self.head) - 1) else "right")
+            table.add_column(name, justify="left" if self._is_words(number) else "right")
         for cells in self.rows:
             table.add_row(*cells)
         console.print(table)
+
+    def _is_words(self, column: int) -> bool:
+        return column == 0 or (column == len(self.head) - 1 and not self.numbers_last)
 
 
 def comparison(result: dict[str, Any]) -> list[Rendered]:
@@ -180,6 +188,7 @@ def cluster(result: dict[str, Any]) -> list[Rendered]:
         "users at the knee",
         "p50 ms there",
         "p99 ms there",
+        "database ms an order",
         "failed",
         "busiest (cores)",
     ]
@@ -195,6 +204,7 @@ def cluster(result: dict[str, Any]) -> list[Rendered]:
             name,
             Spread.of([turn["per_second"] for turn in of_row]).text(),
             *(Spread.of([turn["knee"][field] for turn in of_row]).text() for field in ("users", "p50", "p99")),
+            Spread.of([turn["database_ms"] for turn in of_row]).text(1),
             f"{sum(turn['failures'] for turn in of_row):,} of {sum(turn['orders'] for turn in of_row):,}",
             ", ".join(f"{part} {cores:.2f}" for cores, part in busiest[::-1][:3]),
         ])  # fmt: skip
@@ -202,11 +212,15 @@ def cluster(result: dict[str, Any]) -> list[Rendered]:
             Spread.of([stage["order_rate"] for turn in of_row for stage in turn["stages"] if stage["users"] == count])
             for count in users
         ]
-        curve.append([name, *(rate.text() for rate in rates), ""])
+        curve.append([name, *(rate.text() for rate in rates)])
     return [
         Rendered("The knee: where the fewest users make 90 % of the most orders/s", head, knees),
-        Rendered("Orders/s by users", ["pods", *(f"{count} users" for count in users), ""], curve),
+        Rendered("Orders/s by users", ["pods", *(_users(count) for count in users)], curve, numbers_last=True),
     ]
+
+
+def _users(count: int) -> str:
+    return "1 user" if count == 1 else f"{count} users"
 
 
 def budget(result: dict[str, Any]) -> list[Rendered]:
@@ -284,11 +298,13 @@ BUSY = 0.6
 """How busy a core may be in the mean: above, waiting grows faster than work."""
 LIMITER_MB = 160
 """Of memory, to which a Collector of ours confines itself."""
+SAMPLE_BYTES = 1.5
+"""Of one sample in Prometheus' store: 1 to 2, says its documentation."""
+SCRAPE_SECONDS = 5
+"""Between two samples of a series."""
 
 _DAY = 86_400
 _SHOP = ("nginx", "auth-service", "user-service", "product-service", "order-service", "payment-service")
-_SAMPLE_BYTES = 1.5  # of Prometheus' store, says its documentation: 1 to 2
-_SCRAPE_SECONDS = 5
 _COMMITS = 3
 _BUSY = f"at most {BUSY:.0%} busy"
 
@@ -310,7 +326,7 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
         return f"{(processes('order-service', rate) + processes('payment-service', rate)) * local['pool']:,}"
 
     def samples(rate: int) -> str:
-        stored = local["series"] * processes("order-service", rate) / _SCRAPE_SECONDS * _DAY * _SAMPLE_BYTES
+        stored = local["series"] * processes("order-service", rate) / SCRAPE_SECONDS * _DAY * SAMPLE_BYTES
         return amount(stored)
 
     table.cores("gateway and services", sum(cpu_ms.get(part, 0.0) for part in _SHOP))
@@ -327,8 +343,8 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
     table.line(
         "Prometheus, a day",
         samples,
-        f"{local['series']:,.0f} series of one replica of each, every {_SCRAPE_SECONDS} s,"
-        f" {_SAMPLE_BYTES} bytes a sample; grows with replicas",
+        f"{local['series']:,.0f} series of one replica of each, every {SCRAPE_SECONDS} s,"
+        f" {SAMPLE_BYTES} bytes a sample; grows with replicas",
     )
     return [table.titled("What so many orders a second need")]
 

@@ -422,8 +422,13 @@ def test_configurations_are_measured_side_by_side_and_nothing_is_left(tmp_path):
     assert not (tmp_path / ".bench-stacks").exists()
 
 
+MACHINE = {"cores": 2, "cpu": "a CPU", "commit": "abc"}
 ONE_ORDER = {
+    "command": "one machine",
+    "when": "2026-11-29",
+    "machine": MACHINE,
     "full": {
+        "per_second": 250.0,
         "parts_cpu_ms": {
             "nginx": 0.3,
             "product-service": 1.5,
@@ -431,40 +436,116 @@ ONE_ORDER = {
             "payment-service": 1.2,
             "order-db": 1.2,
             "embedded-backend": 2.0,
+            "gateway-telemetry": 0.2,
         },
         "each": {"spans": 12.0, "log_bytes": 2000.0, "log_lines": 7.0, "database_bytes": 500.0},
         "series": 1000.0,
     },
-    "backends": {
-        "parts_cpu_ms": {"collector": 0.6, "jaeger": 1.2},
-        "each": {"jaeger_bytes": 10_000.0, "loki_bytes": 800.0},
+    "stores": {
+        "command": "the stores",
+        "when": "2026-11-22",
+        "machine": MACHINE,
+        "backends": {
+            "per_second": 100.0,
+            "parts_cpu_ms": {
+                "nginx": 0.3,
+                "product-service": 1.5,
+                "order-service": 6.0,  # twice what the other machine needs, so its stores count half there
+                "payment-service": 2.4,
+                "order-db": 1.2,
+                "gateway-telemetry": 0.2,
+                "collector": 0.6,
+                "jaeger": 1.2,
+                "loki": 0.1,
+            },
+            "each": {"jaeger_bytes": 10_000.0, "loki_bytes": 800.0},
+        },
     },
+}
+IN_A_CLUSTER = {
+    "command": "a cluster",
+    "when": "2026-11-29",
+    "machine": MACHINE,
+    "rows": ["2", "1"],
+    "turns": [
+        {
+            "row": row,
+            "orders": 3000,
+            "stages": [{"seconds": 10.0}, {"seconds": 20.0}],  # 100 orders/s
+            "cores": {"order-service": cores, "payment-service": 0.15, "product-service": 0.15},
+        }
+        for row, cores in (("1", 0.9), ("2", 2.0), ("1", 0.8), ("1", 0.1))
+    ],
 }
 
 
-def test_what_bigger_shops_need_is_reckoned_from_one_order_and_from_the_manifests():
-    cluster = {"turns": [{"database_ms": value} for value in (6.0, 30.0, 12.0)]}
-    cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, cluster).rows}
-    assert cells["pods of order-service"] == ["5", "500"]  # 3 ms x 1,000 are 3 cores, 60 % of each of five
-    assert cells["connections without a pooler"] == ["35", "3,500"]  # 5 (the overlay's pool) x (5 + 2)
-    assert cells["of these busy at once"] == ["20", "2,000"]  # 12 ms x 1,000 are 12, 60 % of 20
+def test_what_bigger_shops_need_is_reckoned_from_the_cheapest_and_the_dearest_order_and_from_the_manifests():
+    cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
+    assert cells["pods of order-service"] == ["5 to 10", "500 to 1,000"]  # 3 ms x 1,000 are 3 cores, 60 % of five
+    assert cells["pods of product-service"] == ["3", "250"]  # the same in both places
+    assert cells["connections, with those pods and no pooler"][0] == "35 to 70"  # 5 (the overlay's pool) x (5 + 2)
     assert cells["PostgreSQL, primaries of 32 cores"] == ["1", "7"]
     assert cells["days until `orders.id` ends"] == ["24.9", "0.2"]
     assert cells["PostgreSQL, a day"] == ["43.2 GB", "4.3 TB"]
     assert cells["Jaeger, a day, every trace"] == ["864.0 GB", "86.4 TB"]
     assert cells["Jaeger, a day, with 10% of the traces"] == ["86.4 GB", "8.6 TB"]
-    # 7.8 ms an order are 13 cores for the services, the gateway, the Collector and Jaeger; a node gives 14.4 of its 16.
-    assert cells["nodes of 16 cores and 64 GB"] == ["1", "91"]
+    # An order takes 6.9 to 12 ms of services, gateway, Collector and Jaeger: 11.5 to 20 cores. A node gives 14.4.
+    assert cells["nodes of 16 cores and 64 GB"] == ["1 to 2", "80 to 139"]
+
+
+def test_the_connections_of_the_autoscalers_pods_end_with_its_most_pods():
+    cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
+    # 0.35 cores a pod (70 % of what is asked for): 9 to 18 of order-, 4 to 7 of payment-, 10 of user-service.
+    assert cells["connections, with the pods that the autoscaler makes"] == ["115 to 175", "250"]
+
+
+def test_prometheus_keeps_fewer_days_than_it_may_where_its_size_is_reached_before():
+    cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
+    # 5,000 to 10,000 series, each 17,280 samples of 1.5 bytes a day: 130 to 259 MB a day, of 2 GB.
+    assert cells["Prometheus, days that it keeps"][0] == "8.3 to 15.0"
+
+
+def test_an_order_in_the_cluster_counts_beside_the_others_by_the_middle_turn_with_the_fewest_pods():
+    least, most = reckoning.Order.least_and_most(ONE_ORDER, IN_A_CLUSTER)
+    assert (least.cpu_ms["order-service"], most.cpu_ms["order-service"]) == (3.0, 8.0)
+    rows = {row[0]: row[1:] for row in reckoning.measured(ONE_ORDER, IN_A_CLUSTER).rows}
+    assert rows["CPU, order-service"][:3] == ["3.00 ms", "6.00 ms", "8.00 ms"]
+    assert rows["order-service, times that of one machine"][:3] == ["1.00", "2.00", "2.67"]
+    assert rows["orders/s meanwhile"][:3] == ["250", "100", "100"]
+
+
+def test_what_was_measured_elsewhere_says_where_and_what_was_made_of_it():
+    table = reckoning.measured(ONE_ORDER, None)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert all(len(row) == len(table.head) for row in table.rows)
+    assert rows["measured by"][:2] == ["`one machine`", "`the stores`"]
+    assert rows["CPU, jaeger"][:2] == ["0.60 ms", "1.20 ms"]
+    assert "reckoned: x 3.00 / 6.00" in rows["CPU, jaeger"][2]
+    assert rows["Loki, chunks and index"][:2] == ["-", "800 bytes"]
+
+
+def test_costs_are_those_of_the_nodes_the_servers_and_the_bytes():
+    rows = {row[0]: row[1] for row in reckoning.price(ONE_ORDER, None).rows}
+    assert rows["nodes"] == "480 to 960"  # one or two of 16 cores
+    assert rows["PostgreSQL, cores"] == "180"  # three servers of two cores
+    assert rows["PostgreSQL, disk of one month's orders"] == "389"  # 1.3 TB on each of three
+    assert rows["Jaeger, disk"] == "52"  # 173 GB, three copies
+    assert rows["Loki, object store"] == "5"  # 207 GB
+    assert rows["all"] == "1,106 to 1,586"
 
 
 def test_what_ends_first_stands_first_with_what_comes_after_it():
     rows = reckoning.ends(ONE_ORDER, None).rows
-    rates = [float(row[0].replace(",", "")) for row in rows]
+    rates = [float(row[0].split(" to ")[0].replace(",", "")) for row in rows if row[0] != "not measured"]
     assert rates == sorted(rates)
     found = {row[1]: row[0] for row in rows}
-    assert found["one pod of order-service"] == "200"
-    assert found["20 pods of order-service, the autoscaler's most"] == "4,000"
+    assert found["one pod of order-service"] == "100 to 200"
+    assert found["20 pods of order-service, the autoscaler's most"] == "2,000 to 4,000"
     assert found["PostgreSQL in `local`"] == "1,000"  # its limit there is 2 cores
+    assert found["3 Collectors of `tail-sampling`"] == "3,000 to 6,000"
+    assert found["gateway-telemetry, one pod"] == "3,000"
+    assert found["what Loki takes from one tenant, in `local-full`"] == "2,097"  # 4 MiB of lines of 2,000 bytes
+    assert [row[0] for row in rows[-2:]] == ["not measured"] * 2
     assert all(row[3] for row in rows)
 
 
@@ -523,7 +604,10 @@ def test_in_a_cluster_each_number_of_pods_gets_a_ramp_and_all_is_as_before_after
     result = {"kind": "cluster", "rows": ["1", "3"], "turns": done}
     knees, curve = report.tables(result)
     assert knees.rows[1][:3] == ["3", "100", "2"]
-    assert curve.rows[0] == ["1", "40", "95", "100", ""]
+    assert knees.rows[1][5] == "7.5"
+    assert curve.rows[0] == ["1", "40", "95", "100"]
+    assert curve.head == ["pods", "1 user", "2 users", "4 users"]
+    assert "| --- | ---: | ---: | ---: |\n" in curve.markdown()
 
 
 def test_a_ramp_that_was_not_good_gives_no_number_and_a_cluster_that_scales_by_itself_is_refused(tmp_path, monkeypatch):
