@@ -369,16 +369,3 @@ def test_the_secrets_that_are_made_are_those_of_compose():
     theirs = assigned("order-db-services/make_secrets.py")
     assert set(ours["database"]) == set(theirs["PASSWORDS"])
     assert set(ours["clients"]) == set(theirs["CLIENT_SECRETS"])
-
-
-def test_cloudnative_pg_begins_with_what_compose_begins_with():
-    (cluster,) = [each for _, each in OBJECTS if each["kind"] == "Cluster"]
-    as_owner, *statements = cluster["spec"]["bootstrap"]["initdb"]["postInitApplicationSQL"]
-    assert as_owner == "SET ROLE orders_user"
-    init = (PROJECT / "order-db-services" / "init" / "01-create-orders.sql").read_text()
-    wanted = [part for part in re.sub(r"--.*", "", init).split(";") if part.strip()]
-
-    def plain(statement):
-        return re.sub(r"\s+", "", statement)
-
-    assert [plain(each) for each in statements] == [plain(each) for each in wanted]
