@@ -369,3 +369,73 @@ def test_the_secrets_that_are_made_are_those_of_compose():
     theirs = assigned("order-db-services/make_secrets.py")
     assert set(ours["database"]) == set(theirs["PASSWORDS"])
     assert set(ours["clients"]) == set(theirs["CLIENT_SECRETS"])
+
+
+POLICIES = {each["metadata"]["name"]: each["spec"] for _, each in OBJECTS if each["kind"] == "NetworkPolicy"}
+
+
+def ports(rules):
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def values(name):
+    return yaml.safe_load((KUBERNETES / "values" / f"{name}.yaml").read_text())
+
+
+def test_of_all_telemetry_only_the_collector_may_go_to_the_stores_and_prometheus_with_remote_write():
+    production = KUSTOMIZATIONS[KUBERNETES / "overlays" / "production" / "kustomization.yaml"]
+    assert not [patch for patch in production["patches"] if patch["target"]["kind"] == "NetworkPolicy"]
+    for name, pod in (("to-the-stores", "collector"), ("prometheus-remote-write", "prometheus")):
+        assert POLICIES[name]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": pod}}
+        assert POLICIES[name]["policyTypes"] == ["Egress"]
+    # The ports of pods: the gateways of Loki's and of Mimir's chart listen to 8080 behind port 80.
+    otlp = values("jaeger")["userconfig"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    assert ports(POLICIES["to-the-stores"]["egress"]) == {int(otlp.rpartition(":")[2]), 8080, 80, 443}
+    assert ports(POLICIES["prometheus-remote-write"]["egress"]) == {8080, 19291, 80}
+
+
+def test_the_stores_may_ask_prometheus_where_their_values_say_it_is():
+    asked = values("jaeger")["userconfig"]["extensions"]["jaeger_storage"]["metric_backends"]["prometheus"]
+    assert asked["prometheus"]["endpoint"] == "http://prometheus.shop-telemetry:9090"
+    policy = POLICIES["prometheus-from-the-stores"]
+    assert policy["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+    assert ports(policy["ingress"]) == {9090}
+    namespaces = [each["namespaceSelector"]["matchLabels"] for rule in policy["ingress"] for each in rule["from"]]
+    assert {"kubernetes.io/metadata.name": "observability"} in namespaces
+
+
+def test_prometheus_sees_and_reaches_the_pods_of_every_namespace_that_it_looks_for_targets_in():
+    configuration = yaml.safe_load((PROJECT / "observability" / "prometheus" / "kubernetes.yml").read_text())
+    looked_into = {
+        name
+        for job in configuration["scrape_configs"]
+        for found in job["kubernetes_sd_configs"]
+        for name in found["namespaces"]["names"]
+    }
+    folders = {"stack": "shop-telemetry", "agent": "shop-agents"}  # whose kustomization.yaml names the namespace
+    bound = {
+        each["metadata"].get("namespace") or folders[file.parent.name]
+        for file, each in OBJECTS
+        if each["kind"] == "RoleBinding" and each["metadata"]["name"] == "prometheus-sees-pods"
+    }
+    assert looked_into == bound == {"shop", "shop-telemetry", "shop-agents"}
+    (metrics,) = [
+        entry["containerPort"] for entry in container("collector-agent")["ports"] if entry["name"] == "metrics"
+    ]
+    assert ports(POLICIES["collector-agent"]["ingress"]) == {metrics}
+    (towards,) = [rule for rule in POLICIES["prometheus"]["egress"] if "shop-agents" in str(rule.get("to"))]
+    assert ports([towards]) == {metrics}
+
+
+def test_a_zone_without_a_ready_node_keeps_no_pod_from_being_made_elsewhere():
+    shared = yaml.safe_load((KUBERNETES / "base" / "every-service.yaml").read_text())
+    by_zone = shared["spec"]["template"]["spec"]["topologySpreadConstraints"][1]
+    assert by_zone["topologyKey"] == "topology.kubernetes.io/zone"
+    production = KUSTOMIZATIONS[KUBERNETES / "overlays" / "production" / "kustomization.yaml"]
+    changed = {
+        step["path"].rpartition("/")[2]: step["value"]
+        for patch in production["patches"]
+        for step in yaml.safe_load(patch["patch"])
+        if isinstance(step, dict) and step["path"].startswith("/spec/template/spec/topologySpreadConstraints/1/")
+    }
+    assert changed == {"whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor"}
