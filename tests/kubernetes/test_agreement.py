@@ -439,3 +439,32 @@ def test_a_zone_without_a_ready_node_keeps_no_pod_from_being_made_elsewhere():
         if isinstance(step, dict) and step["path"].startswith("/spec/template/spec/topologySpreadConstraints/1/")
     }
     assert changed == {"whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor"}
+
+
+def test_old_traces_are_deleted_from_the_store_that_jaeger_writes_to():
+    (cleaner,) = [each for _, each in OBJECTS if each["kind"] == "CronJob"]
+    (job,) = cleaner["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in job["env"]}
+    jaeger = values("jaeger")
+    store = jaeger["userconfig"]["extensions"]["jaeger_storage"]["backends"]["main"]["opensearch"]
+    (password,) = [
+        entry["valueFrom"] for entry in jaeger["jaeger"]["extraEnv"] if entry["name"] == "OPENSEARCH_PASSWORD"
+    ]
+    assert job["args"][1:] == store["server_urls"]
+    assert variables == {
+        "INDEX_PREFIX": store["indices"]["index_prefix"],
+        "ES_USERNAME": store["auth"]["basic"]["username"],
+        "ES_PASSWORD": password,
+    }
+    assert job["image"].endswith(f":{jaeger['jaeger']['image']['tag']}")
+    kept = yaml.safe_load((PROJECT / "observability" / "jaeger" / "config.yaml").read_text())["extensions"]
+    ttl = kept["jaeger_storage"]["backends"]["main"]["badger"]["ttl"]["spans"]
+    assert (int(job["args"][0]) - 1) * 24 == int(ttl.removesuffix("h"))
+    assert jaeger["esIndexCleaner"] == {"enabled": False}
+
+
+@pytest.mark.parametrize(("name", "chart"), [("jaeger", "jaeger"), ("loki", "loki"), ("mimir", "mimir-distributed")])
+def test_the_values_of_a_chart_say_for_which_version_they_are(name, chart):
+    head = (KUBERNETES / "values" / f"{name}.yaml").read_text()
+    (version,) = re.findall(rf"helm install \S+ \S+/{chart} --version (\S+) ", head)
+    assert version in head.splitlines()[0]
