@@ -384,7 +384,7 @@ def values(name):
 
 def test_of_all_telemetry_only_the_collector_may_go_to_the_stores_and_prometheus_with_remote_write():
     production = KUSTOMIZATIONS[KUBERNETES / "overlays" / "production" / "kustomization.yaml"]
-    assert not [patch for patch in production["patches"] if patch["target"]["kind"] == "NetworkPolicy"]
+    assert not [patch for patch in production["patches"] if patch["target"].get("kind") == "NetworkPolicy"]
     for name, pod in (("to-the-stores", "collector"), ("prometheus-remote-write", "prometheus")):
         assert POLICIES[name]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": pod}}
         assert POLICIES[name]["policyTypes"] == ["Egress"]
@@ -468,3 +468,20 @@ def test_the_values_of_a_chart_say_for_which_version_they_are(name, chart):
     head = (KUBERNETES / "values" / f"{name}.yaml").read_text()
     (version,) = re.findall(rf"helm install \S+ \S+/{chart} --version (\S+) ", head)
     assert version in head.splitlines()[0]
+
+
+@pytest.mark.parametrize("overlay", ["local", "local-full", "production"])
+def test_an_overlay_names_each_image_of_ours_that_it_takes(overlay):
+    folder = KUBERNETES / "overlays" / overlay
+    whole = KUSTOMIZATIONS[folder / "kustomization.yaml"]
+    parts = [KUBERNETES / "base", *((folder / name).resolve() for name in whole["components"])]
+    taken = {
+        image
+        for part in parts
+        for file in part.rglob("*.yaml")
+        for image in re.findall(r"image: (shop/[a-z-]+)", file.read_text())
+    }
+    assert {image["name"] for image in whole["images"]} == taken
+    registry = {image.get("newName", image["name"]) for image in whole["images"]}
+    wanted = {f"registry.example/{name}" for name in taken} if overlay == "production" else taken
+    assert registry == wanted

@@ -103,6 +103,8 @@ def test_a_pod_has_no_token_of_kubernetes(shop, service):
 def test_the_api_server_takes_all_that_an_overlay_makes(shop, overlay):
     made = list(yaml.safe_load_all(shop.cluster.kubectl("kustomize", str(OVERLAYS / overlay))))
     assert len(made) > 60
+    may_make_secrets = [each["kind"] for each in made if each["metadata"]["name"].startswith("make-secrets")]
+    assert bool(may_make_secrets) == (overlay == "local")  # production's Secrets come from elsewhere
     for each in made:
         kubernetes_validate.validate(each, NEWEST, strict=True)
         if each["kind"] == "Job":
