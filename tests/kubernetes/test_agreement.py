@@ -371,14 +371,117 @@ def test_the_secrets_that_are_made_are_those_of_compose():
     assert set(ours["clients"]) == set(theirs["CLIENT_SECRETS"])
 
 
-def test_cloudnative_pg_begins_with_what_compose_begins_with():
-    (cluster,) = [each for _, each in OBJECTS if each["kind"] == "Cluster"]
-    as_owner, *statements = cluster["spec"]["bootstrap"]["initdb"]["postInitApplicationSQL"]
-    assert as_owner == "SET ROLE orders_user"
-    init = (PROJECT / "order-db-services" / "init" / "01-create-orders.sql").read_text()
-    wanted = [part for part in re.sub(r"--.*", "", init).split(";") if part.strip()]
+POLICIES = {each["metadata"]["name"]: each["spec"] for _, each in OBJECTS if each["kind"] == "NetworkPolicy"}
 
-    def plain(statement):
-        return re.sub(r"\s+", "", statement)
 
-    assert [plain(each) for each in statements] == [plain(each) for each in wanted]
+def ports(rules):
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def values(name):
+    return yaml.safe_load((KUBERNETES / "values" / f"{name}.yaml").read_text())
+
+
+def test_of_all_telemetry_only_the_collector_may_go_to_the_stores_and_prometheus_with_remote_write():
+    production = KUSTOMIZATIONS[KUBERNETES / "overlays" / "production" / "kustomization.yaml"]
+    assert not [patch for patch in production["patches"] if patch["target"].get("kind") == "NetworkPolicy"]
+    for name, pod in (("to-the-stores", "collector"), ("prometheus-remote-write", "prometheus")):
+        assert POLICIES[name]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": pod}}
+        assert POLICIES[name]["policyTypes"] == ["Egress"]
+    # The ports of pods: the gateways of Loki's and of Mimir's chart listen to 8080 behind port 80.
+    otlp = values("jaeger")["userconfig"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    assert ports(POLICIES["to-the-stores"]["egress"]) == {int(otlp.rpartition(":")[2]), 8080, 80, 443}
+    assert ports(POLICIES["prometheus-remote-write"]["egress"]) == {8080, 19291, 80}
+
+
+def test_the_stores_may_ask_prometheus_where_their_values_say_it_is():
+    asked = values("jaeger")["userconfig"]["extensions"]["jaeger_storage"]["metric_backends"]["prometheus"]
+    assert asked["prometheus"]["endpoint"] == "http://prometheus.shop-telemetry:9090"
+    policy = POLICIES["prometheus-from-the-stores"]
+    assert policy["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+    assert ports(policy["ingress"]) == {9090}
+    namespaces = [each["namespaceSelector"]["matchLabels"] for rule in policy["ingress"] for each in rule["from"]]
+    assert {"kubernetes.io/metadata.name": "observability"} in namespaces
+
+
+def test_prometheus_sees_and_reaches_the_pods_of_every_namespace_that_it_looks_for_targets_in():
+    configuration = yaml.safe_load((PROJECT / "observability" / "prometheus" / "kubernetes.yml").read_text())
+    looked_into = {
+        name
+        for job in configuration["scrape_configs"]
+        for found in job["kubernetes_sd_configs"]
+        for name in found["namespaces"]["names"]
+    }
+    folders = {"stack": "shop-telemetry", "agent": "shop-agents"}  # whose kustomization.yaml names the namespace
+    bound = {
+        each["metadata"].get("namespace") or folders[file.parent.name]
+        for file, each in OBJECTS
+        if each["kind"] == "RoleBinding" and each["metadata"]["name"] == "prometheus-sees-pods"
+    }
+    assert looked_into == bound == {"shop", "shop-telemetry", "shop-agents"}
+    (metrics,) = [
+        entry["containerPort"] for entry in container("collector-agent")["ports"] if entry["name"] == "metrics"
+    ]
+    assert ports(POLICIES["collector-agent"]["ingress"]) == {metrics}
+    (towards,) = [rule for rule in POLICIES["prometheus"]["egress"] if "shop-agents" in str(rule.get("to"))]
+    assert ports([towards]) == {metrics}
+
+
+def test_a_zone_without_a_ready_node_keeps_no_pod_from_being_made_elsewhere():
+    shared = yaml.safe_load((KUBERNETES / "base" / "every-service.yaml").read_text())
+    by_zone = shared["spec"]["template"]["spec"]["topologySpreadConstraints"][1]
+    assert by_zone["topologyKey"] == "topology.kubernetes.io/zone"
+    production = KUSTOMIZATIONS[KUBERNETES / "overlays" / "production" / "kustomization.yaml"]
+    changed = {
+        step["path"].rpartition("/")[2]: step["value"]
+        for patch in production["patches"]
+        for step in yaml.safe_load(patch["patch"])
+        if isinstance(step, dict) and step["path"].startswith("/spec/template/spec/topologySpreadConstraints/1/")
+    }
+    assert changed == {"whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor"}
+
+
+def test_old_traces_are_deleted_from_the_store_that_jaeger_writes_to():
+    (cleaner,) = [each for _, each in OBJECTS if each["kind"] == "CronJob"]
+    (job,) = cleaner["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in job["env"]}
+    jaeger = values("jaeger")
+    store = jaeger["userconfig"]["extensions"]["jaeger_storage"]["backends"]["main"]["opensearch"]
+    (password,) = [
+        entry["valueFrom"] for entry in jaeger["jaeger"]["extraEnv"] if entry["name"] == "OPENSEARCH_PASSWORD"
+    ]
+    assert job["args"][1:] == store["server_urls"]
+    assert variables == {
+        "INDEX_PREFIX": store["indices"]["index_prefix"],
+        "ES_USERNAME": store["auth"]["basic"]["username"],
+        "ES_PASSWORD": password,
+    }
+    assert job["image"].endswith(f":{jaeger['jaeger']['image']['tag']}")
+    kept = yaml.safe_load((PROJECT / "observability" / "jaeger" / "config.yaml").read_text())["extensions"]
+    ttl = kept["jaeger_storage"]["backends"]["main"]["badger"]["ttl"]["spans"]
+    assert (int(job["args"][0]) - 1) * 24 == int(ttl.removesuffix("h"))
+    assert jaeger["esIndexCleaner"] == {"enabled": False}
+
+
+@pytest.mark.parametrize(("name", "chart"), [("jaeger", "jaeger"), ("loki", "loki"), ("mimir", "mimir-distributed")])
+def test_the_values_of_a_chart_say_for_which_version_they_are(name, chart):
+    head = (KUBERNETES / "values" / f"{name}.yaml").read_text()
+    (version,) = re.findall(rf"helm install \S+ \S+/{chart} --version (\S+) ", head)
+    assert version in head.splitlines()[0]
+
+
+@pytest.mark.parametrize("overlay", ["local", "local-full", "production"])
+def test_an_overlay_names_each_image_of_ours_that_it_takes(overlay):
+    folder = KUBERNETES / "overlays" / overlay
+    whole = KUSTOMIZATIONS[folder / "kustomization.yaml"]
+    parts = [KUBERNETES / "base", *((folder / name).resolve() for name in whole["components"])]
+    taken = {
+        image
+        for part in parts
+        for file in part.rglob("*.yaml")
+        for image in re.findall(r"image: (shop/[a-z-]+)", file.read_text())
+    }
+    assert {image["name"] for image in whole["images"]} == taken
+    registry = {image.get("newName", image["name"]) for image in whole["images"]}
+    wanted = {f"registry.example/{name}" for name in taken} if overlay == "production" else taken
+    assert registry == wanted

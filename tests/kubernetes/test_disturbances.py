@@ -137,7 +137,7 @@ def test_a_release_waits_for_its_migrations(shop):
 
 def test_an_upgrade_as_the_documentation_has_it_runs_the_jobs_again_and_no_request_fails(shop):
     with shop.visited() as seen:
-        shop.cluster.kubectl("-n", "shop", "delete", "jobs", "--all")
+        shop.cluster.kubectl("-n", "shop", "delete", "job", "make-secrets", "migrate", "seed", "--ignore-not-found")
         shop.cluster.kubectl("apply", "-k", str(LOCAL))
         for job in ("make-secrets", "migrate", "seed"):
             shop.cluster.kubectl(

@@ -10,6 +10,9 @@ from tests.kubernetes.cluster import SERVICES
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 
+WATCHING = {"nginx", "collector", "collector-agent", "prometheus", "embedded-backend"}
+"""Jobs of Prometheus that are no services: nginx is gateway-telemetry."""
+
 
 @pytest.fixture(scope="module")
 def backends(shop):
@@ -128,6 +131,6 @@ def test_metrics_of_an_order_are_counted_and_name_the_pods(backends, ordered):
     )
     eventually(lambda: values('traces_span_metrics_calls_total{job="order-service"} > 0'), 30, pause=0.5)
     eventually(lambda: values("gateway_up == 1"), 30, pause=0.5)
-    up = eventually(lambda: (found := values("up")) and len(found) >= 9 and found, 30, pause=0.5)
+    up = eventually(lambda: (found := values("up")) and len(found) >= 10 and found, 30, pause=0.5)
     assert [labels for labels, value in up if value == 0] == []
-    assert {labels["job"] for labels, _ in up} >= {*SERVICES, "nginx", "collector", "prometheus", "embedded-backend"}
+    assert {labels["job"] for labels, _ in up} >= {*SERVICES, *WATCHING}
