@@ -12,7 +12,8 @@ from flask import Blueprint, abort, redirect, request, url_for
 
 from observability.console import pages, waterfall
 from observability.console.asking import Refused, attempt
-from observability.story import telling
+from observability.story import backends, telling
+from observability.story.errors import StoryError
 from observability.story.spans import MAX_ORDER, Trace, parse
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ def compare() -> str:
 
     def trace_of(name: str) -> Trace:
         _check(name)
-        return telling.of_trace(pages.shop(), name, 0).chapters[0].trace
+        found = backends.trace(pages.apis().jaeger.root, name.lower().zfill(32))
+        if not found.spans:
+            raise StoryError(f"There is no trace {name}.")
+        return found
 
     traces = [attempt(errors, partial(trace_of, name), partial(Trace, name)) for name in names if name]
     both = len(traces) == 2  # noqa: PLR2004

@@ -237,3 +237,24 @@ def test_help_is_what_the_readme_says(page):
     text = page("/help")
     assert "A decline." in text
     assert "What the shop promises" in text
+
+
+@pytest.mark.parametrize("path", ["/logs", "/"])
+def test_a_log_line_leads_to_its_trace(page, apis, path):
+    apis.lines = [apis.line(2, "order-service", "order.slow", 15), apis.line(0, "x", "a", 20, trace_id="ab" * 16)]
+    text = page(path)
+    assert f'class="jump" href="/traces/{TRACE}?span={2:016x}"' in text  # its labels name the trace
+    assert f'class="jump" href="/traces/{"ab" * 16}?span={0:016x}"' in text  # it does itself
+
+
+def test_traces_that_are_compared_are_those_that_were_named(page, apis):
+    named, older = f"{0xABC:032x}", apis.trace
+    newer = {**older, "traceID": named, "spans": [{**each, "traceID": named} for each in older["spans"][:1]]}
+    apis.odd = {f"/api/traces/{named}": {"data": [newer]}, "/api/traces?": {"data": [older, newer]}}
+    text = page("/traces/compare?a=ABC&b=" + TRACE)
+    assert re.findall(r'<h2>(?:First|Second): <a href="/traces/(\w+)"', text) == [named, TRACE]
+
+
+def test_a_trace_to_compare_that_is_not_there_is_said_to_be_so(page, apis):
+    apis.odd = {f"/api/traces/{'0' * 29}abc": {"data": []}}
+    assert "There is no trace abc." in page("/traces/compare?a=abc&b=" + TRACE)
