@@ -38,8 +38,8 @@ def create_app(settings: ConsoleSettings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = _MAX_FORM
     app.extensions["apis"] = Apis(
         Orders(settings.gateway_url, demo=settings.console_demo_login),
-        Jaeger(settings.jaeger_url),
-        Loki(settings.loki_url),
+        Jaeger(settings.jaeger_url, settings.jaeger_public_url or settings.jaeger_url),
+        Loki(settings.loki_url, settings.loki_public_url or settings.loki_url),
         Prometheus(settings.prometheus_url),
     )
     guard.protect(app, settings.trusted_hosts)

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from observability.story.asking import Answer, ask
@@ -177,6 +177,14 @@ class Loki:
     """Loki's HTTP API."""
 
     root: str
+    public: str
+    """The same, as the reader's machine reaches it."""
+    path: ClassVar[str] = "/loki/api/v1/query_range"
+
+    @staticmethod
+    def fields(query: str, window: Window, *, limit: int = 200, step: int = 0) -> dict[str, str]:
+        """Give the parameters of a query over time."""
+        return {"query": query, **window.nanoseconds(), "limit": str(limit)} | ({"step": str(step)} if step else {})
 
     def query(self, query: str, window: Window, *, limit: int = 200, step: int = 0) -> dict[str, Any]:
         """Give `resultType` and `result` of a query over time, newest lines first.
@@ -184,8 +192,7 @@ class Loki:
         Raises:
             Refused: The query is wrong; the message says where.
         """
-        fields = {"query": query, **window.nanoseconds(), "limit": str(limit)} | ({"step": str(step)} if step else {})
-        answer = ask("Loki", f"{self.root}/loki/api/v1/query_range", fields)
+        answer = ask("Loki", self.root + self.path, self.fields(query, window, limit=limit, step=step))
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
             raise Refused(answer.text())
@@ -202,6 +209,8 @@ class Jaeger:
     """Jaeger's HTTP API."""
 
     root: str
+    public: str
+    """The same, as the reader's machine reaches it."""
 
     def services(self) -> list[str]:
         """Give the services that have sent spans."""

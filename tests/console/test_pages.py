@@ -1,6 +1,10 @@
 """What each page shows, and what it says when it has nothing to show."""
 
+import html
+import os
 import re
+import subprocess
+from urllib.parse import quote
 
 import pytest
 
@@ -221,7 +225,7 @@ def test_each_runbook_is_a_page_whose_links_lead_somewhere(console, page, name):
 def test_a_trace_leads_to_jaeger_by_the_address_that_the_browser_can_reach(console, apis):
     text = console(jaeger_public_url="http://localhost:16999", jaeger_ui=True).get(f"/traces/{TRACE}").text
     assert f'href="http://localhost:16999/trace/{TRACE}"' in text
-    assert f"curl &#39;http://localhost:16999/api/traces/{TRACE}&#39;" in text
+    assert f"curl http://localhost:16999/api/traces/{TRACE}" in text
     assert f":{apis.server.port}" not in text
 
 
@@ -258,3 +262,49 @@ def test_traces_that_are_compared_are_those_that_were_named(page, apis):
 def test_a_trace_to_compare_that_is_not_there_is_said_to_be_so(page, apis):
     apis.odd = {f"/api/traces/{'0' * 29}abc": {"data": []}}
     assert "There is no trace abc." in page("/traces/compare?a=abc&b=" + TRACE)
+
+
+def _copied(page, path, tmp_path):
+    """What the copied curl command would ask: its words, as the shell that it is pasted into takes them."""
+    command = html.unescape(re.search(r'data-copy="(curl [^"]*)"', page(path))[1])
+    assert command.isprintable()
+    curl = tmp_path / "curl"
+    curl.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    curl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, check=True)
+    flag, url, *words = done.stdout.decode().split("\0")[:-1]
+    assert flag == "-G"
+    assert set(words[::2]) == {"--data-urlencode"}
+    return url, dict(word.split("=", 1) for word in words[1::2])
+
+
+ODD_WORDS = ["a b", "it's", "a\r\nrm -rf /\n", "\x1b[2J$(id)`id`", "\u202e\\'x"]
+
+
+@pytest.mark.parametrize("odd", ODD_WORDS, ids=range(len(ODD_WORDS)))
+def test_a_copied_command_asks_the_same_wherever_it_is_pasted(console, tmp_path, odd):
+    client = console(jaeger_public_url="http://localhost:16999", loki_public_url="http://localhost:3999")
+
+    def get(path):
+        return client.get(path).text
+
+    time = "from=1795925000000&to=1795926000000"
+    query = '{a="' + odd + '"}'
+    url, fields = _copied(get, f"/logs?q={quote(query)}&{time}", tmp_path)
+    assert url == "http://localhost:3999/loki/api/v1/query_range"
+    assert fields == {
+        "query": query,
+        "start": "1795925000000000000",
+        "end": "1795926000000000000",
+        "limit": "200",
+    }
+    url, fields = _copied(get, f"/traces/?service={quote(odd)}&min=5ms&{time}", tmp_path)
+    assert url == "http://localhost:16999/api/traces"
+    assert fields == {
+        "service": odd,
+        "minDuration": "5ms",
+        "limit": "20",
+        "start": "1795925000000000",
+        "end": "1795926000000000",
+    }
