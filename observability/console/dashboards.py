@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -330,9 +331,10 @@ def _numbers(at: _Context) -> None:
 def _bars(at: _Context) -> None:
     _numbers(at)
     at.panel.kind = "bars"
-    most = max((one["value"] for one in at.panel.data), default=0) or 1
-    for one in at.panel.data:
-        one["share"] = round(one["value"] / most * 100, 1)
+    sizes = [one["value"] if math.isfinite(one["value"]) else 0 for one in at.panel.data]
+    most = max(sizes, default=0) or 1
+    for one, size in zip(at.panel.data, sizes, strict=True):
+        one["share"] = round(size / most * 100, 1)
 
 
 def _table(at: _Context) -> None:

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 import requests
+import structlog
 
 from tests.console.conftest import TRACE
 from tests.fixtures.ports import free_ports
@@ -162,10 +163,37 @@ def test_a_path_is_no_way_to_anything_else(console, path):
     assert "<b>" not in answer.text
 
 
-@pytest.mark.parametrize("after", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+ELSEWHERE = ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example"]
+ELSEWHERE += ["/\n/evil.example", "/orders/\r\nX: y", " //evil.example", "/\x00", "/\u2028/evil.example", "/ä", ""]
+
+
+@pytest.mark.parametrize("after", ELSEWHERE, ids=range(len(ELSEWHERE)))
 def test_signing_in_leads_nowhere_else(console, after):
     data = {"username": "admin", "password": "password", "after": after}
-    assert console().post("/login", data=data).location == "/"
+    client = console()
+    assert client.post("/login", data=data).location == "/"
+    assert 'name="after" value="/"' in client.get("/login?" + urlencode({"after": after})).text
+
+
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("/%5Cevil.example", "/%5Cevil.example"),
+        ("/%09/evil.example", "/%09/evil.example"),
+        ("/%2Fevil.example", "/evil.example"),
+        ("/traces/%22x?a=b%5Cc", "/traces/%22x?a=b%5Cc"),
+    ],
+)
+def test_trying_again_leads_nowhere_else(console, path, again):
+    assert f'href="{again}">Try again</a>' in console().get(path).text
+
+
+def test_a_fault_is_logged_without_what_a_browser_sent(console_app, monkeypatch):
+    monkeypatch.setattr("observability.console.traces.telling.of_trace", lambda *_: 1 / 0)
+    with structlog.testing.capture_logs() as said:
+        assert console_app().test_client().get("/traces/abcdef").status_code == 500
+    assert [one["route"] for one in said if one["event"] == "request.failed"] == ["/traces/<trace_id>"]
+    assert "abcdef" not in str([{**one, "exc_info": ""} for one in said])
 
 
 def test_long_answers_are_packed_for_who_takes_that(console):
