@@ -110,8 +110,9 @@ class Orders:
         self, token: str, path: str, fields: Mapping[str, str] | None = None, body: object = None, key: str = ""
     ) -> Answer:
         method, seconds = ("GET", ASK_SECONDS) if body is None else ("POST", _PLACING_SECONDS)
-        for again in (True, False):
-            bearer = token or self._demo_token()
+        refused = ""
+        for _ in range(1 if token else 2):  # the demo user's may have expired, or the keys have changed
+            bearer = token or self._demo_token(refused)
             answer = ask(
                 "The gateway",
                 self._gateway + path,
@@ -123,17 +124,22 @@ class Orders:
             )
             if answer.status != HTTPStatus.UNAUTHORIZED:
                 return answer
-            if again and not token:  # it has expired, or the keys have changed
-                with self._lock:
-                    self._token = "" if self._token == bearer else self._token
+            refused = bearer
         raise LoginNeeded("Please sign in: the shop does not take the token any more.")
 
-    def _demo_token(self) -> str:
+    def _demo_token(self, refused: str) -> str:
+        """Give the demo user's token, which all pages share; a new one instead of one that was refused."""
         if not self._demo:
             raise LoginNeeded("Please sign in.")
-        with self._lock:
-            self._token = self._token or self.login(**_DEMO)
+        if not self._lock.acquire(timeout=ASK_SECONDS):
+            raise StoryError("The gateway takes too long to let the console sign in.")
+        try:
+            if self._token in {"", refused}:
+                self._token = ""
+                self._token = self.login(**_DEMO)
             return self._token
+        finally:
+            self._lock.release()
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,12 @@ def test_the_console_asks_what_is_there():
             assert f"127.0.0.1:{here}:{port}" in parts[asked]["ports"]
 
 
+@pytest.mark.parametrize("parts", [LIGHT_PARTS, ADDED], ids=["light", "full"])
+@pytest.mark.parametrize("name", ["CONSOLE_DEMO_LOGIN", "LOG_LEVEL", "TRUSTED_HOSTS"])
+def test_a_setting_of_the_console_comes_from_the_shell(parts, name):
+    assert parts["console"]["environment"].get(name, "absent") is None
+
+
 def test_the_image_of_the_embedded_backend_has_a_user_and_a_folder_of_its_own():
     (part,) = _EXTENDED.values()
     text = BUILT[part["build"]["target"]]

@@ -1,6 +1,7 @@
 """What each page shows, and what it says when it has nothing to show."""
 
 import html
+import itertools
 import json
 import os
 import re
@@ -539,3 +540,48 @@ def test_bars_ask_once(page, apis):
         page(f"/dashboards/{uid}")
     assert asked
     assert len(asked) == len(set(asked))
+
+
+def test_a_token_that_expired_is_renewed_once_for_all(console_app, apis):
+    app, late = console_app(), itertools.count()
+    app.extensions["apis"].orders._token = "expired"
+
+    def refuse_some_late(request):
+        if request.headers["Authorization"] == "Bearer expired":
+            time.sleep(0.1 * next(late))
+        return apis._orders(request)
+
+    apis.odd = {"/orders/": refuse_some_late}
+    app.test_client().post("/orders/", data={"count": "10"})
+    assert len(apis.placed) == 10
+    assert len(apis.logins) == 1
+
+
+def test_an_exemplar_is_in_the_bucket_of_its_own_value(page, apis):
+    apis.series = [
+        {"metric": {"le": le}, "value": [START, "1"], "values": [[START, value]]}
+        for le, value in (("0.01", "1"), ("0.5", "2"), ("1", "3"), ("+Inf", "3"))
+    ]
+    exemplars = [
+        {"labels": {"trace_id": "no-id!"}, "value": "0.009", "timestamp": START + 2},
+        {"labels": {"trace_id": TRACE}, "value": "0.3", "timestamp": START},
+    ]
+    apis.odd = {"query_exemplars": {"status": "success", "data": [{"exemplars": exemplars}]}}
+    text = page("/dashboards/order-path")
+    heat = text[text.index('class="chart heat"') :]
+    (at,) = re.findall(
+        r'class="dot"[^>]*>(?:<title>[^<]*</title>)<path d="M[\d.]+ ([\d.]+)h', heat[: heat.index("</svg>")]
+    )
+    assert float(at) == pytest.approx(50)
+
+
+def test_bars_of_what_is_no_number_are_empty(page, apis):
+    numbers = iter(("NaN", "2", "1"))
+    apis.odd = {
+        "round(sum(increase(orders_total": lambda _: {
+            "data": {"resultType": "vector", "result": [{"metric": {}, "value": [START, next(numbers)]}]}
+        }
+    }
+    text = page("/dashboards/order-path")
+    bars = text[text.index('class="hbars"') :].split("</section>")[0]
+    assert re.findall(r'class="value" width="([^"]*)"', bars) == ["0.0", "100.0", "50.0"]
