@@ -12,6 +12,7 @@ from servicekit.config import ConfigError, load
 from servicekit.telemetry import logs
 
 SERVICE = "console"
+_MAX_BODY = 64 * 1024  # what is larger is not even read
 _THREADS = 4  # few readers, and memory for the answers that each page asks for
 
 
@@ -22,7 +23,12 @@ def main() -> int:
         settings = load(ConsoleSettings)
         logs.configure(SERVICE, settings.log_level)
         server = create_server(
-            create_app(settings), host=settings.host, port=settings.console_port, threads=_THREADS, ident=None
+            create_app(settings),
+            host=settings.host,
+            port=settings.console_port,
+            threads=_THREADS,
+            ident=None,
+            max_request_body_size=_MAX_BODY,
         )
     except (ConfigError, OSError) as error:
         logs.get_logger().error("start.failed", reason=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from observability.console import dashboards, guard, help, logs, orders, overview, pages, show, traces  # noqa: A004
 from observability.console.asking import Apis, Jaeger, LoginNeeded, Loki, Orders, Prometheus
 from observability.console.window import CHOICES
+from observability.story.asking import Limits, limits
 from observability.story.errors import StoryError
 from observability.story.text import LONG, SHORT, clean, one_line
 from servicekit.telemetry.logs import get_logger
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from observability.console.settings import ConsoleSettings
 
 _MAX_FORM = 16 * 1024
+_MAX_ANSWER = 8 * 1024 * 1024
+"""Of one question. Read, it takes several times as much, and the container has 128 MiB."""
+_PAGE_SECONDS, _POST_SECONDS = 5.0, 20.0
+"""How long all questions of a page take at most: with an API that hangs, the page is there soon, and says so."""
 MENU = {
     "overview.overview": "Overview",
     "orders.orders": "Orders",
@@ -38,13 +44,14 @@ def create_app(settings: ConsoleSettings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = _MAX_FORM
     app.extensions["apis"] = Apis(
         Orders(settings.gateway_url, demo=settings.console_demo_login),
-        Jaeger(settings.jaeger_url),
-        Loki(settings.loki_url),
+        Jaeger(settings.jaeger_url, settings.jaeger_public_url or settings.jaeger_url),
+        Loki(settings.loki_url, settings.loki_public_url or settings.loki_url),
         Prometheus(settings.prometheus_url),
     )
     guard.protect(app, settings.trusted_hosts)
     for module in (overview, orders, traces, logs, dashboards, help):
         app.register_blueprint(module.routes)
+    _add_limits(app)
     _add_login(app)
     _add_errors(app)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -66,6 +73,8 @@ def create_app(settings: ConsoleSettings) -> Flask:
         "long": LONG,
         "with_args": _with,
         "same_time": _same_time,
+        "here": pages.here,
+        "new_key": orders.new_key,
         "jaeger": settings.jaeger_public_url or settings.jaeger_url,
     }
     app.jinja_env.tests["hex"] = lambda text: bool(text) and all(each in "0123456789abcdef" for each in str(text))
@@ -89,20 +98,31 @@ def _same_time() -> dict[str, str]:
     return {name: request.args[name] for name in ("range", "from", "to") if name in request.args}
 
 
+def _add_limits(app: Flask) -> None:
+    @app.before_request
+    def begin() -> None:
+        seconds = _POST_SECONDS if request.method == "POST" else _PAGE_SECONDS
+        limits.set(Limits(time.monotonic() + seconds, _MAX_ANSWER))
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        limits.set(None)
+
+
 def _add_login(app: Flask) -> None:
     @app.get("/login")
     def login() -> str:
-        return pages.page("login.html", said="", after=request.args.get("after", "/"))
+        return pages.page("login.html", said="", after=pages.own(request.args.get("after", "/")))
 
     @app.post("/login")
     def logged_in() -> ResponseReturnValue:
-        after = request.form.get("after", "/")
-        if not after.startswith("/") or after.startswith(("//", "/\\")):
-            after = "/"
+        after = pages.own(request.form.get("after", "/"))
         try:
             token = pages.apis().orders.login(request.form.get("username", ""), request.form.get("password", ""))
         except LoginNeeded as error:
             return pages.page("login.html", said=str(error), after=after), HTTPStatus.UNAUTHORIZED
+        except StoryError as error:
+            return pages.page("login.html", said=str(error), after=after), HTTPStatus.BAD_GATEWAY
         answer = redirect(after, HTTPStatus.SEE_OTHER)
         answer.set_cookie(pages.TOKEN_COOKIE, token, httponly=True, samesite="Strict", secure=request.is_secure)
         return answer
@@ -111,7 +131,7 @@ def _add_login(app: Flask) -> None:
 def _add_errors(app: Flask) -> None:
     @app.errorhandler(LoginNeeded)
     def sign_in(error: LoginNeeded) -> ResponseReturnValue:
-        after = request.full_path if request.method == "GET" else "/orders/"
+        after = pages.here() if request.method == "GET" else "/orders/"
         return pages.page("login.html", said=str(error), after=after), HTTPStatus.UNAUTHORIZED
 
     @app.errorhandler(StoryError)
@@ -129,7 +149,7 @@ def _add_errors(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> ResponseReturnValue:
-        get_logger().error("request.failed", path=request.path, exc_info=error)
+        get_logger().error("request.failed", route=str(request.url_rule), exc_info=error)
         said = (
             "This page has a fault. The console's log says more: `make logs SERVICE=console`, or `docker compose logs"
             " console`."

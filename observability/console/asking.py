@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-from observability.story.asking import Answer, ask
+from observability.story.asking import ASK_SECONDS, Answer, ask
 from observability.story.backends import NOT_UNDERSTOOD, oldest_first, understood
 from observability.story.errors import StoryError
 from servicekit.telemetry.logs import get_logger
@@ -29,6 +30,8 @@ _U = TypeVar("_U")
 
 _DEMO = {"username": "admin", "password": "password"}
 _WORKERS = 8
+_PLACING_SECONDS = 10.0
+"""Payment alone may take three, and a stock that others want more."""
 _MOST_ORDERS = 50
 _MOST_PRODUCTS = 100
 
@@ -58,20 +61,22 @@ class Orders:
         """Give a token.
 
         Raises:
-            LoginNeeded: The gateway does not know such a user.
+            LoginNeeded: The gateway does not let this user in.
+            StoryError: It does not say whether it does.
         """
         url = f"{self._gateway}/auth/login"
         answer = ask("The gateway", url, method="POST", body={"username": username, "password": password})
         said = answer.json()
-        if answer.status != HTTPStatus.OK or not isinstance(said, dict):
+        if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise LoginNeeded(f"The shop does not let {username} in: {_reason(answer)}")
+        if answer.status != HTTPStatus.OK or not isinstance(said, dict) or "token" not in said:
+            raise StoryError(f"The shop lets nobody sign in ({answer.status}): {_reason(answer)}")
         return str(said["token"])
 
     def newest(self, token: str, cursor: str = "") -> dict[str, Any]:
         """Give a page of orders, newest first, as the shop answers it."""
         fields = {"limit": str(_MOST_ORDERS), **({"cursor": cursor} if cursor else {})}
-        found: dict[str, Any] = self._call(token, "/orders/", fields).json() or {"items": [], "next_cursor": None}
-        return found
+        return _listed("orders", self._call(token, "/orders/", fields))
 
     def one(self, token: str, order_id: int) -> dict[str, Any]:
         """Give an order. Raises StoryError if there is none."""
@@ -80,52 +85,61 @@ class Orders:
             raise StoryError(f"There is no order {order_id}.")
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
-            raise StoryError(f"The shop does not show order {order_id}: {_reason(answer)}")
+            raise StoryError(f"The shop does not show order {order_id} ({answer.status}): {_reason(answer)}")
         return said
 
-    def place(self, token: str, product_id: int, quantity: int) -> int:
-        """Place an order, and give its id.
+    def place(self, token: str, product_id: int, quantity: int, key: str) -> int:
+        """Place an order, and give its id; the same key gives the same order.
 
         Raises:
-            StoryError: There is no order of it.
+            StoryError: There is no order of it, or nobody knows.
         """
-        answer = self._call(token, "/orders/", body={"product_id": product_id, "quantity": quantity})
+        answer = self._call(token, "/orders/", body={"product_id": product_id, "quantity": quantity}, key=key)
         said = answer.json()
-        order = said.get("order", said) if isinstance(said, dict) else {}
-        if "id" not in order:
+        order = said.get("order", said) if isinstance(said, dict) else None
+        if not isinstance(order, dict) or not isinstance(order.get("id"), int):
             raise StoryError(f"The shop took no order ({answer.status}): {_reason(answer)}")
         return int(order["id"])
 
     def products(self) -> list[dict[str, Any]]:
         """Give what can be bought, by id."""
         answer = ask("The gateway", f"{self._gateway}/products/", {"limit": str(_MOST_PRODUCTS)})
-        found: list[dict[str, Any]] = (answer.json() or {}).get("items") or []
-        return sorted(found, key=lambda product: product["id"])
+        return sorted(_listed("products", answer)["items"], key=lambda product: product["id"])
 
-    def _call(self, token: str, path: str, fields: Mapping[str, str] | None = None, body: object = None) -> Answer:
-        method = "GET" if body is None else "POST"
-        for again in (True, False):
-            bearer = token or self._demo_token()
+    def _call(
+        self, token: str, path: str, fields: Mapping[str, str] | None = None, body: object = None, key: str = ""
+    ) -> Answer:
+        method, seconds = ("GET", ASK_SECONDS) if body is None else ("POST", _PLACING_SECONDS)
+        refused = ""
+        for _ in range(1 if token else 2):  # the demo user's may have expired, or the keys have changed
+            bearer = token or self._demo_token(refused)
             answer = ask(
                 "The gateway",
                 self._gateway + path,
                 fields,
                 method=method,
-                headers={"Authorization": f"Bearer {bearer}"},
+                headers={"Authorization": f"Bearer {bearer}"} | ({"Idempotency-Key": key} if key else {}),
                 body=body,
+                seconds=seconds,
             )
             if answer.status != HTTPStatus.UNAUTHORIZED:
                 return answer
-            if again and not token:  # it has expired, or the keys have changed
-                self._token = ""
+            refused = bearer
         raise LoginNeeded("Please sign in: the shop does not take the token any more.")
 
-    def _demo_token(self) -> str:
+    def _demo_token(self, refused: str) -> str:
+        """Give the demo user's token, which all pages share; a new one instead of one that was refused."""
         if not self._demo:
             raise LoginNeeded("Please sign in.")
-        with self._lock:
-            self._token = self._token or self.login(**_DEMO)
+        if not self._lock.acquire(timeout=ASK_SECONDS):
+            raise StoryError("The gateway takes too long to let the console sign in.")
+        try:
+            if self._token in {"", refused}:
+                self._token = ""
+                self._token = self.login(**_DEMO)
             return self._token
+        finally:
+            self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -177,6 +191,14 @@ class Loki:
     """Loki's HTTP API."""
 
     root: str
+    public: str
+    """The same, as the reader's machine reaches it."""
+    path: ClassVar[str] = "/loki/api/v1/query_range"
+
+    @staticmethod
+    def fields(query: str, window: Window, *, limit: int = 200, step: int = 0) -> dict[str, str]:
+        """Give the parameters of a query over time."""
+        return {"query": query, **window.nanoseconds(), "limit": str(limit)} | ({"step": str(step)} if step else {})
 
     def query(self, query: str, window: Window, *, limit: int = 200, step: int = 0) -> dict[str, Any]:
         """Give `resultType` and `result` of a query over time, newest lines first.
@@ -184,8 +206,7 @@ class Loki:
         Raises:
             Refused: The query is wrong; the message says where.
         """
-        fields = {"query": query, **window.nanoseconds(), "limit": str(limit)} | ({"step": str(step)} if step else {})
-        answer = ask("Loki", f"{self.root}/loki/api/v1/query_range", fields)
+        answer = ask("Loki", self.root + self.path, self.fields(query, window, limit=limit, step=step))
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
             raise Refused(answer.text())
@@ -202,6 +223,8 @@ class Jaeger:
     """Jaeger's HTTP API."""
 
     root: str
+    public: str
+    """The same, as the reader's machine reaches it."""
 
     def services(self) -> list[str]:
         """Give the services that have sent spans."""
@@ -290,9 +313,10 @@ def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], A
 
 
 def together(function: Callable[[_T], _U], things: Iterable[_T]) -> Sequence[_U]:
-    """Do it to all, some at a time, and give the results in their order."""
+    """Do it to all, some at a time, and give the results in their order; the limits of the request hold for all."""
     with ThreadPoolExecutor(_WORKERS) as workers:
-        return list(workers.map(function, things))
+        waiting = [workers.submit(copy_context().run, function, each) for each in things]
+        return [each.result() for each in waiting]
 
 
 def now() -> float:
@@ -302,4 +326,13 @@ def now() -> float:
 
 def _reason(answer: Answer) -> str:
     said = answer.json()
-    return str(said.get("detail") or said.get("title")) if isinstance(said, dict) else answer.text()
+    reason = (said.get("detail") or said.get("title")) if isinstance(said, dict) else None
+    return str(reason or answer.text() or "no reason is given")
+
+
+def _listed(what: str, answer: Answer) -> dict[str, Any]:
+    """Read a page of a list: what is no list is told, and is not an empty one."""
+    said = answer.json()
+    if answer.status != HTTPStatus.OK or not isinstance(said, dict) or not isinstance(said.get("items"), list):
+        raise StoryError(f"The shop does not show its {what} ({answer.status}): {_reason(answer)}")
+    return said

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 1000, 100
 COLOURS = 10
-SERVICES = frozenset(("nginx", "auth-service", "user-service", "product-service", "order-service", "payment-service"))
 """How many the style sheet has for series: `s0` to `s9`."""
+SERVICES = frozenset(("nginx", "auth-service", "user-service", "product-service", "order-service", "payment-service"))
+"""Those that have a colour of their own there, such as `v-nginx`."""
 _PALETTE = [f"s{number}" for number in range(COLOURS)]
 _TICKS = 4
 _TIMES = 5
@@ -61,6 +62,7 @@ class Dot:
 
     x: float
     y: float
+    value: float
     trace_id: str
     label: str
 
@@ -207,12 +209,14 @@ def add_dots(chart: Chart, exemplars: Sequence[Mapping[str, object]], most: int 
             continue
         x = (one["timestamp"] - window.start) / max(window.end - window.start, 1) * WIDTH
         y = HEIGHT - min(value / chart.top, 1) * HEIGHT
-        dots.append(Dot(x=round(x, 1), y=round(y, 2), trace_id=trace_id, label=quantity(value, chart.unit)))
+        dots.append(
+            Dot(x=round(x, 1), y=round(y, 2), value=value, trace_id=trace_id, label=quantity(value, chart.unit))
+        )
     chart.dots = dots
 
 
 def nice(value: float) -> float:
-    """Give the next round number, which four lines can divide."""
+    """Give the next round number: where the axis ends."""
     if not math.isfinite(value) or value <= 0:
         return 1
     scale = 10.0 ** math.floor(math.log10(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -304,12 +305,8 @@ def _exemplars_in_buckets(at: _Context, drawn: chart.Chart, bounds: list[float])
     ]
     chart.add_dots(drawn, found)
     # The axis has buckets, not seconds: a point goes into the middle of its own.
-    values = sorted(
-        ((one["timestamp"], float(one["value"])) for each in found for one in each["exemplars"]),
-        key=lambda one: -one[0],
-    )
-    for dot, (_, value) in zip(drawn.dots, values, strict=False):
-        row = next((number for number, bound in enumerate(bounds) if value <= bound), len(bounds) - 1)
+    for dot in drawn.dots:
+        row = next((number for number, bound in enumerate(bounds) if dot.value <= bound), len(bounds) - 1)
         dot.y = round(chart.HEIGHT - (row + 0.5) * chart.HEIGHT / len(bounds), 2)
 
 
@@ -324,6 +321,7 @@ def _numbers(at: _Context) -> None:
             at.panel.data.append(
                 {
                     "name": _legend(target, each["metric"], ""),
+                    "value": value,
                     "text": said.get("text") or show.quantity(value, at.unit),
                     "state": _state(value, at.defaults) if not said else _tone(said.get("color", "")),
                 }
@@ -333,9 +331,9 @@ def _numbers(at: _Context) -> None:
 def _bars(at: _Context) -> None:
     _numbers(at)
     at.panel.kind = "bars"
-    sizes = [float(each["value"][1]) for target in at.targets for each in at.now(target)]
+    sizes = [one["value"] if math.isfinite(one["value"]) else 0 for one in at.panel.data]
     most = max(sizes, default=0) or 1
-    for one, size in zip(at.panel.data, sizes, strict=False):
+    for one, size in zip(at.panel.data, sizes, strict=True):
         one["share"] = round(size / most * 100, 1)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, request
 
-from observability.console import chart, pages
+from observability.console import chart, pages, show
 from observability.console.asking import Refused, attempt
 from observability.story.backends import oldest_first
 
@@ -64,7 +63,7 @@ def logs() -> str:
         errors,
         window=window,
         query=query,
-        curl=f"curl -G {ask.root}/loki/api/v1/query_range --data-urlencode {shlex.quote('query=' + query)}",
+        curl=show.curl(ask.public + ask.path, ask.fields(query, window, limit=_LIMIT, step=step)),
         examples=EXAMPLES,
         said=said,
         caret=caret,

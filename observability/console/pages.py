@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import current_app, render_template, request
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from observability.story.telling import Story
 
 TOKEN_COOKIE = "console_token"  # noqa: S105
+_OWN = re.compile(r"/(?![/\\])[!-~]*")
 
 
 def apis() -> Apis:
@@ -34,6 +37,17 @@ def token() -> str:
 def shop() -> Shop:
     """Give the shop as this browser's user sees it."""
     return Shop(apis(), token())
+
+
+def own(path: str) -> str:
+    """Give a path of the console's own as it is; the first page's instead of what may lead a browser elsewhere."""
+    return path if _OWN.fullmatch(path) else "/"
+
+
+def here() -> str:
+    """Give the address of this page, to come back to."""
+    asked = request.query_string.decode("latin-1")
+    return own(quote(request.path) + (f"?{asked}" if asked else ""))
 
 
 def window(default: str = DEFAULT) -> Window:

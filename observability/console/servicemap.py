@@ -88,18 +88,18 @@ def build(apis: Apis, window: Window, errors: list[str]) -> Map:
             for one in apis.prometheus.now(query)
         }
 
-    def known(query: str) -> Figures:
-        return attempt(errors, lambda: figures(query), dict)
+    def known(query: str) -> Figures | None:
+        return attempt(errors, lambda: figures(query), lambda: None)
 
     found = attempt(errors, called, lambda: None)
     pairs = found or {}
     rates, failed, slow, reached = together(known, (_ASKED, _FAILED, _P95, "min by (job) (up)"))
-    up = {job: value > 0 for (job, _), value in reached.items()}
+    up = {job: value > 0 for (job, _), value in (reached or {}).items()}
     places = _laid_out(pairs)
     edges = []
     for pair, count in pairs.items():
         path, x, y = _arrow(places[pair[0]], places[pair[1]], places.values())
-        rate = rates.get(pair)
+        rate = None if rates is None else rates.get(pair, 0)
         edges.append(
             Edge(
                 parent=pair[0],
@@ -109,8 +109,8 @@ def build(apis: Apis, window: Window, errors: list[str]) -> Map:
                 x=x,
                 y=y,
                 rate=rate,
-                errors=failed.get(pair, 0) / rate if rate else None,
-                p95=slow.get(pair),
+                errors=failed.get(pair, 0) / rate if rate and failed is not None else None,
+                p95=(slow or {}).get(pair),
             )
         )
     nodes = [Node(name=name, x=x, y=y, up=up.get(name)) for name, (x, y) in places.items()]

@@ -24,6 +24,9 @@ class ConsoleSettings(Settings):
         None,
         description="Jaeger as the browser's machine reaches it, for links and copied commands. `JAEGER_URL` if unset.",
     )
+    loki_public_url: Url | None = Field(
+        None, description="Loki as the reader's machine reaches it, for copied commands. `LOKI_URL` if unset."
+    )
     jaeger_ui: bool = Field(default=False, description="Whether Jaeger has pages too, to link to.")
     console_demo_login: bool = Field(
         default=True,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 from observability.story.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SUFFIXES = {"reqps": " req/s", "Bps": "B/s", "bytes": "B"}
@@ -52,6 +57,26 @@ def iso(value: float) -> str:
         return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return f"{value:.0f} s after 1970"
+
+
+def curl(url: str, fields: Mapping[str, str] | None = None) -> str:
+    """Write the command that asks this, fit to be pasted: nothing in it can end a word, or is hidden."""
+    words = [_word(url)] if fields is None else ["-G", _word(url)]
+    words += [f"--data-urlencode {_word(f'{name}={value}')}" for name, value in (fields or {}).items() if value]
+    return " ".join(["curl", *words])
+
+
+def _word(text: str) -> str:
+    if text.isprintable():
+        return shlex.quote(text)
+    # A terminal may take a line break that is pasted as the Enter key, even between quotes.
+    return "$'" + "".join(map(_escaped, text)) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 def money(minor: object, currency: object) -> str:

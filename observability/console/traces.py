@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, abort, redirect, request, url_for
 
-from observability.console import pages, waterfall
+from observability.console import pages, show, waterfall
 from observability.console.asking import Refused, attempt
-from observability.story import telling
+from observability.story import backends, telling
+from observability.story.errors import StoryError
 from observability.story.spans import MAX_ORDER, Trace, parse
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def search() -> str:
     return pages.page(
         "traces.html",
         errors,
-        curl=f"curl -G {ask.root}/api/traces "
-        + " ".join(f"--data-urlencode {shlex.quote(f'{name}={value}')}" for name, value in fields.items() if value),
+        curl=show.curl(f"{ask.public}/api/traces", fields),
         window=window,
         traces=[summary(trace) for trace in found],
         dots=_dots(found),
@@ -87,6 +86,7 @@ def trace(trace_id: str) -> str:
         order_id=chapter.trace.order_id(),
         missing=chapter.missing(),
         chosen=pages.chosen(story),
+        curl=show.curl(f"{pages.apis().jaeger.public}/api/traces/{chapter.trace.trace_id}"),
     )
 
 
@@ -97,7 +97,10 @@ def compare() -> str:
 
     def trace_of(name: str) -> Trace:
         _check(name)
-        return telling.of_trace(pages.shop(), name, 0).chapters[0].trace
+        found = backends.trace(pages.apis().jaeger.root, name.lower().zfill(32))
+        if not found.spans:
+            raise StoryError(f"There is no trace {name}.")
+        return found
 
     traces = [attempt(errors, partial(trace_of, name), partial(Trace, name)) for name in names if name]
     both = len(traces) == 2  # noqa: PLR2004

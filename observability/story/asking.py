@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -13,12 +15,27 @@ from observability.story.errors import StoryError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SECONDS = 3.0
+ASK_SECONDS = 3.0
 _MAX_ANSWER = 32 * 1024 * 1024
-_PARALLEL = 64
-"""Connections kept to one host: the console's eight threads ask eight things at once each."""
+_PIECE = 64 * 1024
+_PARALLEL = 32
+"""Connections kept to one host: the console's four threads ask eight things at once each."""
 
-_pool = urllib3.PoolManager(retries=False, timeout=_SECONDS, maxsize=_PARALLEL)
+_pool = urllib3.PoolManager(retries=False, maxsize=_PARALLEL)
+
+
+@dataclass
+class Limits:
+    """What all questions of one page may take together."""
+
+    ends: float
+    """By `time.monotonic`."""
+    max_answer: int
+    silent: dict[str, str] = field(default_factory=dict)
+    """Who did not answer in time, and what was said of it: they are not asked again."""
+
+
+limits: ContextVar[Limits | None] = ContextVar("limits", default=None)
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ def ask(  # noqa: PLR0913  # what a request is made of
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: object = None,
+    seconds: float = ASK_SECONDS,
 ) -> Answer:
     """Ask, and read the answer whole.
 
@@ -59,29 +77,56 @@ def ask(  # noqa: PLR0913  # what a request is made of
         method: GET or POST.
         headers: Further headers.
         body: Sent as JSON.
+        seconds: How long to wait; less where `limits` say so.
 
     Raises:
         StoryError: There is no answer in time, or it is too large.
     """
     root = "/".join(url.split("/", 3)[:3])
+    limit = limits.get() or Limits(float("inf"), _MAX_ANSWER)
+    if who in limit.silent:
+        raise StoryError(limit.silent[who])
+    ends = min(time.monotonic() + seconds, limit.ends)
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise StoryError(f"{who}'s API at {root} was not asked: others took all the time that a page has.")
+    what = {"fields": fields} if body is None else {"json": body}
     try:
-        if body is not None:
-            answer = _pool.request(
-                method, url, json=body, headers=dict(headers or {}), preload_content=False, redirect=False
-            )
-        else:
-            answer = _pool.request(
-                method, url, fields=fields, headers=dict(headers or {}), preload_content=False, redirect=False
-            )
-        read = answer.read(_MAX_ANSWER + 1, decode_content=True)
-        if len(read) > _MAX_ANSWER:
-            answer.close()
-            raise StoryError(f"{who}'s answer is larger than {_MAX_ANSWER >> 20} MiB: ask for less.")
-        answer.release_conn()
+        answer = _pool.request(
+            method,
+            url,
+            headers=dict(headers or {}),
+            preload_content=False,
+            redirect=False,
+            timeout=urllib3.Timeout(total=left),
+            **what,
+        )
+        read = _read(who, answer, limit.max_answer, ends)
     except urllib3.exceptions.HTTPError as error:
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)
         why = "nothing listens there" if refused else type(error).__name__
-        raise StoryError(
-            f"{who}'s API at {root} does not answer ({why}): look at `make status`, or `docker compose ps`."
-        ) from error
+        said = f"{who}'s API at {root} does not answer ({why}): look at `make status`, or `docker compose ps`."
+        if isinstance(error, urllib3.exceptions.TimeoutError):
+            limit.silent[who] = said
+        raise StoryError(said) from error
     return Answer(answer.status, answer.headers, read)
+
+
+def _read(who: str, answer: urllib3.BaseHTTPResponse, most: int, ends: float) -> bytes:
+    """Read an answer whole.
+
+    Raises:
+        StoryError: It is too large.
+        TimeoutError: It comes too slowly.
+    """
+    read = bytearray()
+    while piece := answer.read1(_PIECE, decode_content=True):
+        read += piece
+        if len(read) > most:
+            answer.close()
+            raise StoryError(f"{who}'s answer is larger than {most >> 20} MiB, too large to show: ask for less.")
+        if time.monotonic() > ends:
+            answer.close()
+            raise urllib3.exceptions.TimeoutError
+    answer.release_conn()
+    return bytes(read)

@@ -32,6 +32,7 @@ class Line:
     service: str
     level: str
     event: str
+    trace_id: str
     span_id: str
     fields: dict[str, Any]
     """All else that it says."""
@@ -128,6 +129,7 @@ def line_of(labels: Mapping[str, str], time: str, text: str) -> Line:
         service=str(said.get("service") or labels.get("service_name", "")),
         level=str(said.get("level", "")),
         event=str(said.get("event", "")),
+        trace_id=str(said.get("trace_id") or labels.get("trace_id", "")),
         span_id=str(said.get("span_id", "")),
         fields={name: value for name, value in said.items() if name not in _HEAD},
     )

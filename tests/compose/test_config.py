@@ -187,9 +187,16 @@ def test_the_console_asks_what_is_there():
         console = parts["console"]["environment"]
         for name in ("GATEWAY_URL", "JAEGER_URL", "LOKI_URL", "PROMETHEUS_URL"):
             assert re.fullmatch(r"http://([\w-]+):\d+", console[name])[1] in parts, name
-        here = console["JAEGER_PUBLIC_URL"].removeprefix("http://localhost:")
-        jaeger = console["JAEGER_URL"].removeprefix("http://").partition(":")[0]
-        assert f"127.0.0.1:{here}:16686" in parts[jaeger]["ports"]
+        for name, port in (("JAEGER", 16686), ("LOKI", 3100)):
+            here = console[f"{name}_PUBLIC_URL"].removeprefix("http://localhost:")
+            asked = console[f"{name}_URL"].removeprefix("http://").partition(":")[0]
+            assert f"127.0.0.1:{here}:{port}" in parts[asked]["ports"]
+
+
+@pytest.mark.parametrize("parts", [LIGHT_PARTS, ADDED], ids=["light", "full"])
+@pytest.mark.parametrize("name", ["CONSOLE_DEMO_LOGIN", "LOG_LEVEL", "TRUSTED_HOSTS"])
+def test_a_setting_of_the_console_comes_from_the_shell(parts, name):
+    assert parts["console"]["environment"].get(name, "absent") is None
 
 
 def test_the_image_of_the_embedded_backend_has_a_user_and_a_folder_of_its_own():

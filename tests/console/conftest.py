@@ -75,10 +75,10 @@ class Apis:
         self.loki_says = None
         self.series = [{"metric": {"job": "order-service"}, "value": [START, "1"], "values": [[START, "1"]]}]
         self.alerts = []
-        self.odd = {}  # a path's beginning or a query, and what is answered to it instead
+        self.odd = {}  # a path's beginning or a query, and what is answered to it instead, or what makes that
         self.seen = []
         self.calls = [{"parent": "nginx", "child": "order-service", "callCount": 3}]
-        self.placed, self.logins = [], []
+        self.placed, self.keys, self.logins = [], [], []
         for path, answer in {
             "/auth/login": self._login,
             "/products/": lambda _: {"items": [order()["product"]], "next_cursor": None},
@@ -100,7 +100,8 @@ class Apis:
         self.seen.append((request.method, request.path))
         said = f"{request.path}?query={request.args.get('query', '')}"
         found = next((odd for part, odd in self.odd.items() if part in said), None)
-        found = answer(request) if found is None else found
+        found = answer if found is None else found
+        found = found(request) if callable(found) and not isinstance(found, Response) else found
         return found if isinstance(found, Response) else Response(json.dumps(found))
 
     def line(self, number, service, event, at, **fields):
@@ -118,6 +119,7 @@ class Apis:
             return Response("{}", 401)
         if request.method == "POST":
             self.placed.append(request.json)
+            self.keys.append(request.headers["Idempotency-Key"])
             return Response(json.dumps(order(8)), 201)
         return {"items": list(self.orders.values()), "next_cursor": None}
 

@@ -5,12 +5,14 @@ import html
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 import requests
+import structlog
 
 from tests.console.conftest import TRACE
 from tests.fixtures.ports import free_ports
@@ -132,24 +134,39 @@ def test_no_method_changes_anything_for_another_page(console, apis, method, path
     assert not apis.seen
 
 
-def test_a_line_of_the_consoles_log_cannot_be_forged(apis, tmp_path):
-    forged = '\n{"event":"forged"}\n'
-    apis.odd = {"/api/v1/alerts": {"data": {"alerts": [{"labels": forged}]}}}
+@pytest.fixture
+def process(apis, tmp_path):
+    """The console as a process of its own: its port, and its log."""
     (port,) = free_ports(1)
     root = f"http://127.0.0.1:{apis.server.port}"
     urls = dict.fromkeys(("GATEWAY_URL", "JAEGER_URL", "LOKI_URL", "PROMETHEUS_URL"), root)
     environment = {**os.environ, **urls, "CONSOLE_PORT": str(port), "PYTHONPATH": "services"}
-    with (tmp_path / "log").open("w") as log:
+    written = tmp_path / "log"
+    with written.open("w") as log:
         command = [sys.executable, "-m", "observability.console"]
         started = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
     try:
-        eventually(lambda: "console.started" in (tmp_path / "log").read_text(), 60)
-        for path in ("/", f"/logs?q={quote(forged)}", f"/traces/{quote(forged)}", f"/{quote(forged)}"):
-            assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=20).status_code < 500
+        eventually(lambda: "console.started" in written.read_text(), 60)
+        yield port, written
     finally:
         started.terminate()
         assert started.wait(10) == 0
-    events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
+
+
+def test_a_form_that_is_too_large_is_refused_before_it_is_read(process):
+    port, _ = process
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST /orders/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_line_of_the_consoles_log_cannot_be_forged(process, apis):
+    port, log = process
+    forged = '\n{"event":"forged"}\n'
+    apis.odd = {"/api/v1/alerts": {"data": {"alerts": [{"labels": forged}]}}}
+    for path in ("/", f"/logs?q={quote(forged)}", f"/traces/{quote(forged)}", f"/{quote(forged)}"):
+        assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=20).status_code < 500
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert events == ["console.started", "answer.not_understood"]
 
 
@@ -162,10 +179,37 @@ def test_a_path_is_no_way_to_anything_else(console, path):
     assert "<b>" not in answer.text
 
 
-@pytest.mark.parametrize("after", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+ELSEWHERE = ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example"]
+ELSEWHERE += ["/\n/evil.example", "/orders/\r\nX: y", " //evil.example", "/\x00", "/\u2028/evil.example", "/ä", ""]
+
+
+@pytest.mark.parametrize("after", ELSEWHERE, ids=range(len(ELSEWHERE)))
 def test_signing_in_leads_nowhere_else(console, after):
     data = {"username": "admin", "password": "password", "after": after}
-    assert console().post("/login", data=data).location == "/"
+    client = console()
+    assert client.post("/login", data=data).location == "/"
+    assert 'name="after" value="/"' in client.get("/login?" + urlencode({"after": after})).text
+
+
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("/%5Cevil.example", "/%5Cevil.example"),
+        ("/%09/evil.example", "/%09/evil.example"),
+        ("/%2Fevil.example", "/evil.example"),
+        ("/traces/%22x?a=b%5Cc", "/traces/%22x?a=b%5Cc"),
+    ],
+)
+def test_trying_again_leads_nowhere_else(console, path, again):
+    assert f'href="{again}">Try again</a>' in console().get(path).text
+
+
+def test_a_fault_is_logged_without_what_a_browser_sent(console_app, monkeypatch):
+    monkeypatch.setattr("observability.console.traces.telling.of_trace", lambda *_: 1 / 0)
+    with structlog.testing.capture_logs() as said:
+        assert console_app().test_client().get("/traces/abcdef").status_code == 500
+    assert [one["route"] for one in said if one["event"] == "request.failed"] == ["/traces/<trace_id>"]
+    assert "abcdef" not in str([{**one, "exc_info": ""} for one in said])
 
 
 def test_long_answers_are_packed_for_who_takes_that(console):

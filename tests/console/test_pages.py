@@ -1,12 +1,21 @@
 """What each page shows, and what it says when it has nothing to show."""
 
+import html
+import itertools
+import json
+import os
 import re
+import subprocess
+import threading
+import time
+from urllib.parse import quote
 
 import pytest
+from werkzeug import Response
 
 from observability.console.dashboards import boards
 from observability.console.overview import RUNBOOKS
-from tests.console.conftest import TRACE, order
+from tests.console.conftest import START, TRACE, order
 
 
 def test_an_order_is_shown_with_its_row_its_spans_and_its_log_lines_in_place(page):
@@ -221,7 +230,7 @@ def test_each_runbook_is_a_page_whose_links_lead_somewhere(console, page, name):
 def test_a_trace_leads_to_jaeger_by_the_address_that_the_browser_can_reach(console, apis):
     text = console(jaeger_public_url="http://localhost:16999", jaeger_ui=True).get(f"/traces/{TRACE}").text
     assert f'href="http://localhost:16999/trace/{TRACE}"' in text
-    assert f"curl &#39;http://localhost:16999/api/traces/{TRACE}&#39;" in text
+    assert f"curl http://localhost:16999/api/traces/{TRACE}" in text
     assert f":{apis.server.port}" not in text
 
 
@@ -237,3 +246,342 @@ def test_help_is_what_the_readme_says(page):
     text = page("/help")
     assert "A decline." in text
     assert "What the shop promises" in text
+
+
+@pytest.mark.parametrize("path", ["/logs", "/"])
+def test_a_log_line_leads_to_its_trace(page, apis, path):
+    apis.lines = [apis.line(2, "order-service", "order.slow", 15), apis.line(0, "x", "a", 20, trace_id="ab" * 16)]
+    text = page(path)
+    assert f'class="jump" href="/traces/{TRACE}?span={2:016x}"' in text  # its labels name the trace
+    assert f'class="jump" href="/traces/{"ab" * 16}?span={0:016x}"' in text  # it does itself
+
+
+def test_traces_that_are_compared_are_those_that_were_named(page, apis):
+    named, older = f"{0xABC:032x}", apis.trace
+    newer = {**older, "traceID": named, "spans": [{**each, "traceID": named} for each in older["spans"][:1]]}
+    apis.odd = {f"/api/traces/{named}": {"data": [newer]}, "/api/traces?": {"data": [older, newer]}}
+    text = page("/traces/compare?a=ABC&b=" + TRACE)
+    assert re.findall(r'<h2>(?:First|Second): <a href="/traces/(\w+)"', text) == [named, TRACE]
+
+
+def test_a_trace_to_compare_that_is_not_there_is_said_to_be_so(page, apis):
+    apis.odd = {f"/api/traces/{'0' * 29}abc": {"data": []}}
+    assert "There is no trace abc." in page("/traces/compare?a=abc&b=" + TRACE)
+
+
+def _copied(page, path, tmp_path):
+    """What the copied curl command would ask: its words, as the shell that it is pasted into takes them."""
+    command = html.unescape(re.search(r'data-copy="(curl [^"]*)"', page(path))[1])
+    assert command.isprintable()
+    curl = tmp_path / "curl"
+    curl.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    curl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, check=True)
+    flag, url, *words = done.stdout.decode().split("\0")[:-1]
+    assert flag == "-G"
+    assert set(words[::2]) == {"--data-urlencode"}
+    return url, dict(word.split("=", 1) for word in words[1::2])
+
+
+ODD_WORDS = ["a b", "it's", "a\r\nrm -rf /\n", "\x1b[2J$(id)`id`", "\u202e\\'x"]
+
+
+@pytest.mark.parametrize("odd", ODD_WORDS, ids=range(len(ODD_WORDS)))
+def test_a_copied_command_asks_the_same_wherever_it_is_pasted(console, tmp_path, odd):
+    client = console(jaeger_public_url="http://localhost:16999", loki_public_url="http://localhost:3999")
+
+    def get(path):
+        return client.get(path).text
+
+    shown = "from=1795925000000&to=1795926000000"
+    query = '{a="' + odd + '"}'
+    url, fields = _copied(get, f"/logs?q={quote(query)}&{shown}", tmp_path)
+    assert url == "http://localhost:3999/loki/api/v1/query_range"
+    assert fields == {
+        "query": query,
+        "start": "1795925000000000000",
+        "end": "1795926000000000000",
+        "limit": "200",
+    }
+    url, fields = _copied(get, f"/traces/?service={quote(odd)}&min=5ms&{shown}", tmp_path)
+    assert url == "http://localhost:16999/api/traces"
+    assert fields == {
+        "service": odd,
+        "minDuration": "5ms",
+        "limit": "20",
+        "start": "1795925000000000",
+        "end": "1795926000000000",
+    }
+
+
+def _down(status, **problem):
+    """What the gateway answers while a service is down: a problem, or its own page."""
+    text = json.dumps({"status": status, **problem}) if problem else "<h1>Bad Gateway</h1>"
+    return Response(text, status)
+
+
+DOWN = [
+    (_down(502), "<h1>Bad Gateway</h1>"),
+    (
+        _down(503, title="Service unavailable", detail="order-service does not answer."),
+        "order-service does not answer.",
+    ),
+    (_down(429, title="Too many requests"), "Too many requests"),
+    (_down(500, detail=None), "500"),
+    (Response("", 504), "504"),
+    (Response("null", 200), "200"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason"), DOWN, ids=lambda one: getattr(one, "status", None))
+def test_orders_that_the_shop_does_not_show_are_not_said_to_be_none(page, apis, answer, reason):
+    apis.odd = {"/orders/": answer}
+    text = html.unescape(page("/orders/"))
+    assert "Not known" in text
+    assert "No order" not in text
+    assert "unknown form" not in text
+    assert f"The shop does not show its orders ({answer.status_code})" in text
+    assert reason in text[text.index("The shop does not show") :]
+
+
+@pytest.mark.parametrize(("answer", "reason"), DOWN, ids=lambda one: getattr(one, "status", None))
+def test_products_that_the_shop_does_not_show_are_told(page, apis, answer, reason):
+    apis.odd = {"/products/": answer}
+    text = html.unescape(page("/orders/"))
+    assert f"The shop does not show its products ({answer.status_code})" in text
+    assert reason in text[text.index("The shop does not show") :]
+    assert "#7" in text
+
+
+@pytest.mark.parametrize(("answer", "reason"), DOWN, ids=lambda one: getattr(one, "status", None))
+def test_who_cannot_sign_in_because_of_the_shop_is_told_so(console, apis, answer, reason):
+    apis.odd = {"/auth/login": answer}
+    client = console()
+    text = html.unescape(client.get("/orders/").text)
+    assert 'name="password"' not in text
+    assert f"The shop lets nobody sign in ({answer.status_code})" in text
+    assert reason in text
+    tried = client.post("/login", data={"username": "admin", "password": "password"})
+    assert tried.status_code == 502
+    assert reason in html.unescape(tried.text)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_where_the_demo_login_is_closed_the_console_asks_who_is_there(console, apis, status):
+    apis.odd = {"/auth/login": _down(status, detail="No.")}
+    answer = console().get("/orders/")
+    assert answer.status_code == 401
+    assert 'name="password"' in answer.text
+
+
+def _figures(page):
+    """What the service map says of its only edge."""
+    text = page("/")
+    return re.search(r'<g class="figures.*?</g>', text[text.index('class="map"') :], re.DOTALL)[0]
+
+
+def test_calls_that_are_not_counted_are_not_said_to_be_quiet(page, apis):
+    pair = {"job": "nginx", "peer_service": "order-service"}
+    apis.series = [{"metric": {"job": "another"}, "value": [START, "1"], "values": [[START, "1"]]}]
+    assert "quiet now" in _figures(page)
+    apis.odd = {"/api/v1/query?": Response("down", 503)}
+    assert "not known" in _figures(page)
+    assert "quiet" not in _figures(page)
+    apis.odd, apis.series = {}, [{"metric": pair, "value": [START, "2"], "values": [[START, "2"]]}]
+    assert "100 % err" in _figures(page)
+    apis.odd = {"http_response_status_code": Response("too slow", 503)}
+    assert "errors not known" in _figures(page)
+    assert " %" not in _figures(page)
+
+
+def test_an_order_may_take_longer_than_a_question(console, apis):
+    started = time.monotonic()
+    apis.odd = {"/orders/": lambda _: time.sleep(3.2) or order(8)}
+    assert console().post("/orders/", data={"product_id": 1}).location == "/orders/8"
+    assert time.monotonic() - started > 3
+
+
+def _fields(text, button):
+    """What the form with a button sends."""
+    form = next(each for each in re.findall(r"<form method=\"post\".*?</form>", text, re.DOTALL) if button in each)
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\w+)"', form))
+
+
+@pytest.mark.parametrize("path", ["/orders/", "/orders/7"])
+def test_a_form_that_is_sent_twice_places_one_order(console, apis, path):
+    client, button = console(), "Place another" if path == "/orders/7" else "Place an order"
+    form, other = (_fields(client.get(path).text, button) for _ in range(2))
+    for sent in (form, form, other, {**form, "quantity": "2"}):
+        client.post("/orders/", data=sent)
+    first, again, of_another, changed = apis.keys
+    assert first == again
+    assert len({first, of_another, changed}) == 3
+
+
+def test_each_order_of_a_burst_has_a_key_of_its_own(console, apis):
+    client = console()
+    form = _fields(client.get("/orders/").text, "Place a burst")
+    for _ in range(2):
+        client.post("/orders/", data=form)
+    assert len(apis.keys) == 20
+    assert len(set(apis.keys)) == 10
+
+
+def test_an_order_that_was_not_placed_can_be_tried_again_without_placing_it_twice(console, apis):
+    client = console()
+    form = {"product_id": "5", "quantity": "2", "count": "1", "key": "ab" * 16}
+    apis.odd = {"/orders/": _down(503, detail="Try later.")}
+    answer = client.post("/orders/", data=form)
+    assert answer.status_code == 502
+    assert "The shop took no order (503): Try later." in answer.text
+    assert _fields(answer.text, "Try again") == form
+
+
+def test_a_burst_that_is_cut_says_what_was_placed(console, apis):
+    numbers = iter(range(8, 17))
+
+    def place_nine(request):
+        if request.method == "GET":
+            return {"items": [order(8)], "next_cursor": None}
+        number = next(numbers, None)
+        return order(number) if number else _down(429, detail="Too many requests.")
+
+    apis.odd = {"/orders/": place_nine}
+    answer = console().post("/orders/", data={"count": "10", "key": "ab" * 16})
+    assert "9 of 10 placed" in answer.text
+    assert "Too many requests." in answer.text
+    assert all(f'href="/orders/{number}">#{number}</a>' in answer.text for number in range(8, 17))
+    assert _fields(answer.text, "Place the rest")["key"] == "ab" * 16
+    assert 'id="list"' in answer.text
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(5, "Still on the way"), (600, "No trace of it is kept any more")])
+def test_what_is_missing_of_an_order_is_on_the_way_only_while_it_is_young(page, apis, seconds, said):
+    placed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds))
+    apis.orders, apis.trace, apis.lines = {7: order(created_at=placed)}, None, []
+    text = page("/orders/7")
+    assert said in text
+    assert ("data-live" in text) == (seconds == 5)
+
+
+def test_what_is_missing_of_an_old_order_is_a_gap(page, apis):
+    apis.orders, apis.lines = {7: order(created_at="2026-01-01T00:00:00Z")}, []
+    text = page("/orders/7")
+    assert "Gaps: the log line of" in text
+    assert "Still on the way" not in text
+
+
+def test_a_trace_of_an_order_says_where_to_sign_in(console):
+    text = console(console_demo_login=False).get(f"/traces/{TRACE}?span=x").text
+    assert "INSERT orders" in text
+    assert f'Please sign in. <a href="/login?after=/traces/{TRACE}?span%3Dx">Sign in</a>' in text
+
+
+def test_an_answer_that_is_too_large_is_told_and_not_shown(page, apis):
+    apis.odd = {"/loki/": {"data": {"resultType": "streams", "result": [], "more": "x" * (8 << 20)}}}
+    text = page("/logs")
+    assert "Loki&#39;s answer is larger than 8 MiB, too large to show" in text
+    assert "Not known" in text
+
+
+def test_who_hangs_is_asked_once_and_the_rest_of_the_page_is_there(page, apis):
+    hangs = threading.Event()
+    apis.odd = {"/loki/": apis._loki, "/api/v1/": lambda _: hangs.wait(20) and {}}
+    try:
+        started = time.monotonic()
+        text = page("/")
+        assert time.monotonic() - started < 6
+    finally:
+        hangs.set()
+    assert text.count("Prometheus&#39;s API at") == 1
+    assert "order.created" in text  # what Loki says
+
+
+def test_all_that_a_page_asks_has_one_deadline(page, apis, monkeypatch):
+    monkeypatch.setattr("observability.console.app._PAGE_SECONDS", 1.0)
+    apis.odd = {"/api/": lambda _: time.sleep(0.7) or {"status": "success", "data": []}}
+    started = time.monotonic()
+    text = page("/")
+    assert time.monotonic() - started < 3
+    assert "was not asked: others took all the time that a page has" in text
+    apis.odd = {}
+    assert "Not all could be asked" not in page("/")
+
+
+def test_an_answer_that_drips_ends_at_the_deadline(page, apis, monkeypatch):
+    monkeypatch.setattr("observability.console.app._PAGE_SECONDS", 1.0)
+    apis.odd = {"/loki/": lambda _: Response((time.sleep(0.2) or " " for _ in range(50)), direct_passthrough=True)}
+    started = time.monotonic()
+    assert "Loki&#39;s API at" in page("/logs")
+    assert time.monotonic() - started < 4
+
+
+def test_traces_of_later_orders_do_not_take_the_place_of_a_pages_own(page, apis):
+    asked = []
+    apis.odd = {"/api/traces": lambda request: asked.append(request.args) or {"data": [apis.trace]}}
+    assert "99 ms" not in page("/orders/")
+    newest = int(START) * 1e6
+    assert newest <= int(asked[0]["end"]) <= newest + 5e6
+    assert int(asked[0]["start"]) < newest - 10e6
+
+
+def test_bars_ask_once(page, apis):
+    (query,) = {
+        target["expr"]
+        for board in boards().values()
+        for panel in board["panels"]
+        if panel["type"] == "bargauge"
+        for target in panel["targets"][:1]
+    }
+    asked = []
+    apis.odd = {query[:30]: lambda request: asked.append(request.args["query"]) or apis._prometheus(request)}
+    for uid in boards():
+        page(f"/dashboards/{uid}")
+    assert asked
+    assert len(asked) == len(set(asked))
+
+
+def test_a_token_that_expired_is_renewed_once_for_all(console_app, apis):
+    app, late = console_app(), itertools.count()
+    app.extensions["apis"].orders._token = "expired"
+
+    def refuse_some_late(request):
+        if request.headers["Authorization"] == "Bearer expired":
+            time.sleep(0.1 * next(late))
+        return apis._orders(request)
+
+    apis.odd = {"/orders/": refuse_some_late}
+    app.test_client().post("/orders/", data={"count": "10"})
+    assert len(apis.placed) == 10
+    assert len(apis.logins) == 1
+
+
+def test_an_exemplar_is_in_the_bucket_of_its_own_value(page, apis):
+    apis.series = [
+        {"metric": {"le": le}, "value": [START, "1"], "values": [[START, value]]}
+        for le, value in (("0.01", "1"), ("0.5", "2"), ("1", "3"), ("+Inf", "3"))
+    ]
+    exemplars = [
+        {"labels": {"trace_id": "no-id!"}, "value": "0.009", "timestamp": START + 2},
+        {"labels": {"trace_id": TRACE}, "value": "0.3", "timestamp": START},
+    ]
+    apis.odd = {"query_exemplars": {"status": "success", "data": [{"exemplars": exemplars}]}}
+    text = page("/dashboards/order-path")
+    heat = text[text.index('class="chart heat"') :]
+    (at,) = re.findall(
+        r'class="dot"[^>]*>(?:<title>[^<]*</title>)<path d="M[\d.]+ ([\d.]+)h', heat[: heat.index("</svg>")]
+    )
+    assert float(at) == pytest.approx(50)
+
+
+def test_bars_of_what_is_no_number_are_empty(page, apis):
+    numbers = iter(("NaN", "2", "1"))
+    apis.odd = {
+        "round(sum(increase(orders_total": lambda _: {
+            "data": {"resultType": "vector", "result": [{"metric": {}, "value": [START, next(numbers)]}]}
+        }
+    }
+    text = page("/dashboards/order-path")
+    bars = text[text.index('class="hbars"') :].split("</section>")[0]
+    assert re.findall(r'class="value" width="([^"]*)"', bars) == ["0.0", "100.0", "50.0"]
