@@ -193,7 +193,8 @@ function zoom(svg, from, to, again = "") {
   url.searchParams.set("from", Math.round((t0 + from * (t1 - t0)) * 1000));
   url.searchParams.set("to", Math.round((t0 + to * (t1 - t0)) * 1000));
   if (range) url.searchParams.set("back", range);
-  url.hash = again;
+  url.hash = "";
+  try { sessionStorage.setItem("zoomed", again); } catch { /* the focus is lost then */ }
   busy(true);
   location.href = url;
 }
@@ -241,5 +242,5 @@ document.addEventListener("keydown", (event) => {
 });
 
 localise(document);
-document.getElementById(location.hash.slice(1))?.closest(".chart")?.querySelector("svg").focus();
+try { document.getElementById(sessionStorage.getItem("zoomed"))?.querySelector("svg").focus(); sessionStorage.removeItem("zoomed"); } catch { /* then without */ }
 setTimeout(live, parseFloat(document.getElementById("main").dataset.live || "0") * 1000);
