@@ -28,7 +28,7 @@ from user_service.settings import SeedSettings, UserSettings
 
 
 def table() -> str:
-    """Return the settings of all services as a Markdown table, each once, with the services that read it."""
+    """Return the settings as a Markdown table, with who reads them: a row for each default and meaning of a name."""
     readers: dict[str, list[type[Settings]]] = {
         ALL: [ServerSettings],
         "auth": [AuthSettings],
@@ -41,15 +41,16 @@ def table() -> str:
         "embedded-backend": [BackendSettings],
         "console": [ConsoleSettings],
     }
-    rows: dict[str, tuple[str, str, list[str]]] = {}
+    rows: dict[tuple[str, str, str], list[str]] = {}
     for reader, classes in readers.items():
         for name, field in (item for kind in classes for item in kind.model_fields.items()):
             default = "required" if field.default is PydanticUndefined else _shown(field.default)
-            read_by = rows.setdefault(name, (default, field.description or "", []))[2]
+            read_by = rows.setdefault((name, default, field.description or ""), [])
             if reader not in SERVICES or ALL not in read_by:
                 read_by.append(reader)
+    names = [name for name, *_ in rows]  # one name's rows stand together
     lines = ["| variable | default | read by | meaning |", "|---|---|---|---|"]
-    for name, (default, description, read_by) in rows.items():
+    for (name, default, description), read_by in sorted(rows.items(), key=lambda row: names.index(row[0][0])):
         lines.append(f"| `{name.upper()}` | {default} | {', '.join(read_by)} | {description} |")
     return "\n".join(lines) + "\n"
 

@@ -19,8 +19,6 @@ PICTURES = {
     "order": ("/orders/{order}", 1280, 800, "light"),
     "order-dark": ("/orders/{order}", 1280, 800, "dark"),
     "order-narrow": ("/orders/{order}", 375, 800, "dark"),
-    "dashboard-dark": ("/dashboards/order-path?range=5m", 1280, 1000, "dark"),
-    "logs": ("/logs?range=5m", 1280, 640, "light"),
 }
 
 

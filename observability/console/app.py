@@ -95,7 +95,7 @@ def _with(**changes: Any) -> str:
 
 def _same_time() -> dict[str, str]:
     """Give the time that the URL asks for, to be kept on the way to another page."""
-    return {name: request.args[name] for name in ("range", "from", "to") if name in request.args}
+    return {name: request.args[name] for name in ("range", "from", "to", "back") if name in request.args}
 
 
 def _add_limits(app: Flask) -> None:

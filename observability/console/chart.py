@@ -23,7 +23,6 @@ SERVICES = frozenset(("nginx", "auth-service", "user-service", "product-service"
 """Those that have a colour of their own there, such as `v-nginx`."""
 _PALETTE = [f"s{number}" for number in range(COLOURS)]
 _TICKS = 4
-_TIMES = 5
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 _GAP = 3.5  # steps without a point: the line is broken
 
@@ -86,12 +85,6 @@ class Chart:
     def ticks(self) -> list[str]:
         """What stands at the left, from above."""
         return [quantity(self.top * tick / _TICKS, self.unit) for tick in range(_TICKS, -1, -1)]
-
-    @property
-    def times(self) -> list[float]:
-        """What stands below."""
-        length = self.window.end - self.window.start
-        return [self.window.start + length * tick / (_TIMES - 1) for tick in range(_TIMES)]
 
     @property
     def data(self) -> str:

@@ -93,7 +93,8 @@ def trace(trace_id: str) -> str:
 @routes.get("/traces/compare")
 def compare() -> str:
     """Put two traces side by side."""
-    names, errors = [request.args.get(side, "").strip() for side in "ab"], list[str]()
+    picked, errors = request.args.getlist("id"), list[str]()
+    names = [*picked, "", ""][:2] if picked else [request.args.get(side, "").strip() for side in "ab"]
 
     def trace_of(name: str) -> Trace:
         _check(name)
@@ -108,6 +109,7 @@ def compare() -> str:
     return pages.page(
         "compare.html",
         errors,
+        picked=len(picked),
         names=names,
         drawn=[waterfall.draw(each) for each in traces],
         rows=rows,

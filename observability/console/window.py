@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,26 +10,44 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CHOICES = {"5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "3h": 10_800, "6h": 21_600, "24h": 86_400}
+CHOICES = {
+    "5m": 300,
+    "15m": 900,
+    "30m": 1800,
+    "1h": 3600,
+    "3h": 10_800,
+    "6h": 21_600,
+    "24h": 86_400,
+    "3d": 259_200,
+    "7d": 604_800,
+}
 DEFAULT = "15m"
 _POINTS = 120
+_DAY = 86_400
+_LABELS = 5
+_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, _DAY)
 _MILLISECONDS = re.compile(r"[0-9]{10,15}")
 
 
 @dataclass(frozen=True)
 class Window:
-    """From when to when, in seconds since 1970; `name` is one of CHOICES, or empty for a fixed time."""
+    """From when to when, in seconds since 1970.
+
+    `name` is one of CHOICES, or empty for a fixed time; `back` is the one of CHOICES that was shown before that.
+    """
 
     start: float
     end: float
     name: str = ""
+    back: str = ""
 
     @classmethod
     def read(cls, args: Mapping[str, str], now: float, default: str = DEFAULT) -> Window:
         """Read `range=15m`, or `from` and `to` in milliseconds; what is none of both is the default."""
         begin, end = args.get("from", ""), args.get("to", "")
         if _MILLISECONDS.fullmatch(begin) and _MILLISECONDS.fullmatch(end) and int(begin) < int(end):
-            return cls(int(begin) / 1000, int(end) / 1000)
+            back = args.get("back", "")
+            return cls(int(begin) / 1000, int(end) / 1000, back=back if back in CHOICES else "")
         name = args.get("range", "")
         name = name if name in CHOICES else default
         return cls(now - CHOICES[name], now, name)
@@ -37,6 +56,25 @@ class Window:
     def step(self) -> int:
         """Seconds from point to point: what Prometheus scrapes in, or more."""
         return max(5, round((self.end - self.start) / _POINTS))
+
+    @property
+    def form(self) -> str:
+        """How exactly a time on the axis is written: `second`, `minute`, or `day` with its date."""
+        if self.end - self.start >= _DAY:
+            return "day"
+        return "minute" if self._between() >= 60 else "second"  # noqa: PLR2004
+
+    @property
+    def ticks(self) -> list[tuple[float, float]]:
+        """Round times, equally far from each other: where each is, from 0 to 100, and the seconds since 1970."""
+        between = self._between()
+        first = math.ceil(self.start / between)
+        times: list[float] = [number * between for number in range(first, math.floor(self.end / between) + 1)]
+        return [(round((at - self.start) / (self.end - self.start) * 100, 2), at) for at in times or [self.start]]
+
+    def _between(self) -> int:
+        least = (self.end - self.start) / _LABELS
+        return next((step for step in _STEPS if step >= least), math.ceil(least / _DAY) * _DAY)
 
     def seconds(self) -> dict[str, str]:
         """Give the parameters as Prometheus takes them."""
@@ -54,4 +92,5 @@ class Window:
         """Give what a link needs to show the same time."""
         if self.name:
             return {"range": self.name}
-        return {"from": str(int(self.start * 1000)), "to": str(int(self.end * 1000))}
+        chosen = {"from": str(int(self.start * 1000)), "to": str(int(self.end * 1000))}
+        return chosen | ({"back": self.back} if self.back else {})

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from werkzeug.serving import make_server
 
-from tests.console.conftest import TRACE
+from tests.console.conftest import START, TRACE, order
 
 PAGES = ["/", "/orders/", "/orders/1", "/traces/", "/traces/compare", "/logs", "/help", "/runbooks/ServiceDown"]
 BOARDS = [f"/dashboards/{uid}" for uid in ("overview", "order-path", "service", "database", "telemetry", "load")]
@@ -151,6 +151,127 @@ def test_a_page_says_that_it_stands_still_when_the_console_has_gone(open_tab, se
     tab.locator("#stale").wait_for(timeout=15_000)
     tab.unroute("**/*")
     tab.locator("#stale").wait_for(state="hidden", timeout=15_000)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "sign in"), (500, "answers with an error"), (502, "answers with an error"), (503, "error")],
+)
+def test_a_page_says_that_it_stands_still_and_why_when_it_is_refused(open_tab, served, status, said):
+    tab = open_tab(f"http://127.0.0.1:{served.port}")
+    tab.goto("/")
+    tab.route("**/*", lambda route: route.fulfill(status=status, body="<p>no</p>"))
+    tab.locator("#stale", has_text="what it shows is old").wait_for(timeout=20_000)
+    assert said in tab.locator("#stale").inner_text()
+    assert "make status" not in tab.locator("#stale").inner_text()
+    tab.unroute("**/*")
+    tab.locator("#stale").wait_for(state="hidden", timeout=20_000)
+
+
+@pytest.mark.parametrize(
+    "focused", ["[name=status]", "[name=quantity]", "[aria-label='Orders, newest first']", "tbody a"]
+)
+def test_a_refresh_leaves_the_focus_where_it_is(open_tab, served, apis, focused):
+    tab = open_tab(f"http://127.0.0.1:{served.port}")
+    tab.goto("/orders/")
+    tab.locator(focused).focus()
+    apis.orders[8] = order(8)
+    tab.get_by_text("#8").wait_for(timeout=20_000)
+    assert tab.evaluate("it => document.activeElement.matches(it)", focused)
+
+
+@pytest.fixture
+def chart(open_tab, served, apis):
+    """A tab on the Overview's charts, with the last three hours."""
+    apis.series[0]["values"] = [[START - 60, "1"], [START, "2"]]
+    tab = open_tab(f"http://127.0.0.1:{served.port}")
+    tab.goto("/?range=3h")
+    return tab
+
+
+PLOT = ".chart[data-series] .plot svg"
+
+
+def _drag(tab, part=0.9):
+    box = tab.locator(PLOT).first.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 20)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * part, box["y"] + 20)
+
+
+@pytest.mark.parametrize("way", ["Escape", "double click", "link"])
+def test_a_time_chosen_in_a_chart_is_left_for_the_range_before(chart, way):
+    _drag(chart)
+    chart.mouse.up()
+    chart.wait_for_url("**from=*back=3h*")
+    assert re.fullmatch(r"(\d\d-\d\d \d\d:\d\d:\d\d( . )?){2}", chart.locator(".range option:checked").text_content())
+    for key, page in {"l": "logs", "r": "orders/", "o": ""}.items():  # it stays on the way
+        chart.keyboard.press(key)
+        chart.wait_for_url(re.compile(rf":\d+/{page}\?.*from=.*back=3h"))
+    if way == "Escape":
+        chart.keyboard.press("Escape")
+    elif way == "link":
+        chart.get_by_role("link", name="Back to last 3h").click()
+    else:
+        chart.locator(PLOT).first.dblclick(position={"x": 200, "y": 20})
+    chart.wait_for_url("**/?range=3h")
+
+
+def test_a_gesture_that_is_taken_away_neither_zooms_nor_stops_the_updates(chart, apis):
+    _drag(chart)
+    assert chart.locator(".select").count() == 1
+    chart.locator(PLOT).first.dispatch_event("pointercancel", {"bubbles": True})
+    assert chart.locator(".select").count() == 0
+    chart.mouse.up()
+    asked = len(apis.seen)
+    deadline = time.monotonic() + 20
+    while len(apis.seen) == asked and time.monotonic() < deadline:
+        chart.wait_for_timeout(100)
+    assert len(apis.seen) > asked
+    assert "from=" not in chart.url
+
+
+def test_a_chart_is_zoomed_by_keys_and_keeps_the_focus(chart):
+    chart.locator(PLOT).first.focus()
+    chart.keyboard.press("ArrowLeft")
+    assert chart.locator(".readout[aria-live=polite]").count() == 1
+    chart.keyboard.press("+")
+    chart.wait_for_url("**from=*back=3h*")
+    begin, end = (int(chart.url.partition(f"{name}=")[2].partition("&")[0]) for name in ("from", "to"))
+    assert abs((end - begin) / 1000 - 5400) < 1
+    assert chart.evaluate("it => document.activeElement.matches(it)", PLOT)
+    chart.keyboard.press("-")
+    chart.wait_for_url(lambda url: f"from={begin}" not in url)
+    begin, end = (int(chart.url.partition(f"{name}=")[2].partition("&")[0]) for name in ("from", "to"))
+    assert abs((end - begin) / 1000 - 10_800) < 1
+    assert end / 1000 < time.time() + 1
+
+
+def test_two_traces_are_compared_and_one_or_three_say_so(open_tab, served, apis):
+    other = "a" * 32
+    apis.odd["/api/traces?"] = {
+        "data": [apis.trace, {**apis.trace, "traceID": other}, {**apis.trace, "traceID": "b" * 32}]
+    }
+    tab = open_tab(f"http://127.0.0.1:{served.port}")
+    tab.goto("/traces/")
+    boxes, button = tab.locator("[name=id]"), tab.get_by_role("button", name="Compare the two chosen")
+    for chosen, said in enumerate(["0 are chosen", "1 is chosen", "", "3 are chosen"]):
+        if chosen:
+            boxes.nth(chosen - 1).check()
+        assert said in tab.locator("#howmany").inner_text()
+        assert button.is_enabled() == (chosen == 2)
+    boxes.nth(2).uncheck()
+    button.click()
+    tab.wait_for_url(f"**/traces/compare?id={TRACE}&id={other}")
+
+
+def test_dark_needs_no_script(open_tab, served):
+    tab = open_tab(f"http://127.0.0.1:{served.port}", java_script_enabled=False, color_scheme="dark")
+    tab.goto("/help")
+    assert (
+        sum(map(int, re.findall(r"\d+", tab.locator("body").evaluate("it => getComputedStyle(it).backgroundColor"))))
+        < 150
+    )
 
 
 def test_the_keys_lead_through_a_waterfall_and_back(tab):

@@ -1,5 +1,7 @@
 """Where things are put: spans, what a trace waited for, points, parts."""
 
+import itertools
+
 import pytest
 
 from observability.console import chart, servicemap, show
@@ -127,6 +129,32 @@ def test_a_time_that_is_none_is_the_default(args):
 
 def test_a_time_in_the_address_is_shown():
     assert Window.read({"from": "1795925000000", "to": "1795926000000"}, 0) == Window(1795925000, 1795926000)
+
+
+@pytest.mark.parametrize(
+    ("length", "form"),
+    [(20, "second"), (100, "second"), (900, "minute"), (10_800, "minute"), (86_400, "day"), (604_800, "day")],
+)
+def test_times_on_an_axis_are_equally_far_apart_and_written_as_exactly_as_that_needs(length, form):
+    shown = Window(1795925003.25, 1795925003.25 + length)
+    times = [at for _, at in shown.ticks]
+    steps = {later - earlier for earlier, later in itertools.pairwise(times)}
+    assert len(steps) == 1
+    assert 2 <= len(times) <= 6
+    assert all(0 <= x <= 100 for x, _ in shown.ticks)
+    assert shown.form == form
+    assert form == "second" or all(at % 60 == 0 for at in times)
+
+
+@pytest.mark.parametrize("end", ["1795925000001", "999999999999999"])
+def test_an_odd_time_has_an_axis_too(end):
+    assert 1 <= len(Window.read({"from": "1795925000000", "to": end}, 0).ticks) <= 6
+
+
+def test_a_chosen_time_knows_the_range_before():
+    chosen = {"from": "1795925000000", "to": "1795926000000", "back": "3h"}
+    assert Window.read(chosen, 0).params() == chosen
+    assert "back" not in Window.read(chosen | {"back": "<b>"}, 0).params()
 
 
 def test_each_caller_stands_left_of_whom_it_calls_though_they_call_in_a_circle():

@@ -19,6 +19,12 @@ def test_its_table_of_settings_is_the_codes():
     assert configuration["updated"](README, configuration["table"]()) == README, "run `make docs`"
 
 
+def test_a_variable_that_two_read_with_different_meanings_has_a_row_for_each():
+    configuration = runpy.run_path(str(PROJECT / "docs" / "configuration.py"))
+    rows = [row for row in configuration["table"]().splitlines() if row.startswith("| `GATEWAY_URL` |")]
+    assert [("gateway_up" in row, "| console |" in row) for row in rows] == [(True, False), (False, True)]
+
+
 def test_the_table_of_opentelemetrys_variables_is_the_codes():
     configuration = runpy.run_path(str(PROJECT / "docs" / "configuration.py"))
     page = (PROJECT / "docs" / "opentelemetry.md").read_text()

@@ -18,16 +18,21 @@ document.getElementById("theme").addEventListener("click", () => {
 
 // -- times in the reader's zone, UTC on hover
 const two = (number) => String(number).padStart(2, "0");
+const dayOf = (at) => `${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+const forms = { minute: (at) => `${two(at.getHours())}:${two(at.getMinutes())}`, second: (at) => `${forms.minute(at)}:${two(at.getSeconds())}`, day: (at) => `${dayOf(at)} ${forms.minute(at)}`, full: (at) => `${dayOf(at)} ${forms.second(at)}` };
 function localise(inside) {
   for (const time of $$("time[datetime]", inside)) {
     const at = new Date(time.dateTime);
     if (!time.dateTime || isNaN(at)) continue;
-    const clock = `${two(at.getHours())}:${two(at.getMinutes())}`;
-    const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-    const full = `${clock}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+    const day = `${at.getFullYear()}-${dayOf(at)}`;
+    const full = `${forms.second(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
     const today = new Date().toDateString() === at.toDateString();
-    time.textContent = "short" in time.dataset ? clock : today ? full : `${day} ${full}`;
+    time.textContent = today ? full : `${day} ${full}`;
     time.title = `${time.dateTime} (UTC)`;
+  }
+  for (const text of $$("[data-at]", inside)) {
+    const times = text.dataset.at.split(" ").map((at) => new Date(at));
+    if (!times.some(isNaN)) text.textContent = times.map(forms[text.dataset.form]).join(" – ");
   }
 }
 
@@ -54,12 +59,13 @@ document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[href]");
   if (link && !link.hash && !event.ctrlKey && !event.metaKey) busy(true);
 });
-document.getElementById("pick")?.addEventListener("submit", (event) => {
-  const ids = $$("[data-pick]:checked").map((box) => box.value);
-  event.preventDefault();
-  busy(ids.length === 2);
-  if (ids.length === 2) location.href = `${event.target.action}?a=${ids[0]}&b=${ids[1]}`;
-});
+const compare = document.getElementById("compare");
+function count() {
+  const number = $$("#pick [name=id]:checked").length;
+  compare.disabled = number !== 2;
+  document.getElementById("howmany").textContent = number === 2 ? "" : `Choose two traces: ${number} ${number === 1 ? "is" : "are"} chosen.`;
+}
+if (compare) { document.getElementById("pick").addEventListener("change", count); addEventListener("pageshow", count); }
 
 // -- the same page again, in place: only what changed is replaced, and the focus stays
 let running = null;
@@ -67,13 +73,10 @@ async function refresh(url, always = false) {
   running?.abort();
   running = new AbortController();
   const answer = await fetch(url, { signal: running.signal });
-  if (!answer.ok) return false;
+  if (!answer.ok) return answer.status === 401 ? "login" : "error";
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   localise(fresh);
-  const active = document.activeElement;
-  const key = active?.id || active?.getAttribute?.("href");
-  const byId = Boolean(active?.id);
-  const chart = active?.closest?.(".chart")?.id;
+  const focus = remembered();
   for (const part of $$("#main section[id], #main > div[id]:not(:has(> section[id]))")) {
     const other = fresh.getElementById(part.id);
     if (!other || "keep" in part.dataset || part.querySelector("section[id] section[id]")) continue;
@@ -84,13 +87,24 @@ async function refresh(url, always = false) {
   }
   const main = document.getElementById("main"), freshMain = fresh.getElementById("main");
   if (freshMain.dataset.live) main.dataset.live = freshMain.dataset.live; else delete main.dataset.live;
-  if (key && document.activeElement === document.body) {
-    const again = byId ? document.getElementById(key) : $$("a").find((link) => link.getAttribute("href") === key);
-    (again || (chart && document.querySelector(`#${CSS.escape(chart)} svg`)))?.focus({ preventScroll: true });
-  } else if (chart && document.activeElement === document.body) {
-    document.querySelector(`#${CSS.escape(chart)} svg`)?.focus({ preventScroll: true });
-  }
-  return true;
+  if (document.activeElement === document.body) focus()?.focus({ preventScroll: true });
+  return "";
+}
+/* Give what finds the element that has the focus now once its part was replaced: by id, link, chart, or as the nth of its kind. */
+function remembered() {
+  const active = document.activeElement, main = document.getElementById("main");
+  if (!active || active === document.body) return () => null;
+  const { id, tagName } = active, href = active.getAttribute("href");
+  const chart = active.closest(".chart")?.id, region = active.closest("[id]:not(#main)")?.id, inside = (name) => document.getElementById(name) || main;
+  const number = $$(tagName, inside(region)).indexOf(active);
+  return () => (id && document.getElementById(id)) || (href && $$("a").find((link) => link.getAttribute("href") === href))
+    || (chart && document.querySelector(`#${CSS.escape(chart)} svg`)) || (!id && !href && $$(tagName, inside(region))[number]);
+}
+/* Say that what is shown is old, and why: "gone", "login" or "error"; "" is all well. */
+function stale(why) {
+  const notice = document.getElementById("stale");
+  notice.hidden = !why;
+  for (const reason of $$("[data-why]", notice)) reason.hidden = reason.dataset.why !== why;
 }
 let tries = 0;
 async function live() {
@@ -99,9 +113,9 @@ async function live() {
   const most = parseInt(main.dataset.tries || "0", 10);
   if (!every || (most && ++tries > most)) return;
   if (!document.hidden && !dragging) {
-    let answered = true;
-    try { await refresh(location.href); } catch (error) { answered = error.name === "AbortError"; }
-    document.getElementById("stale").hidden = answered;
+    let why = "";
+    try { why = await refresh(location.href); } catch (error) { why = error.name === "AbortError" ? "" : "gone"; }
+    stale(why);
   }
   setTimeout(live, every * 1000);
 }
@@ -109,15 +123,18 @@ async function choose(href, id) {
   busy(true);
   try {
     history.pushState({}, "", href.split("#")[0]);
-    if (!(await refresh(href.split("#")[0], true))) location.reload();
+    if (await refresh(href.split("#")[0], true)) location.reload();
     document.getElementById("span")?.scrollIntoView({ block: "nearest" });
     document.getElementById(id)?.focus({ preventScroll: true });
   } catch (error) { if (error.name !== "AbortError") location.reload(); } // else a newer one took its place
   busy(false);
 }
-addEventListener("popstate", () => { refresh(location.href, true).then((done) => done || location.reload(), () => location.reload()); });
+addEventListener("popstate", () => { refresh(location.href, true).then((wrong) => wrong && location.reload(), () => location.reload()); });
 
-// -- charts: a crosshair in all of the page, drag to zoom, arrows to read
+// -- charts: a crosshair in all of the page, drag or + and - to zoom, arrows to read; only the one with the focus is read aloud
+for (const [what, how] of [["focusin", "polite"], ["focusout", "off"]]) {
+  document.addEventListener(what, (event) => event.target.closest?.(".chart")?.querySelector(".readout")?.setAttribute("aria-live", how));
+}
 const charts = () => $$(".chart[data-series]");
 function show(at) {
   for (const chart of charts()) {
@@ -127,7 +144,7 @@ function show(at) {
     const when = t0 + at * (t1 - t0);
     cross.setAttribute("d", `M${at * 1000} 0V100`);
     const date = new Date(when * 1000);
-    const lines = [`${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`];
+    const lines = [forms[t1 - t0 < 86400 ? "second" : "full"](date)];
     for (const series of JSON.parse(chart.dataset.series).slice(0, 10)) {
       const near = series.p.reduce((best, point) => (!best || Math.abs(point[0] - when) < Math.abs(best[0] - when) ? point : best), null);
       if (near && Math.abs(near[0] - when) < (t1 - t0) / 40) lines.push(`${near[1]}  ${series.n.slice(0, 40)}`);
@@ -150,7 +167,9 @@ document.addEventListener("pointermove", (event) => {
 });
 document.addEventListener("pointerdown", (event) => {
   const svg = plotOf(event);
+  if (dragging) { cancel(); return; } // a second finger
   if (!svg || event.button || event.target.closest("a")) return;
+  svg.setPointerCapture(event.pointerId); // the end is told here, wherever it is
   const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
   rect.setAttribute("class", "select");
   rect.setAttribute("height", "100");
@@ -160,29 +179,34 @@ document.addEventListener("pointerdown", (event) => {
 document.addEventListener("pointerup", (event) => {
   if (!dragging) return;
   const { svg, rect, from } = dragging, to = part(svg, event);
-  dragging = null;
-  rect.remove();
-  if (Math.abs(to - from) < 0.01) return;
+  cancel();
+  if (Math.abs(to - from) >= 0.01) zoom(svg, Math.min(from, to), Math.max(from, to));
+});
+function cancel() { dragging?.rect.remove(); dragging = null; }
+document.addEventListener("pointercancel", cancel); // the finger scrolls instead, or a call comes in
+document.addEventListener("lostpointercapture", cancel);
+/* Show a part of a chart's time, given from 0 to 1; the address keeps the range before, to which Esc leads back. */
+function zoom(svg, from, to, again = "") {
   const chart = svg.closest(".chart"), t0 = +chart.dataset.t0, t1 = +chart.dataset.t1;
-  const url = new URL(location.href);
+  const url = new URL(location.href), range = document.querySelector(".range select")?.value;
   url.searchParams.delete("range");
-  url.searchParams.set("from", Math.round((t0 + Math.min(from, to) * (t1 - t0)) * 1000));
-  url.searchParams.set("to", Math.round((t0 + Math.max(from, to) * (t1 - t0)) * 1000));
+  url.searchParams.set("from", Math.round((t0 + from * (t1 - t0)) * 1000));
+  url.searchParams.set("to", Math.round((t0 + to * (t1 - t0)) * 1000));
+  if (range) url.searchParams.set("back", range);
+  url.hash = "";
+  try { sessionStorage.setItem("zoomed", again); } catch { /* the focus is lost then */ }
   busy(true);
   location.href = url;
-});
+}
 document.addEventListener("dblclick", (event) => { if (plotOf(event)) whole(); });
 function whole() {
-  const url = new URL(location.href);
-  if (!url.searchParams.has("from")) { show(null); return; }
-  url.searchParams.delete("from");
-  url.searchParams.delete("to");
-  location.href = url;
+  const link = document.getElementById("whole"); // there where a time was chosen
+  if (link) { busy(true); location.href = link.href; } else show(null);
 }
 
 // -- keys
 let reading = 1;
-const pages = { o: "/", r: "/orders/", t: "/traces/", l: "/logs", d: "/dashboards/" };
+const pages = { o: 0, r: 1, t: 2, l: 3, d: 4 }; // which link of the menu, which keeps the time
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const on = document.activeElement;
@@ -199,7 +223,14 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     reading = Math.min(Math.max(reading + (event.key === "ArrowLeft" ? -1 : 1) / 60, 0), 1);
     show(reading);
-  } else if (svg && event.key === "Escape") whole();
+  } else if (svg && (event.key === "+" || event.key === "=" || event.key === "-")) {
+    event.preventDefault();
+    const { t0, t1, id } = { ...svg.closest(".chart").dataset, id: svg.closest(".chart").id };
+    const wide = event.key === "-" ? 2 : 0.5; // as much of the time shown, around where it is read, and not after now
+    const latest = event.key === "-" ? Math.max(1, (Date.now() / 1000 - t0) / (t1 - t0)) : 1;
+    const end = Math.min(Math.max(reading + wide / 2, wide), latest);
+    zoom(svg, end - wide, end, id);
+  } else if (event.key === "Escape") { if (dragging) cancel(); else whole(); }
   else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     const row = on?.closest?.(".wrow");
     if (!row) return;
@@ -207,8 +238,9 @@ document.addEventListener("keydown", (event) => {
     const rows = $$(".wrow:not(.whead)", row.parentElement);
     const next = rows[rows.indexOf(row) + (event.key === "ArrowDown" ? 1 : -1)];
     next?.focus();
-  } else if (pages[event.key]) location.href = pages[event.key];
+  } else if (event.key in pages) $$(".top nav a")[pages[event.key]].click();
 });
 
 localise(document);
+try { document.getElementById(sessionStorage.getItem("zoomed"))?.querySelector("svg").focus(); sessionStorage.removeItem("zoomed"); } catch { /* then without */ }
 setTimeout(live, parseFloat(document.getElementById("main").dataset.live || "0") * 1000);
