@@ -47,7 +47,7 @@ def test_spans_in_a_circle_end_the_walk():
 
 
 def _line(span_id, when):
-    return Line(time=when, service="a", level="info", event="e", span_id=span_id, fields={})
+    return Line(time=when, service="a", level="info", event="e", trace_id="", span_id=span_id, fields={})
 
 
 def test_a_chosen_span_without_log_lines_has_those_of_the_nearest_span_above():
