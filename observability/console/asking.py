@@ -182,7 +182,8 @@ class Prometheus:
         answer = ask("Prometheus", self.root + path, fields)
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
-            raise Refused(said["error"] if isinstance(said, dict) and "error" in said else answer.text())
+            reason = said["error"] if isinstance(said, dict) and "error" in said else answer.text()
+            raise _not_answered("Prometheus", self.root, answer, str(reason))
         return said["data"]
 
 
@@ -209,7 +210,7 @@ class Loki:
         answer = ask("Loki", self.root + self.path, self.fields(query, window, limit=limit, step=step))
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
-            raise Refused(answer.text())
+            raise _not_answered("Loki", self.root, answer, answer.text())
         with understood("Loki"):
             return {name: said["data"][name] for name in ("resultType", "result")}
 
@@ -248,7 +249,8 @@ class Jaeger:
         said = answer.json()
         if answer.status != HTTPStatus.OK or not isinstance(said, dict):
             errors = said.get("errors") if isinstance(said, dict) else None
-            raise Refused(errors[0]["msg"] if errors else answer.text())
+            reason = errors[0]["msg"] if errors else answer.text()
+            raise _not_answered("Jaeger", self.root, answer, str(reason))
         return said["data"]
 
 
@@ -322,6 +324,13 @@ def together(function: Callable[[_T], _U], things: Iterable[_T]) -> Sequence[_U]
 def now() -> float:
     """Give the time, so that tests can set it."""
     return time.time()
+
+
+def _not_answered(who: str, root: str, answer: Answer, reason: str) -> StoryError:
+    """Tell a question that is wrong from an API that is down."""
+    if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
+        return Refused(reason)
+    return StoryError(f"{who}'s API at {root} answers {answer.status}: {reason or 'no reason is given'}")
 
 
 def _reason(answer: Answer) -> str:

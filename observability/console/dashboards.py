@@ -15,6 +15,7 @@ from flask import Blueprint, abort, redirect, request, url_for
 from observability.console import chart, pages, servicemap, show
 from observability.console.asking import Apis, attempt, together
 from observability.console.traces import summary
+from observability.story.backends import line_of
 from observability.story.spans import parse
 
 if TYPE_CHECKING:
@@ -415,7 +416,7 @@ def _lines(at: _Context) -> None:
                     "level": labels.get("level", ""),
                     "service": labels.get("service_name", ""),
                     "text": text,
-                    "trace_id": labels.get("trace_id", ""),
+                    "trace_id": line_of(labels, when, text).trace_id,
                 }
                 for when, text, *_ in stream["values"]
             ]

@@ -50,19 +50,20 @@ def _list(**values: Any) -> str:
     if not cursor.isdecimal():
         cursor = ""
     items, older = attempt(errors, lambda: _newest(cursor), lambda: (None, None))
-    took = attempt(errors, lambda: _durations(items or []), dict)
+    took: dict[int, float] | None = attempt(errors, lambda: _durations(items or []), lambda: None)
     least = float(slower) / 1000 if slower.isdecimal() and len(slower) < 7 else 0  # noqa: PLR2004
     shown = [
-        {**item, "took": took.get(item["id"])}
+        {**item, "took": (took or {}).get(item["id"])}
         for item in items or ()
-        if status in {"", item["status"]} and (not least or (took.get(item["id"]) or 0) >= least)
+        if status in {"", item["status"]} and (not least or ((took or {}).get(item["id"]) or 0) >= least)
     ]
     return pages.page(
         "orders.html",
         errors,
         orders=shown,
+        timed=took is not None,
         most=max((order["took"] or 0 for order in shown), default=0) or 1,
-        searched=None if items is None else len(items),
+        searched=None if items is None or (least and took is None) else len(items),
         statuses=_STATUSES,
         status=status,
         slower=slower,

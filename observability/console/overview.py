@@ -40,7 +40,11 @@ def overview() -> str:
     promised = figures["promised"]
     slos = None
     if promised is not None:
-        slos = [{"name": name, **{key: (found or {}).get(name) for key, found in figures.items()}} for name in promised]
+        known = figures["left"] is not None
+        slos = [
+            {"name": name, "known": known, **{key: (found or {}).get(name) for key, found in figures.items()}}
+            for name in promised
+        ]
 
     def graph(one: tuple[str, str, str]) -> tuple[str, chart.Chart | None]:
         title, query, unit = one

@@ -78,13 +78,15 @@ def trace(trace_id: str) -> str:
     _check(trace_id)
     story = telling.of_trace(pages.shop(), trace_id.lower().zfill(32), 0)
     chapter = next(each for each in story.chapters if each.trace.trace_id.zfill(32) == trace_id.lower().zfill(32))
+    unasked = [error for error in story.errors if not error.startswith("Please sign in")]
     return pages.page(
         "trace.html",
         story.errors,
         chapter=chapter,
         drawn=waterfall.draw(chapter.trace, chapter.lines),
         order_id=chapter.trace.order_id(),
-        missing=chapter.missing(),
+        missing=[] if unasked else chapter.missing(),
+        unasked=unasked,
         chosen=pages.chosen(story),
         curl=show.curl(f"{pages.apis().jaeger.public}/api/traces/{chapter.trace.trace_id}"),
     )

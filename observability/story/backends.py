@@ -32,10 +32,10 @@ class Line:
     service: str
     level: str
     event: str
-    trace_id: str
     span_id: str
     fields: dict[str, Any]
     """All else that it says."""
+    trace_id: str = ""
 
 
 def trace(jaeger: str, trace_id: str) -> Trace:

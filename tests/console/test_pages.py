@@ -585,3 +585,44 @@ def test_bars_of_what_is_no_number_are_empty(page, apis):
     text = page("/dashboards/order-path")
     bars = text[text.index('class="hbars"') :].split("</section>")[0]
     assert re.findall(r'class="value" width="([^"]*)"', bars) == ["0.0", "100.0", "50.0"]
+
+
+def test_durations_that_are_not_known_are_not_said_to_be_none(page, apis):
+    apis.odd = {"/api/traces": Response("down", 503)}
+    text = page("/orders/")
+    assert "#7" in text
+    assert "no trace" not in text
+    assert "not known" in text
+    text = page("/orders/?slower=100")
+    assert "Not known" in text
+    assert "No order here" not in text
+
+
+def test_a_budget_that_is_not_known_is_not_said_to_be_uncounted(page, apis):
+    apis.odd = {"error_budget_remaining": Response("down", 503)}
+    text = page("/")
+    assert "nothing counted" not in text
+    assert "not known" in text[text.index('id="slos"') :].split("</section>")[0]
+
+
+@pytest.mark.parametrize(("path", "api"), [("/logs", "Loki"), ("/traces/", "Jaeger"), ("/dashboards/", "Prometheus")])
+def test_an_api_that_is_down_is_not_said_to_refuse_the_question(page, apis, path, api):
+    apis.odd = {"/loki/": Response("", 503), "/api/": Response("", 503)}
+    text = page(path)
+    assert "does not take this" not in text
+    assert re.search(rf"{api}&#39;s API at http://127.0.0.1:\d+ answers 503: no reason is given", text)
+    assert "0 lines" not in text
+
+
+def test_a_trace_that_jaeger_could_not_give_has_no_gaps(page, apis):
+    apis.odd = {"/api/traces": Response("down", 503)}
+    text = page(f"/traces/{TRACE}")
+    assert "request.completed" in text
+    assert "Gaps" not in text
+    assert "No spans" not in text
+
+
+def test_a_line_of_a_dashboard_leads_to_the_trace_that_it_names_itself(page, apis):
+    apis.lines = [apis.line(0, "x", "a", 20, trace_id="ab" * 16)]
+    uid = next(uid for uid, board in boards().items() if any(panel["type"] == "logs" for panel in board["panels"]))
+    assert f'class="jump" href="/traces/{"ab" * 16}"' in page(f"/dashboards/{uid}")
