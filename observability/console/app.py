@@ -72,7 +72,7 @@ def create_app(settings: ConsoleSettings) -> Flask:
         "settings": settings,
         "long": LONG,
         "with_args": _with,
-        "same_time": _same_time,
+        "same_time": pages.same_time,
         "here": pages.here,
         "new_key": orders.new_key,
         "jaeger": settings.jaeger_public_url or settings.jaeger_url,
@@ -91,11 +91,6 @@ def _with(**changes: Any) -> str:
     kept = {name: value for name, value in request.args.items() if name not in changes}
     args = kept | {name: value for name, value in changes.items() if value is not None}
     return url_for(request.endpoint or "overview.overview", **{**(request.view_args or {}), **args})
-
-
-def _same_time() -> dict[str, str]:
-    """Give the time that the URL asks for, to be kept on the way to another page."""
-    return {name: request.args[name] for name in ("range", "from", "to", "back") if name in request.args}
 
 
 def _add_limits(app: Flask) -> None:

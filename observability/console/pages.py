@@ -55,6 +55,11 @@ def window(default: str = DEFAULT) -> Window:
     return Window.read(request.args, asking.now(), default)
 
 
+def same_time() -> dict[str, Any]:
+    """Give the time that the URL asks for, to be kept on the way to another page."""
+    return {name: request.args[name] for name in ("range", "from", "to", "back") if name in request.args}
+
+
 def chosen(story: Story) -> Chosen | None:
     """Give the span or the log line that the URL names."""
     told = ((chapter.trace, chapter.lines) for chapter in story.chapters)

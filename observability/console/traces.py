@@ -128,7 +128,8 @@ def find() -> Response:
     if _TRACE_ID.fullmatch(text) and len(text) >= 16:  # noqa: PLR2004
         return redirect(url_for("traces.trace", trace_id=text.lower()), HTTPStatus.SEE_OTHER)
     words = text.replace("`", "")
-    return redirect(url_for("logs.logs", q=f'{{service_namespace="shop"}} |= `{words}`'), HTTPStatus.SEE_OTHER)
+    query = f'{{service_namespace="shop"}} |= `{words}`'
+    return redirect(url_for("logs.logs", **pages.same_time(), q=query), HTTPStatus.SEE_OTHER)
 
 
 def summary(trace: Trace) -> dict[str, Any]:

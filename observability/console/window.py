@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _DAY = 86_400
 _LABELS = 5
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, _DAY)
 _MILLISECONDS = re.compile(r"[0-9]{10,15}")
+_FIELD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,14 @@ class Window:
 
     @classmethod
     def read(cls, args: Mapping[str, str], now: float, default: str = DEFAULT) -> Window:
-        """Read `range=15m`, or `from` and `to` in milliseconds; what is none of both is the default."""
-        begin, end = args.get("from", ""), args.get("to", "")
-        if _MILLISECONDS.fullmatch(begin) and _MILLISECONDS.fullmatch(end) and int(begin) < int(end):
+        """Read `range=15m`, or `from` and `to`; what is none of both is the default.
+
+        They are in milliseconds since 1970, or as a field of a form gives them, which is UTC.
+        """
+        begin, end = _moment(args.get("from", "")), _moment(args.get("to", ""))
+        if begin is not None and end is not None and begin < end:
             back = args.get("back", "")
-            return cls(int(begin) / 1000, int(end) / 1000, back=back if back in CHOICES else "")
+            return cls(begin, end, back=back if back in CHOICES else "")
         name = args.get("range", "")
         name = name if name in CHOICES else default
         return cls(now - CHOICES[name], now, name)
@@ -94,3 +99,14 @@ class Window:
             return {"range": self.name}
         chosen = {"from": str(int(self.start * 1000)), "to": str(int(self.end * 1000))}
         return chosen | ({"back": self.back} if self.back else {})
+
+
+def _moment(text: str) -> float | None:
+    if _MILLISECONDS.fullmatch(text):
+        return int(text) / 1000
+    if not _FIELD.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:  # the 31st of February
+        return None

@@ -217,6 +217,20 @@ def test_a_time_chosen_in_a_chart_is_left_for_the_range_before(chart, way):
     chart.wait_for_url("**/?range=3h")
 
 
+def test_a_time_is_chosen_by_its_two_ends_in_the_readers_zone(open_tab, served):
+    tab = open_tab(f"http://127.0.0.1:{served.port}", timezone_id="Asia/Kolkata")
+    tab.goto("/?range=3h")
+    tab.get_by_text("From, to").click()
+    tab.get_by_label("From", exact=True).fill("2026-11-29T09:00:00")
+    tab.get_by_label("To", exact=True).fill("2026-11-29T08:00:00")
+    tab.get_by_role("button", name="Show").click()
+    assert tab.evaluate("document.querySelectorAll('.times :invalid').length")
+    tab.get_by_label("To", exact=True).fill("2026-11-29T10:00:00")
+    tab.get_by_role("button", name="Show").click()
+    tab.wait_for_url("**/?from=1795923000000&to=1795926600000&back=3h")
+    assert tab.locator(".range option:checked").text_content() == "11-29 09:00:00 \u2013 11-29 10:00:00"
+
+
 def test_a_gesture_that_is_taken_away_neither_zooms_nor_stops_the_updates(chart, apis):
     _drag(chart)
     assert chart.locator(".select").count() == 1

@@ -151,6 +151,12 @@ def test_an_odd_time_has_an_axis_too(end):
     assert 1 <= len(Window.read({"from": "1795925000000", "to": end}, 0).ticks) <= 6
 
 
+def test_a_time_in_the_address_may_be_that_of_a_field():
+    told = {"from": "2026-11-29T03:30", "to": "2026-11-29T04:30:30"}
+    assert Window.read(told, 0) == Window(1795923000, 1795926630)
+    assert Window.read(told | {"to": "2026-02-31T04:30"}, 10_000).name == "15m"
+
+
 def test_a_chosen_time_knows_the_range_before():
     chosen = {"from": "1795925000000", "to": "1795926000000", "back": "3h"}
     assert Window.read(chosen, 0).params() == chosen

@@ -50,6 +50,12 @@ def test_orders_can_be_chosen_by_status_and_duration(page, apis):
     assert "#7" not in page("/orders/?slower=250")
 
 
+@pytest.mark.parametrize("chosen", ["", "?status=PAID", "?status=PENDING", "?slower=50"])
+def test_the_orders_say_which_ones_the_filters_look_at(page, apis, chosen):
+    apis.orders[8] = order(8, status="DECLINED")
+    assert "Status and Took look at the newest 2 only" in page(f"/orders/{chosen}")
+
+
 def test_a_burst_places_ten_and_a_token_that_expired_is_renewed(console, apis):
     client = console()
     assert client.post("/orders/", data={"count": "10"}).location == "/orders/"
@@ -190,6 +196,57 @@ def test_the_time_chosen_is_kept_on_the_way_to_another_page(page):
     menu = page("/logs?from=1795925000000&to=1795926000000&q=x").split("</nav>")[0]
     assert 'href="/traces/?from=1795925000000&amp;to=1795926000000"' in menu
     assert "q=x" not in menu
+
+
+def test_the_time_chosen_is_kept_by_links_and_by_the_search_box(page, console):
+    time = "from=1795925000000&to=1795926000000&back=3h"
+    text = page(f"/?{time}")
+    for link in re.findall(r'href="(/logs[^"]*|/dashboards/service[^"]*)"', text):
+        assert time.replace("&", "&amp;") in link
+    found = console().get(f"/find?q=disk&{time}").location
+    assert all(each in found for each in time.split("&"))
+
+
+def test_a_chosen_time_says_which_and_leads_back_without_a_script(page):
+    text = page("/logs?from=1795925000000&to=1795926000000&back=3h&q=x")
+    assert re.search("11-29 04:03:20 . 11-29 04:20:00 UTC", text)
+    assert re.search(r'id="whole" href="/logs\?q=x&amp;range=3h">Back to last 3h<', text)
+    assert 'id="whole"' not in page("/logs?range=3h")
+
+
+def test_a_state_in_a_panel_has_a_word_beside_its_colour(page, apis):
+    assert 'class="sign"' not in page("/dashboards/order-path")
+    apis.series[0] |= {"value": [START, "1000000"]}
+    text = page("/dashboards/order-path")
+    numbers = re.findall(r'<div class="(bad|warn)">(.*?)</div>', text)
+    assert numbers
+    assert all({"bad": "✕ bad", "warn": "! warning"}[state] in told for state, told in numbers)
+    cells = [
+        cell for uid in boards() for cell in re.findall(r'"cell (bad|warn)">(.*?)</td>', page(f"/dashboards/{uid}"))
+    ]
+    assert cells
+    assert all({"bad": "✕ bad", "warn": "! warning"}[state] in told for state, told in cells)
+
+
+def test_no_readout_is_told_aloud_before_its_chart_has_the_focus(page):
+    lives = re.findall(r'<output class="readout" aria-live="(\w+)"', page("/dashboards/order-path"))
+    assert set(lives) == {"off"}
+
+
+def test_durations_are_asked_for_as_durations(page):
+    text = page("/traces/?min=10ms&max=2s")
+    assert re.search(
+        r'Took at least <input name="min" value="10ms".*\n.*Took at most <input name="max" value="2s"', text
+    )
+
+
+@pytest.mark.parametrize(("ids", "said"), [("id=a", "One was chosen"), ("id=a&id=b&id=c", "3 traces were chosen")])
+def test_a_comparison_without_a_script_says_that_it_wants_two(page, ids, said):
+    assert said in page(f"/traces/compare?{ids}")
+
+
+def test_two_traces_are_compared_by_a_form_without_a_script(page):
+    assert "the second took" in page(f"/traces/compare?id={TRACE}&id={TRACE}")
 
 
 def test_a_query_of_prometheus_leads_there_where_it_has_pages(page, console):

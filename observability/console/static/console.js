@@ -36,6 +36,16 @@ function localise(inside) {
   }
 }
 
+/* The fields of a time are in the reader's zone too; what is sent is not. */
+for (const field of $$("input[type=datetime-local]")) {
+  const at = new Date(`${field.value}Z`);
+  if (!isNaN(at)) field.value = `${at.getFullYear()}-${dayOf(at)}T${forms.second(at)}`;
+  field.form.addEventListener("input", ({ currentTarget: { elements: { from, to } } }) => to.setCustomValidity(from.value < to.value ? "" : "The end comes after the beginning."));
+}
+document.addEventListener("formdata", (event) => {
+  for (const { type, name, value } of event.target.elements) if (type === "datetime-local") event.formData.set(name, Date.parse(value));
+});
+
 // -- going elsewhere
 const busy = (yes) => root.classList.toggle("busy", yes);
 addEventListener("pageshow", () => busy(false));
