@@ -73,10 +73,9 @@ class Window:
     def ticks(self) -> list[tuple[float, float]]:
         """Round times, equally far from each other: where each is, from 0 to 100, and the seconds since 1970."""
         between = self._between()
-        first, last = math.ceil(self.start / between), math.floor(self.end / between)
-        times: list[float] = [number * between for number in range(first, last + 1)]
-        length = self.end - self.start
-        return [(round((at - self.start) / length * 100, 2), at) for at in times or [self.start]]
+        first = math.ceil(self.start / between)
+        times: list[float] = [number * between for number in range(first, math.floor(self.end / between) + 1)]
+        return [(round((at - self.start) / (self.end - self.start) * 100, 2), at) for at in times or [self.start]]
 
     def _between(self) -> int:
         least = (self.end - self.start) / _LABELS
