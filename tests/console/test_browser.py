@@ -209,6 +209,9 @@ def test_a_time_chosen_in_a_chart_is_left_for_the_range_before(chart, way):
         chart.keyboard.press(key)
         chart.wait_for_url(re.compile(rf":\d+/{page}\?.*from=.*back=3h"))
     if way == "Escape":
+        chart.get_by_text("From, to").click()
+        chart.keyboard.press("Escape")  # this closes the fields only
+        chart.locator(".times[open]").wait_for(state="detached")
         chart.keyboard.press("Escape")
     elif way == "link":
         chart.get_by_role("link", name="Back to last 3h").click()
@@ -221,6 +224,9 @@ def test_a_time_is_chosen_by_its_two_ends_in_the_readers_zone(open_tab, served):
     tab = open_tab(f"http://127.0.0.1:{served.port}", timezone_id="Asia/Kolkata")
     tab.goto("/?range=3h")
     tab.get_by_text("From, to").click()
+    card, field = (tab.locator(each).bounding_box() for each in (".times form", ".times [name=to]"))
+    assert card["x"] < field["x"]
+    assert field["x"] + field["width"] < card["x"] + card["width"]
     tab.get_by_label("From", exact=True).fill("2026-11-29T09:00:00")
     tab.get_by_label("To", exact=True).fill("2026-11-29T08:00:00")
     tab.get_by_role("button", name="Show").click()

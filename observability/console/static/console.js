@@ -240,7 +240,10 @@ document.addEventListener("keydown", (event) => {
     const latest = event.key === "-" ? Math.max(1, (Date.now() / 1000 - t0) / (t1 - t0)) : 1;
     const end = Math.min(Math.max(reading + wide / 2, wide), latest);
     zoom(svg, end - wide, end, id);
-  } else if (event.key === "Escape") { if (dragging) cancel(); else whole(); }
+  } else if (event.key === "Escape") {
+    const open = document.querySelector(".times[open], .why[open]");
+    if (dragging) cancel(); else if (open) open.open = false; else whole();
+  }
   else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     const row = on?.closest?.(".wrow");
     if (!row) return;
