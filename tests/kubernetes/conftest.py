@@ -10,8 +10,10 @@ from tests.kubernetes.cluster import Cluster, NoClusterError, ShopInKubernetes, 
 
 
 def pytest_collection_modifyitems(items):
-    """Walk all journeys last: declined orders are left, and the other tests balance the books."""
-    items.sort(key=lambda item: item.path == Path(__file__).with_name("test_telemetry.py"))
+    """Put last what leaves declined orders, load and all journeys: the other tests balance the books."""
+    last = ("test_load.py", "test_telemetry.py")
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.parent == here and item.path.name in last and last.index(item.path.name) + 1)
 
 
 @pytest.fixture(scope="session")
