@@ -1,14 +1,13 @@
 """What can be chosen about the embedded backend."""
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from servicekit.config import Settings
+from servicekit.config import LogSettings
 
 
-class BackendSettings(Settings):
+class BackendSettings(LogSettings):
     """The settings of the process. Each is read from the environment variable of its name in capitals."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -31,7 +30,4 @@ class BackendSettings(Settings):
         pattern=r"^[A-Za-z0-9._, -]*$",
         description="Further names that a request's `Host` may have, separated by commas; `.example.org` is all below"
         " it. The service's own name, `localhost` and addresses always may.",
-    )
-    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
-        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
     )

@@ -1,17 +1,17 @@
 """What can be chosen about the gateway's telemetry."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from servicekit.config import Settings
+from servicekit.config import LogSettings
 
 ROUTES = Path(__file__).resolve().parents[2] / "nginx" / "gateway" / "routes.conf"
 """nginx's table of routes: what it does not have is `unmatched`."""
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(LogSettings):
     """The settings of the process. Each is read from the environment variable of its name in capitals."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -28,9 +28,6 @@ class GatewaySettings(Settings):
     )
     gateway_url: str | None = Field(
         None, pattern=r"^http://[^/]+$", description="Ask this gateway every 2 s whether it answers: `gateway_up`."
-    )
-    log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
-        "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
     )
 
     @model_validator(mode="after")

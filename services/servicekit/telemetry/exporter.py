@@ -201,6 +201,7 @@ class Privacy:
         listed = self._listed or ()
         self._names = frozenset(name for name in listed if not name.endswith(".") and not _SECRET.match(name))
         self._prefixes = tuple(name for name in listed if name.endswith("."))
+        self._cut_of_others = _STATEMENTS - self._names
 
     def __eq__(self, other: object) -> bool:
         """Whether the other cuts the same."""
@@ -223,7 +224,7 @@ class Privacy:
         scope = span.instrumentation_scope
         attributes = self._kept(span.attributes)
         if scope is None or scope.name != SCOPE:
-            for name in _STATEMENTS - self._names:
+            for name in self._cut_of_others:
                 attributes.pop(name, None)
         return ReadableSpan(
             _text(span.name),
