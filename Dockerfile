@@ -101,12 +101,14 @@ FROM base AS console
 COPY --from=console-packages /opt/venv /opt/venv
 COPY services/servicekit servicekit
 COPY local local
+COPY scenarios scenarios
 COPY observability/story observability/story
+COPY observability/why observability/why
 COPY observability/console observability/console
 COPY observability/grafana/dashboards observability/grafana/dashboards
 COPY docs/runbooks docs/runbooks
-COPY README.md .
-RUN python -m compileall -q servicekit local observability
+COPY docs/try.md docs/promises.md docs/
+RUN python -m compileall -q servicekit local scenarios observability
 LABEL org.opencontainers.image.title="console" \
       org.opencontainers.image.description="Pages of the shop to observe: an order with its trace and its log lines" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -1,1 +1,1 @@
-"""What the shop takes and what telemetry costs, measured side by side (`python -m bench --help`)."""
+"""Measures how many orders the shop takes and what telemetry costs, side by side (`python -m bench --help`)."""

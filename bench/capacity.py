@@ -1,4 +1,4 @@
-"""What an order leaves behind: bytes in each store, spans and lines; with which a capacity can be reckoned."""
+"""Measures what one order stores: bytes in each store, spans and log lines. Capacities are calculated from this."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from bench import budget, capacity, cluster, document, machine, measure, report
+from bench import budget, capacity, cluster, document, machine, measure, report, switches
 from bench.errors import BenchError
 from bench.rows import HEADLINE, ROWS, STATEMENTS, STATEMENTS_TEXT, Row, parse, with_replicas
 from bench.stacks import BenchStack, alone, running, swept
@@ -37,9 +37,9 @@ STACKS = RESULTS / ".bench-stacks"
 DESCRIPTION = """\
 Measures the shop on stacks of its own, side by side, with ports and folders of their own: what
 telemetry costs (overhead), two or more configurations or commits against each other (compare), how throughput and
-latency grow with clients and with replicas, start times and memory against a budget (budget), and what an order
-leaves in each store, from which bigger shops are reckoned (capacity). Results lie in .run/bench (BENCH_RESULTS);
-`docs` writes docs/performance.md from those that are kept."""
+latency grow with clients and with replicas, start times and memory against a budget (budget), and how much each order
+stores, from which the needs of bigger shops are calculated (capacity). Results are written to .run/bench
+(BENCH_RESULTS); `docs` writes docs/performance.md from the results in docs/performance."""
 
 NOISY = "try the command on a machine that is not quiet; `docs` does not take the result"
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
@@ -89,7 +89,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         chosen.set_defaults(run=run)
         return chosen
 
-    text = "what telemetry costs, beside none and beside zero-code instrumentation"
+    text = "what telemetry costs, compared with none and with zero-code instrumentation"
     overhead = command("overhead", text, _overhead)
     overhead.add_argument("--clients", type=int, default=8, help="clients at once (default %(default)s)")
     overhead.add_argument(
@@ -107,13 +107,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     compare.add_argument("rows", nargs="+", metavar="ROW[@PROJECT][,VARIABLE=VALUE...]")
     compare.add_argument("--clients", type=int, default=8, help="clients at once (default %(default)s)")
     compare.add_argument("--title", default="", help="what the second one is, for the table of steps")
-    compare.add_argument("--verdict", default="", help="what became of it, for the table of steps")
+    compare.add_argument("--verdict", default="", help="the conclusion, for the table of steps")
 
-    clients = command("clients", "throughput and latency against clients", _clients, rounds=3)
+    clients = command("clients", "throughput and latency by number of clients", _clients, rounds=3)
     clients.add_argument("--counts", type=int, nargs="+", default=CLIENTS, help="clients (default 1, 2, 4 ... 64)")
     clients.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
-    replicas = command("replicas", "throughput against replicas of order-service", _replicas, rounds=3)
+    replicas = command("replicas", "throughput by number of order-service replicas", _replicas, rounds=3)
     replicas.add_argument("--counts", type=int, nargs="+", default=REPLICAS, help="replicas (default 1 to 4)")
     replicas.add_argument("--clients", type=int, default=16, help="clients at once (default %(default)s)")
     replicas.add_argument("--row", default="full", help="the configuration (default %(default)s)")
@@ -122,7 +122,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen = command("budget", text, _budget, rounds=0)
     chosen.add_argument("--row", default="full", help="the configuration (default %(default)s)")
 
-    text = "what so many orders a second need, reckoned from what one leaves"
+    text = "how much of an order's processor time the fault switches take while all are off"
+    command("switches", text, _switches, seconds=3)
+
+    text = "what 10, 1,000 and 100,000 orders a second need, calculated from the cost of one order"
     chosen = command("capacity", text, _capacity, seconds=10, rounds=0)
     chosen.add_argument("--project", default="", help="a copy of the project whose code is measured (this one)")
 
@@ -135,20 +138,20 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     chosen.add_argument("--noisy", action="store_true", help=NOISY)
     chosen.set_defaults(run=_all)
 
-    text = "keep results in docs/performance, and write docs/performance.md and docs/capacity.md"
+    text = "save results in docs/performance, and write the tables of the docs"
     chosen = commands.add_parser("docs", help=text, description=text)
-    chosen.add_argument("names", nargs="*", metavar="NAME", help="names of results to keep")
+    chosen.add_argument("names", nargs="*", metavar="NAME", help="names of results to save")
     chosen.set_defaults(run=_docs)
     return parser.parse_args(argv)
 
 
 def _cluster_arguments(command: Callable[..., Any]) -> None:
-    text = "throughput against pods of order-service, in the Kubernetes cluster of kubectl's current context"
+    text = "throughput by number of order-service pods, in the Kubernetes cluster of kubectl's current context"
     chosen = command("cluster", text, _cluster, seconds=48, rounds=3)
     chosen.add_argument("--counts", type=int, nargs="+", default=(1, 2, 3), help="pods (default 1 2 3)")
     chosen.add_argument("--users", type=int, default=32, help="users at the end of a ramp (default %(default)s)")
     chosen.add_argument("--workers", type=int, default=2, help="pods that make the load (default %(default)s)")
-    chosen.add_argument("--remark", action="append", default=[], help="what is to be known of the cluster")
+    chosen.add_argument("--remark", action="append", default=[], help="a note about the cluster, shown below the table")
 
 
 def _overhead(arguments: argparse.Namespace) -> None:
@@ -188,7 +191,7 @@ def _comparison(arguments: argparse.Namespace, rows: list[Row], *, with_statemen
 def _clients(arguments: argparse.Namespace) -> None:
     row = parse(arguments.row)
     names = {str(count): count for count in arguments.counts}
-    title = f"Throughput against clients, {row.text}"
+    title = f"Throughput by number of clients; configuration: {row.text}"
     _interleave(
         arguments,
         [row],
@@ -203,7 +206,7 @@ def _clients(arguments: argparse.Namespace) -> None:
 def _replicas(arguments: argparse.Namespace) -> None:
     row = parse(arguments.row)
     rows = [with_replicas(row, count) for count in arguments.counts]
-    title = f"Throughput against replicas of order-service, {arguments.clients} clients, {row.text}"
+    title = f"Throughput by number of order-service replicas, {arguments.clients} clients; configuration: {row.text}"
     _interleave(
         arguments,
         rows,
@@ -287,6 +290,21 @@ def _expected(arguments: argparse.Namespace) -> float:
     elif arguments.name in {"budget", "capacity"}:
         stacks = 6  # starts and stops, mostly
     return measure.expected_seconds(stacks, turns, getattr(arguments, "rounds", 0), arguments.seconds)
+
+
+def _switches(arguments: argparse.Namespace) -> None:
+    """Measure processor time, which may be done beside other programs: both have their turns, round by round."""
+    result = {
+        "kind": "switches",
+        "command": machine.command_line(),
+        "when": datetime.now(UTC).date().isoformat(),
+        "machine": machine.describe(),
+        "noisy": arguments.noisy,
+        "asked": switches.asked(),
+    }
+    with running([ROWS["default"]], STACKS, _say) as stacks:
+        result["turns"] = list(switches.turns(stacks["default"], arguments.rounds, arguments.seconds, _say))
+    _publish(arguments.name, result)
 
 
 def _docs(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md and docs/capacity.md, written from the results that are kept beside them.
+"""The measured tables of docs, written from the results that are kept in docs/performance.
 
 No number in them is typed by hand.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-PAGES = (PROJECT / "docs" / "performance.md", PROJECT / "docs" / "capacity.md")
+PAGES = tuple(PROJECT / "docs" / f"{name}.md" for name in ("performance", "capacity", "scenarios"))
 KEPT = PROJECT / "docs" / "performance"
 """The results that the pages show, as JSON."""
 
@@ -59,6 +59,8 @@ def _content(name: str) -> str:
             return _MISSING
         return f"\n{reckoning.TABLES[name](capacity | {'stores': stores}, cluster).markdown()}\n"
     result = _kept(name)
+    if result and name == "switches":
+        return f"{report.switches_sentence(result)}\n"
     return f"\n{report.markdown(result)}\n" if result else _MISSING
 
 

@@ -41,7 +41,7 @@ def refuse_noise(others_busy: float) -> None:
     if others_busy > QUIET:
         raise BenchError(
             f"The machine is not quiet: other programs had {others_busy:.0%} of it, {QUIET:.0%} may be. Stop them and"
-            " measure again; --noisy tries the command out all the same."
+            " measure again; --noisy runs the command anyway."
         )
 
 

@@ -1,8 +1,8 @@
-"""docs/capacity.md's tables: what 1,000 and 100,000 orders a second need and cost, and what ends first on the way.
+"""The tables of docs/capacity.md: what 1,000 and 100,000 orders a second need and cost, and which limits come first.
 
-All is reckoned from `capacity.json`, `stores.json` and `cluster.json` in docs/performance, which were measured, and
-from the numbers in deploy/kubernetes and observability. The three were measured in different places, so what an order
-costs is told as a range: from the least to the most of them.
+Everything is calculated from the measurements `capacity.json`, `stores.json` and `cluster.json` in docs/performance,
+and from the numbers in deploy/kubernetes and observability. The three measurements were made in different places, so
+the cost of an order is a range from the smallest to the largest of them.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 RATES = (1_000, 100_000)
 NODE_CORES, NODE_GB = 16, 64
-"""The node that is reckoned with. Nobody measured one of this size."""
+"""The node that the calculation assumes. Nobody measured one of this size."""
 NODE_SHARE = 0.9
-"""Of a node, what the shop may ask for: the rest is the kubelet's, the network plugin's and the agent's."""
+"""The share of a node that the shop may request: the kubelet, the network plugin and the agent need the rest."""
 PRIMARY_CORES = 32
-"""Of a database server, before it becomes two."""
+"""The cores of the largest database server; if more are needed, there are several primaries."""
 SERVERS = 3
-"""Of PostgreSQL for each primary: itself and two standbys."""
+"""PostgreSQL servers for each primary: the primary itself and two standbys."""
 LAST_ID = 2**31 - 1
-"""Of `orders.orders.id`, a SERIAL."""
+"""The largest `orders.orders.id`, which is a SERIAL."""
 TRACE_HOURS, LOG_HOURS = 48, 72
-"""How long Compose's Jaeger and Loki keep what they have."""
+"""How long Jaeger and Loki in Compose keep their data."""
 TRACE_COPIES = 3
 """In OpenSearch: deploy/kubernetes/values/jaeger.yaml asks for two replicas of each shard."""
 LOKI_MB = 4
-"""What Loki takes from a tenant each second (`ingestion_rate_mb`), if nobody says how much."""
+"""Loki's default limit for each tenant, in MB a second (`ingestion_rate_mb`)."""
 CORE_PRICE, DISK_PRICE, OBJECT_PRICE = 30.0, 0.10, 0.025
-"""Assumed, in USD a month: a core with 4 GB of memory, a GB of disk, a GB in an object store."""
+"""Assumed prices in USD a month: a core with 4 GB of memory, a GB of disk, a GB in an object store."""
 
 _DAY = 86_400
 _MONTH = 30
@@ -48,17 +48,17 @@ _SCALED = ("nginx", "order-service", "payment-service", "product-service")
 _POOLED = ("order-service", "payment-service")
 _STORES = ("collector", "jaeger", "loki")
 _RENEWED = ("payment-service", "product-service")
-"""Who are called over connections that are kept."""
+"""Services whose callers keep their connections."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What one order takes and leaves.
+    """What one order uses and stores.
 
     Attributes:
         cpu_ms: Processor time, by part.
         each: Bytes, spans and lines, by kind.
-        series: Of Prometheus, with one pod of each service.
+        series: Series in Prometheus, with one pod of each service.
     """
 
     cpu_ms: dict[str, float]
@@ -67,7 +67,7 @@ class Order:
 
     @classmethod
     def least_and_most(cls, result: dict[str, Any], cluster: dict[str, Any] | None) -> tuple[Order, Order]:
-        """Take the least and the most that it cost where it was measured."""
+        """Take the smallest and the largest measured cost of each part."""
         costs = _costs(result, cluster)
         each = {**result["full"]["each"], **result["stores"]["backends"]["each"]}
         found = []
@@ -77,37 +77,37 @@ class Order:
         return found[0], found[1]
 
     def pods(self, part: str, rate: float) -> int:
-        """Reckon how many pods a part needs, each with one core."""
+        """Calculate how many pods a part needs, each with one core."""
         return max(1, math.ceil(self.cores(part, rate)))
 
     def cores(self, part: str, rate: float) -> float:
-        """Reckon how many cores a part needs."""
+        """Calculate how many cores a part needs."""
         return self.cpu_ms[part] * rate / 1000 / BUSY
 
     def all_cores(self, rate: float) -> float:
-        """Reckon how many cores the shop, the Collector and Jaeger need together."""
+        """Calculate how many cores the shop, the Collector and Jaeger need together."""
         return sum(self.cores(part, rate) for part in (*_SCALED, "collector", "jaeger"))
 
     def nodes(self, rate: float) -> int:
-        """Reckon how many nodes that makes."""
+        """Calculate how many nodes are needed for that."""
         cores, memory = self.all_cores(rate), self.memory(rate)
         return math.ceil(max(cores / (NODE_CORES * NODE_SHARE), memory / (NODE_GB * NODE_SHARE)))
 
     def memory(self, rate: float) -> float:
-        """Reckon how many GiB the shop's pods ask for."""
+        """Calculate how many GiB of memory the shop's pods request."""
         deployments = manifests("base", "Deployment")
         return sum(self.pods(part, rate) * _mebibytes(deployments[part]) for part in _SCALED) / 1024
 
     def primaries(self, rate: float) -> int:
-        """Reckon how many primaries of PostgreSQL are needed."""
+        """Calculate how many PostgreSQL primaries are needed."""
         return math.ceil(self.cores("order-db", rate) / PRIMARY_CORES)
 
     def metrics(self, rate: float) -> float:
-        """Reckon how many series Prometheus has."""
+        """Calculate how many series Prometheus has."""
         return self.series * self.pods("order-service", rate)
 
     def ends_at(self, part: str, cores: float) -> float:
-        """Reckon how many orders a second a part can take with so many cores."""
+        """Calculate how many orders a second a part can handle with this number of cores."""
         return cores * BUSY * 1000 / self.cpu_ms[part]
 
 
@@ -147,7 +147,7 @@ def manifests(name: str, *kinds: str) -> dict[str, Any]:
 
 
 def measured(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
-    """Tabulate what is reckoned from, and where it was measured."""
+    """Tabulate the measurements on which the calculations are based, and where they were made."""
     stores = result["stores"]
     runs = [result, stores, cluster] if cluster else [result, stores]
     costs = _costs(result, cluster)
@@ -159,40 +159,41 @@ def measured(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered
         ["measured by", *(f"`{run['command']}`" for run in runs), ""],
         ["on", *(f"{run['machine']['cores']} cores, {run['machine']['cpu']}" for run in runs), ""],
         ["commit, day", *(f"{run['machine']['commit']}, {run['when']}" for run in runs), ""],
-        ["orders/s meanwhile", *(f"{rate:,.0f}" for rate in rates), "in the cluster: the mean of a ramp with one pod"],
+        ["orders/s during the run", *(f"{rate:,.0f}" for rate in rates), "cluster: the mean of a ramp with one pod"],
     ]
-    reckoned = f"on one machine reckoned: x {costs[0]['order-service']:.2f} / {costs[1]['order-service']:.2f}"
+    ratio = f"{costs[0]['order-service']:.2f} / {costs[1]['order-service']:.2f}"
+    calculated = f"measured with the stores; for one machine calculated: x {ratio}, the ratio of order-service"
     for part in (*_SCALED, "order-db", "embedded-backend", "gateway-telemetry", *_STORES):
         cells = [f"{_milliseconds(run[part])} ms" if part in run else "-" for run in costs]
-        rows.append([f"CPU, {part}", *cells, f"{reckoned}, order-service's" if part in _STORES else "measured"])
+        rows.append([f"CPU, {part}", *cells, calculated if part in _STORES else "measured"])
     for part in _POOLED:
         cells = [f"{run[part] / costs[0][part]:.2f}" for run in costs]
-        rows.append([f"{part}, times that of one machine", *cells, "of the numbers above"])
+        rows.append([f"{part}, ratio to one machine", *cells, "calculated from the rows above"])
     blank = ["-"] * (len(costs) - 2)
     here, there = result["full"]["each"], stores["backends"]["each"]
     left = {
         "PostgreSQL, with indexes": [f"{here['database_bytes']:,.0f} bytes", "-"],
-        "Jaeger, every trace, on Badger's disk": ["-", f"{there['jaeger_bytes']:,.0f} bytes"],
+        "Jaeger with every trace, on disk (Badger)": ["-", f"{there['jaeger_bytes']:,.0f} bytes"],
         "Loki, chunks and index": ["-", f"{there['loki_bytes']:,.0f} bytes"],
-        "log lines as written": [f"{here['log_bytes']:,.0f} bytes", "-"],
+        "log lines, uncompressed": [f"{here['log_bytes']:,.0f} bytes", "-"],
         "spans": [f"{here['spans']:.1f}", "-"],
         "log lines": [f"{here['log_lines']:.1f}", "-"],
     }
     rows += [[name, *cells, *blank, "measured"] for name, cells in left.items()]
     head = [
-        "of one order",
+        "for one order",
         "one machine",
         "with the stores, older release",
-        "cluster, with reading it",
-        "how it is known",
+        "cluster, with one read of the order",
+        "source",
     ]
     if not cluster:
         head.pop(3)
-    return Rendered("What one order takes and leaves", head, rows)
+    return Rendered("What one order uses and stores", head, rows)
 
 
 def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
-    """Tabulate what so many orders a second need."""
+    """Tabulate what the shop needs at each order rate."""
     least, most = Order.least_and_most(result, cluster)
     pool, share = _pool(), _share_kept()
     rows: list[list[str]] = []
@@ -223,15 +224,15 @@ def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
         formula = f"{cost(part)} x rate / {BUSY:.0%} of one core"
         line(f"pods of {part}", lambda order, rate, part=part: f"{order.pods(part, rate):,}", formula)  # type: ignore[misc]
     line(
-        "cores of those, the Collector and Jaeger",
+        "cores for these pods, the Collector and Jaeger",
         lambda order, rate: f"{order.all_cores(rate):,.0f}",
-        "the same, summed up, with every trace kept",
+        "the sum, calculated in the same way, with every trace kept",
     )
-    line("memory of those pods", lambda order, rate: f"{order.memory(rate):,.0f} GiB", "pods x what each asks for")
+    line("memory for these pods", lambda order, rate: f"{order.memory(rate):,.0f} GiB", "pods x memory request of each")
     line(
         f"nodes of {NODE_CORES} cores and {NODE_GB} GB",
         lambda order, rate: f"{order.nodes(rate):,}",
-        f"cores or memory, what is more, / {NODE_SHARE:.0%} of a node; without the database's",
+        f"cores or memory (whichever needs more nodes) / {NODE_SHARE:.0%} of a node; without the database",
     )
     line(
         "PostgreSQL, cores",
@@ -241,30 +242,32 @@ def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
     line(
         f"PostgreSQL, primaries of {PRIMARY_CORES} cores",
         lambda order, rate: f"{order.primaries(rate):,}",
-        "cores / the size; each with two standbys. Commits, and who waits for the disk, are not in it",
+        f"cores / {PRIMARY_CORES}, rounded up; each primary also has two standbys."
+        " Commits and waiting for the disk are not included",
     )
-    line("commits/s", lambda _, rate: f"{3 * rate:,}", "3 an order")
+    line("commits/s", lambda _, rate: f"{3 * rate:,}", "3 per order")
     line(
-        "connections, with those pods and no pooler",
+        "connections, for these pods without a pooler",
         lambda order, rate: f"{connections(order, rate):,}",
         f"{pool} x pods of order- and payment-service",
     )
     line(
-        "connections, with the pods that the autoscaler makes",
+        "connections, for the pods that the autoscaler starts",
         lambda order, rate: f"{held(order, rate):,}",
-        f"{pool} x (pods of order- and payment-service at its aim, {asked:g} cores asked for, up to `maxReplicas`,"
-        f" + {users} of user-service); the example's PostgreSQL takes {_most_connections():,}",
+        f"{pool} x (pods of order- and payment-service + {users} of user-service). The autoscaler starts pods until"
+        f" they meet its CPU target (each requests {asked:g} cores), up to `maxReplicas`. The example's PostgreSQL"
+        f" allows {_most_connections():,} connections",
     )
     line(
-        "days until `orders.id` ends",
+        "days until `orders.id` runs out",
         lambda _, rate: f"{LAST_ID / rate / _DAY:,.1f}",
-        "2^31 - 1 / rate: it is a SERIAL, 32 bits",
+        "(2^31 - 1) / rate: the column is a SERIAL of 32 bits",
     )
     line("rows of orders, a day", lambda _, rate: f"{rate * _DAY / 1e6:,.0f} million", "rate x 86,400")
     line(
         "PostgreSQL, an hour",
         lambda order, rate: amount(order.each["database_bytes"] * rate * 3600),
-        "for the size of a partition",
+        f"{least.each['database_bytes']:,.0f} bytes x rate x 3,600: the size of a partition that holds one hour",
     )
     for name, key, factor in (
         ("PostgreSQL, a day", "database_bytes", 1.0),
@@ -276,35 +279,33 @@ def needs(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
         line(name, lambda _, rate, size=size: amount(size * rate * _DAY), f"{size:,.0f} bytes x rate x 86,400")  # type: ignore[misc]
     traces, logs = _kept(least, share)
     line(
-        "Jaeger and Loki, all they keep",
+        "Jaeger and Loki, all data kept",
         lambda _, rate: amount((traces + logs) * rate),
-        f"{share:.0%} of the traces for {TRACE_HOURS} h, lines for {LOG_HOURS} h, one copy of each",
+        f"{share:.0%} of the traces for {TRACE_HOURS} h, log lines for {LOG_HOURS} h, one copy of each",
     )
     line(
         "Prometheus, series",
         lambda order, rate: f"{order.metrics(rate):,.0f}",
-        f"{least.series:,.0f} with one pod of each service, x pods of order-service: too many rather than too few",
+        f"{least.series:,.0f} (with one pod of each service) x pods of order-service; an overestimate",
     )
     days, size = _retention()
     kept = [
         [f"{min(days, size / (order.metrics(rate) * _sampled())):,.1f}" for order in (most, least)] for rate in RATES
     ]
-    formula = f"{days:g}, or fewer if {size / 2**30:g} GB are full before: {SAMPLE_BYTES} bytes for each series every"
-    rows.append(
-        ["Prometheus, days that it keeps", *(_between(*each) for each in kept), f"{formula} {SCRAPE_SECONDS} s"]
-    )
+    formula = f"{days:g}, or fewer if {size / 2**30:g} GB are full earlier; {SAMPLE_BYTES} bytes for each series every"
+    rows.append(["Prometheus, days of data kept", *(_between(*each) for each in kept), f"{formula} {SCRAPE_SECONDS} s"])
     line("spans/s", lambda order, rate: f"{order.each['spans'] * rate:,.0f}", f"{least.each['spans']:.1f} x rate")
     line(
         "log lines/s",
         lambda order, rate: f"{order.each['log_lines'] * rate:,.0f}",
         f"{least.each['log_lines']:.1f} x rate",
     )
-    head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "reckoned as"]
-    return Rendered("What so many orders a second need (all reckoned)", head, rows)
+    head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "calculation"]
+    return Rendered("What the shop needs at each order rate (all calculated)", head, rows)
 
 
 def price(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
-    """Tabulate what that costs a month, at prices that are assumed."""
+    """Tabulate the cost of that for a month, at assumed prices."""
     least, most = Order.least_and_most(result, cluster)
     traces, logs = _kept(least, _share_kept())
     disk = least.each["database_bytes"] * _DAY * _MONTH * SERVERS / 1e9 * DISK_PRICE
@@ -322,30 +323,30 @@ def price(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
         (
             "PostgreSQL, disk of one month's orders",
             lambda _, rate: disk * rate,
-            f"{_MONTH} days x {SERVERS} servers x {DISK_PRICE:g} a GB; as much more each month",
+            f"GB of {_MONTH} days x {SERVERS} servers x {DISK_PRICE:g} a GB; each further month adds the same",
         ),
         (
             "Jaeger, disk",
             lambda _, rate: traces * rate * TRACE_COPIES / 1e9 * DISK_PRICE,
-            f"what it keeps x {TRACE_COPIES} copies x {DISK_PRICE:g} a GB",
+            f"GB kept x {TRACE_COPIES} copies x {DISK_PRICE:g} a GB",
         ),
         (
             "Loki, object store",
             lambda _, rate: logs * rate / 1e9 * OBJECT_PRICE,
-            f"what it keeps x {OBJECT_PRICE:g} a GB",
+            f"GB kept x {OBJECT_PRICE:g} a GB",
         ),
     ]
-    lines.append(("all", lambda order, rate: sum(of_order(order, rate) for _, of_order, _ in lines[:-1]), "summed up"))
+    lines.append(("all", lambda order, rate: sum(of_order(order, rate) for _, of_order, _ in lines[:-1]), "sum"))
     rows = [
         [name, *(_between(f"{of_order(least, rate):,.0f}", f"{of_order(most, rate):,.0f}") for rate in RATES), formula]
         for name, of_order, formula in lines
     ]
-    head = ["USD a month", *(f"{rate:,} orders/s" for rate in RATES), "reckoned as"]
-    return Rendered("What that costs, at assumed prices (all reckoned)", head, rows)
+    head = ["USD a month", *(f"{rate:,} orders/s" for rate in RATES), "calculation"]
+    return Rendered("What that costs, at assumed prices (all calculated)", head, rows)
 
 
 def ends(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
-    """Tabulate which part ends at which rate, the first one first."""
+    """Tabulate the order rate at which each part reaches its limit, the lowest rate first."""
     least, most = Order.least_and_most(result, cluster)
     scalers = manifests("components/autoscaling", "HorizontalPodAutoscaler")
     found: list[tuple[float, float, str, str, str]] = []
@@ -355,39 +356,44 @@ def ends(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
         formula = f"{_count(cores)} x {BUSY:.0%} / {cost} ms"
         found.append((most.ends_at(part, cores), least.ends_at(part, cores), what, formula, then))
 
-    end("embedded-backend", "the embedded backend, one process", 1, "Jaeger and Loki")
-    end("jaeger", "Jaeger in one pod, every trace", 1, "tail sampling; Jaeger's collectors apart, on OpenSearch")
-    end("loki", "Loki in one pod", 1, "three on an object store: `values/loki.yaml`")
+    end("embedded-backend", "the embedded backend, one process", 1, "use Jaeger and Loki")
+    end(
+        "jaeger",
+        "Jaeger in one pod, every trace",
+        1,
+        "tail sampling; Jaeger's collectors in pods of their own, with OpenSearch",
+    )
+    end("loki", "Loki in one pod", 1, "three Lokis with an object store: `values/loki.yaml`")
     collector = _cpu("components/telemetry/stack", "collector")
-    end("collector", "the Collector in one pod", collector, "`tail-sampling`: several behind a layer that balances")
+    end("collector", "the Collector in one pod", collector, "`tail-sampling`: several behind a load-balancing layer")
     several = _tail_sampling_replicas()
     end(
         "collector",
         f"{several} Collectors of `tail-sampling`",
         collector * several,
-        "more `replicas`, by hand: nothing scales them. Measured without tail sampling, which costs more",
+        "increase `replicas` by hand: no autoscaler does it. Tail sampling costs more than was measured here",
     )
     gateway = _cpu("components/telemetry/stack", "gateway-telemetry")
-    end("gateway-telemetry", "gateway-telemetry, one pod", gateway, "more `replicas`, by hand: not tried")
+    end("gateway-telemetry", "gateway-telemetry, one pod", gateway, "increase `replicas` by hand: not tried")
     end("order-db", "PostgreSQL in `local`", _cpu("components/postgres", "order-db"), "CloudNativePG on larger nodes")
     for part in _SCALED:
-        then = "more pods: the autoscaler makes them"
+        then = "more pods: the autoscaler starts them"
         if part in _RENEWED:
-            then += ". They get work as callers renew their connections, each of which lives a minute at most"
+            then += ". They get work when callers renew their connections, at least once a minute"
         end(part, f"one pod of {part}", 1, then)
         most_pods = scalers[part]["spec"]["maxReplicas"]
         end(
             part,
-            f"{most_pods} pods of {part}, the autoscaler's most",
+            f"{most_pods} pods of {part}, the autoscaler's maximum",
             most_pods,
-            "a greater `maxReplicas`, and the connections that go with it",
+            "a higher `maxReplicas`" + ", and enough database connections for it" * (part in _POOLED),
         )
     end("order-db", f"one primary of {PRIMARY_CORES} cores", PRIMARY_CORES, "shards by user")
     for where, megabytes in _loki_limits().items():
         rate = megabytes * 2**20 / least.each["log_bytes"]
-        formula = f"{megabytes:g} MB/s / {least.each['log_bytes']:,.0f} bytes of lines as written"
-        what = f"what Loki takes from one tenant, {where}"
-        found.append((rate, rate, what, formula, "a greater `ingestion_rate_mb`; above it lines are refused"))
+        formula = f"{megabytes:g} MB/s / {least.each['log_bytes']:,.0f} bytes of uncompressed lines"
+        what = f"Loki's limit for one tenant, {where}"
+        found.append((rate, rate, what, formula, "a higher `ingestion_rate_mb`; Loki refuses lines above it"))
     rows = [
         [_between(f"{low:,.0f}", f"{high:,.0f}"), what, formula, then]
         for low, high, what, formula, then in sorted(found)
@@ -396,16 +402,16 @@ def ends(result: dict[str, Any], cluster: dict[str, Any] | None) -> Rendered:
     balancer = _cpu("components/tail-sampling/stack", "collector-balancer")
     unknown = "not measured"
     rows += [
-        [unknown, "the agent of a node, which reads its log files", f"at most {_count(agent)}", "a greater limit"],
+        [unknown, "the agent on each node, which reads log files", f"at most {_count(agent)}", "a higher CPU limit"],
         [
             unknown,
-            "the layer that balances spans",
-            f"at most {_count(balancer)} in each pod",
-            "more `replicas`, by hand",
+            "the load-balancing layer for spans",
+            f"at most {_count(balancer)} for each pod",
+            "increase `replicas` by hand",
         ],
     ]
     return Rendered(
-        "What ends first (all reckoned)", ["orders/s", "what ends there", "reckoned as", "what comes after it"], rows
+        "Which limit is reached first (all calculated)", ["orders/s", "limit", "calculation", "what to do then"], rows
     )
 
 
@@ -426,7 +432,7 @@ def _count(cores: float) -> str:
 
 
 def _kept(order: Order, share: float) -> tuple[float, float]:
-    """Reckon the bytes of traces and of lines that are kept for each order a second."""
+    """Calculate the bytes of traces and of log lines that are kept for each order a second."""
     return (
         order.each["jaeger_bytes"] * share * TRACE_HOURS * 3600,
         order.each["loki_bytes"] * LOG_HOURS * 3600,
@@ -434,7 +440,7 @@ def _kept(order: Order, share: float) -> tuple[float, float]:
 
 
 def _sampled() -> float:
-    """Reckon the bytes that a series takes in Prometheus each day."""
+    """Calculate the bytes that a series takes in Prometheus each day."""
     return SAMPLE_BYTES * _DAY / SCRAPE_SECONDS
 
 
@@ -482,7 +488,7 @@ def _patches(name: str) -> dict[tuple[str, str], Any]:
 
 
 def _asked_in_production() -> float:
-    """Read how many cores a service's pod asks for in production."""
+    """Read how many cores a service's pod requests in production."""
     path = "/spec/template/spec/containers/0/resources/requests/cpu"
     asked: str = _patches("overlays/production")["app.kubernetes.io/component=service", path]
     return _cores(asked)
@@ -493,7 +499,7 @@ def _tail_sampling_replicas() -> int:
 
 
 def _most_connections() -> int:
-    """Read how many connections the example's PostgreSQL takes."""
+    """Read how many connections the example's PostgreSQL allows."""
     database = manifests("examples/cloudnative-pg.yaml", "Cluster")
     (spec,) = (each["spec"] for each in database.values())
     return int(spec["postgresql"]["parameters"]["max_connections"])
@@ -506,10 +512,10 @@ def _retention() -> tuple[float, float]:
 
 
 def _loki_limits() -> dict[str, float]:
-    """Read how many MB a second Loki takes from a tenant, where it runs in a cluster."""
+    """Read how many MB a second Loki accepts from a tenant, where it runs in a cluster."""
     limits = {
         "in `local-full`": _read(PROJECT / "observability" / "loki" / "config.yaml")["limits_config"],
-        "by `values/loki.yaml`": _read(_KUBERNETES / "values" / "loki.yaml")["loki"]["limits_config"],
+        "with `values/loki.yaml`": _read(_KUBERNETES / "values" / "loki.yaml")["loki"]["limits_config"],
     }
     return {where: float(limit.get("ingestion_rate_mb", LOKI_MB)) for where, limit in limits.items()}
 

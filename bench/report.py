@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bench import figures
 from bench.figures import Spread
+from bench.machine import QUIET
 from bench.rows import HEADLINE
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 AIM_KEPT = 0.75
-"""Of the throughput without telemetry, what is to be left with all three signals and every trace."""
+"""The least share of the throughput without telemetry that should be left with all three signals and every trace."""
 AIM_COST = 1.35
-"""How many times the processor time without telemetry an order may take then."""
+"""The most processor time that an order should take then, as a multiple of that without telemetry."""
 AIM_STOCK = 0.6
-"""How much of the processor time that zero-code instrumentation adds it may add."""
+"""The most processor time that telemetry should add, as a share of what zero-code instrumentation adds."""
 
 _SEEN_MS = 0.005  # a part that takes less has no column
 
@@ -66,15 +67,15 @@ def comparison(result: dict[str, Any]) -> list[Rendered]:
     head = [
         "configuration",
         "orders/s",
-        f"of `{base}`",
-        "CPU ms an order",
-        f"of `{base}`",
+        f"ratio to `{base}`",
+        "CPU ms per order",
+        f"ratio to `{base}`",
         "p50 ms",
         "p99 ms",
         "what it is",
     ]
     if against:
-        head.insert(3, "x tutorial")
+        head.insert(3, "ratio to `tutorial`")
     rows = []
     for name, text in texts.items():
         speed, cost = (figures.by_round(turns, name, field) for field in ("per_second", "cpu_ms"))
@@ -116,12 +117,12 @@ def parts(result: dict[str, Any]) -> Rendered:
         whole = _median([turn["cpu_ms"] for turn in of_row])
         rows.append([f"`{name}`", *("" if value is None else f"{value:.2f}" for value in medians), f"{whole:.2f}"])
     return Rendered(
-        "CPU ms an order, by part", ["configuration", *(part.removesuffix("-service") for part in names), "all"], rows
+        "CPU ms per order, by part", ["configuration", *(part.removesuffix("-service") for part in names), "all"], rows
     )
 
 
 def aims(result: dict[str, Any]) -> list[str]:
-    """Say how the aims stand."""
+    """Say which targets are met."""
     turns = result["turns"]
     speed, cost = ({row: figures.by_round(turns, row, field) for row in HEADLINE} for field in ("per_second", "cpu_ms"))
     added = {
@@ -129,10 +130,10 @@ def aims(result: dict[str, Any]) -> list[str]:
         for row in ("default", "stock")
     }
     found = [
-        ("of the throughput without telemetry is left", speed["default"], speed["off"], "at least", AIM_KEPT),
-        ("times the processor time of an order without telemetry", cost["default"], cost["off"], "at most", AIM_COST),
+        ("of the throughput without telemetry", speed["default"], speed["off"], "at least", AIM_KEPT),
+        ("times the processor time per order without telemetry", cost["default"], cost["off"], "at most", AIM_COST),
         (
-            "of what zero-code instrumentation adds to it is added",
+            "of what zero-code instrumentation adds to the processor time per order",
             added["default"],
             added["stock"],
             "at most",
@@ -143,7 +144,7 @@ def aims(result: dict[str, Any]) -> list[str]:
     for text, values, base, limit, aim in found:
         if ratio := figures.ratios(values, base):
             met = ratio.median >= aim if limit == "at least" else ratio.median <= aim
-            said.append(f"{ratio.text(2)} {text}; aim {limit} {aim}: {'met' if met else 'not met'}")
+            said.append(f"{ratio.text(2)} {text}; target {limit} {aim}: {'met' if met else 'not met'}")
     return said
 
 
@@ -157,7 +158,7 @@ def growth(result: dict[str, Any]) -> list[Rendered]:
         "p50 ms",
         "p99 ms",
         "machine busy",
-        "CPU ms an order",
+        "CPU ms per order",
         "busiest parts (share of one core)",
     ]
     rows = []
@@ -184,13 +185,13 @@ def cluster(result: dict[str, Any]) -> list[Rendered]:
     """Tabulate ramps in a cluster: the knee by pods of order-service, and the whole curve."""
     head = [
         "pods",
-        "orders/s at most",
+        "maximum orders/s",
         "users at the knee",
-        "p50 ms there",
-        "p99 ms there",
-        "database ms an order",
-        "failed",
-        "busiest (cores)",
+        "p50 ms at the knee",
+        "p99 ms at the knee",
+        "database ms per order",
+        "failed orders",
+        "busiest parts (cores)",
     ]
     users = list(dict.fromkeys(stage["users"] for turn in result["turns"] for stage in turn["stages"]))
     knees, curve = [], []
@@ -214,8 +215,10 @@ def cluster(result: dict[str, Any]) -> list[Rendered]:
         ]
         curve.append([name, *(rate.text() for rate in rates)])
     return [
-        Rendered("The knee: where the fewest users make 90 % of the most orders/s", head, knees),
-        Rendered("Orders/s by users", ["pods", *(_users(count) for count in users)], curve, numbers_last=True),
+        Rendered("The knee: the smallest number of users that reaches 90 % of the maximum orders/s", head, knees),
+        Rendered(
+            "Orders/s by number of users", ["pods", *(_users(count) for count in users)], curve, numbers_last=True
+        ),
     ]
 
 
@@ -249,7 +252,7 @@ _BUDGET_FIELDS = (
 
 def steps(results: Sequence[dict[str, Any]]) -> Rendered:
     """Tabulate what each of some changes gave: comparisons of two configurations, without it and with it."""
-    head = ["step", "orders/s", "CPU ms an order", "ratio of orders/s", "ratio of CPU", "what became of it"]
+    head = ["step", "orders/s", "CPU ms per order", "ratio of orders/s", "ratio of CPU", "conclusion"]
     rows = []
     for result in results:
         before, after = result["rows"]
@@ -262,7 +265,32 @@ def steps(results: Sequence[dict[str, Any]]) -> Rendered:
             cells.append(" -> ".join(f"{_median([*values.values()]):,.{digits}f}" for values in of_both[field]))
         cells += [_ratio(of_second, of_first) for of_first, of_second in of_both.values()]
         rows.append([*cells, result["verdict"]])
-    return Rendered("What each step gave", head, rows)
+    return Rendered("What each step saves", head, rows)
+
+
+def switches(result: dict[str, Any]) -> list[Rendered]:
+    """Tabulate what an order takes in all, and what its checks of switches that are off take of that."""
+    turns = result["turns"]
+    order, checks = (Spread.of([turn[name] for turn in turns]) for name in ("order_us", "checks_us"))
+    part = Spread.of([turn["checks_us"] / turn["order_us"] * 100 for turn in turns])
+    rows = [
+        ["a whole order, in all parts", order.text(), ""],
+        [f"its {len(result['asked'])} checks of switches that are off", checks.text(2), f"{part.text(3)} %"],
+    ]
+    return [Rendered("Processor time of an order", ["what", "microseconds", "of the whole"], rows)]
+
+
+def switches_sentence(result: dict[str, Any]) -> str:
+    """Say the same in words."""
+    turns, count = result["turns"], len(result["asked"])
+    order, checks = (_median([turn[name] for turn in turns]) for name in ("order_us", "checks_us"))
+    part = _median([turn["checks_us"] / turn["order_us"] for turn in turns])
+    where = ", on a busy machine" if result["machine"].get("busy_before", 0) > QUIET else ""
+    return (
+        f"With all faults off, a paid order checks {count} times whether one is on, in three services. That takes"
+        f" {checks:.1f} µs of the {order:,.0f} µs of processor time that the order takes in all parts, {part:.3%}"
+        f" (`{result['command']}`, {result['when']}{where})."
+    )
 
 
 def tables(result: dict[str, Any]) -> list[Rendered]:
@@ -274,6 +302,7 @@ def tables(result: dict[str, Any]) -> list[Rendered]:
         "capacity": capacity,
         "stores": stores,
         "cluster": cluster,
+        "switches": switches,
     }
     return of_kind[result["kind"]](result)
 
@@ -295,11 +324,11 @@ def markdown(result: dict[str, Any]) -> str:
 RATES = (10, 1_000, 100_000)
 """Orders a second in the table of capacities."""
 BUSY = 0.6
-"""How busy a core may be in the mean: above, waiting grows faster than work."""
+"""How busy a core may be on average: above this, waiting grows faster than work."""
 LIMITER_MB = 160
-"""Of memory, to which a Collector of ours confines itself."""
+"""The memory limit of our Collector (memory_limiter)."""
 SAMPLE_BYTES = 1.5
-"""Of one sample in Prometheus' store: 1 to 2, says its documentation."""
+"""The size of one sample in Prometheus' store: 1 to 2 bytes, according to its documentation."""
 SCRAPE_SECONDS = 5
 """Between two samples of a series."""
 
@@ -310,16 +339,16 @@ _BUSY = f"at most {BUSY:.0%} busy"
 
 
 def capacity(result: dict[str, Any]) -> list[Rendered]:
-    """Tabulate what so many orders a second need, reckoned from what one of them was measured to leave and to cost."""
+    """Tabulate what the shop needs at each order rate, calculated from the measured cost and size of one order."""
     local = result["full"]
     cpu_ms, each = local["parts_cpu_ms"], local["each"]
-    table = _Reckoned(local["per_second"])
+    table = _Needs(local["per_second"])
 
     def processes(part: str, rate: int) -> int:
         return max(1, math.ceil(float(cpu_ms[part]) * rate / 1000 / BUSY))
 
     def replicas(part: str) -> None:
-        how = f"one process uses one core; {cpu_ms[part]:.2f} ms an order, {_BUSY}"
+        how = f"one process uses one core; {cpu_ms[part]:.2f} ms per order, {_BUSY}"
         table.line(f"replicas of {part}", lambda rate: f"{processes(part, rate):,}", how)
 
     def connections(rate: int) -> str:
@@ -333,65 +362,65 @@ def capacity(result: dict[str, Any]) -> list[Rendered]:
     table.cores("PostgreSQL", cpu_ms["order-db"])
     for part in ("order-service", "payment-service", "product-service"):
         replicas(part)
-    how = f"a pool of {local['pool']} for each order and payment replica"
+    how = f"a pool of {local['pool']} for each replica of order- and payment-service"
     table.line("connections to PostgreSQL", connections, how)
-    table.line("commits/s", lambda rate: f"{_COMMITS * rate:,}", f"{_COMMITS} an order")
+    table.line("commits/s", lambda rate: f"{_COMMITS * rate:,}", f"{_COMMITS} per order")
     table.daily("PostgreSQL", each["database_bytes"], ", with indexes")
-    table.line("spans/s", lambda rate: f"{each['spans'] * rate:,.0f}", f"{each['spans']:.1f} an order")
-    table.daily("log lines as written", each["log_bytes"], f", {each['log_lines']:.1f} lines")
-    table.daily("embedded backend", each["embedded_bytes"], " of spans and lines")
+    table.line("spans/s", lambda rate: f"{each['spans'] * rate:,.0f}", f"{each['spans']:.1f} per order")
+    table.daily("log lines, uncompressed", each["log_bytes"], f", in {each['log_lines']:.1f} lines")
+    table.daily("embedded backend", each["embedded_bytes"], " for spans and log lines")
     table.line(
         "Prometheus, a day",
         samples,
-        f"{local['series']:,.0f} series of one replica of each, every {SCRAPE_SECONDS} s,"
-        f" {SAMPLE_BYTES} bytes a sample; grows with replicas",
+        f"{local['series']:,.0f} series with one replica of each service, every {SCRAPE_SECONDS} s,"
+        f" {SAMPLE_BYTES} bytes a sample; series grow with replicas",
     )
-    return [table.titled("What so many orders a second need")]
+    return [table.titled("What the shop needs at each order rate")]
 
 
 def stores(result: dict[str, Any]) -> list[Rendered]:
-    """Tabulate what the Collector, Jaeger and Loki need for so many orders a second."""
+    """Tabulate what the Collector, Jaeger and Loki need at each order rate."""
     real = result["backends"]
     cost, memory, each = real["parts_cpu_ms"], real["memory_mb"], real["each"]
-    table = _Reckoned(real["per_second"])
+    table = _Needs(real["per_second"])
 
     def collector(rate: int) -> str:
         if rate <= real["per_second"]:
             return f"{memory['collector']:.0f} MB"
         return f"{math.ceil(cost['collector'] * rate / 1000 / BUSY) * LIMITER_MB:,} MB"
 
-    table.daily("Jaeger (Badger)", each["jaeger_bytes"], " on the disk")
-    table.daily("Loki", each["loki_bytes"], " on the disk, chunks and index")
+    table.daily("Jaeger (Badger)", each["jaeger_bytes"], " on disk")
+    table.daily("Loki", each["loki_bytes"], " on disk, chunks and index")
     table.cores("Collector (traces)", cost["collector"])
     table.cores("Jaeger", cost["jaeger"])
     table.line(
         "Collector, memory",
         collector,
-        f"measured at {real['per_second']:.0f} orders/s; above, memory_limiter's {LIMITER_MB} MB for each core",
+        f"measured at {real['per_second']:.0f} orders/s; above that, {LIMITER_MB} MB for each core (memory_limiter)",
     )
-    return [table.titled("What the stores of Compose need for so many orders a second")]
+    return [table.titled("What the stores in Compose need at each order rate")]
 
 
-class _Reckoned:
-    """A table of what is needed at each of the rates; at the measured one and below, its cells say so."""
+class _Needs:
+    """A table of what is needed at each order rate. Each cell says whether the rate is above the measured one."""
 
     def __init__(self, measured: float) -> None:
         self._measured = measured
         self._rows: list[list[str]] = []
 
     def titled(self, title: str) -> Rendered:
-        head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "how it is known"]
-        return Rendered(f"{title} (m: measured at that rate or above, r: reckoned)", head, self._rows)
+        head = ["what", *(f"{rate:,} orders/s" for rate in RATES), "basis"]
+        return Rendered(f"{title} (m: within the measured range, c: calculated for a higher rate)", head, self._rows)
 
     def line(self, name: str, of_rate: Callable[[int], str], how: str) -> None:
-        cells = (f"{of_rate(rate)} {'m' if rate <= self._measured else 'r'}" for rate in RATES)
+        cells = (f"{of_rate(rate)} {'m' if rate <= self._measured else 'c'}" for rate in RATES)
         self._rows.append([name, *cells, how])
 
     def daily(self, name: str, size: float, how: str) -> None:
-        self.line(f"{name}, a day", lambda rate: amount(size * rate * _DAY), f"{size:,.0f} bytes an order{how}")
+        self.line(f"{name}, a day", lambda rate: amount(size * rate * _DAY), f"{size:,.0f} bytes per order{how}")
 
     def cores(self, name: str, cost: float) -> None:
-        self.line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms an order, {_BUSY}")
+        self.line(f"cores, {name}", lambda rate: _cores(cost, rate), f"{cost:.2f} ms per order, {_BUSY}")
 
 
 def _cores(milliseconds: float, rate: int) -> str:

@@ -64,9 +64,9 @@ ROWS = {
         Row("traces-0", "+ traces, 0 % sampled", _TRACES | {"GATEWAY_SAMPLE_PERCENT": "0.01"}, scraped=True),
         Row("traces-10", "+ traces, 10 % sampled", _TRACES | {"GATEWAY_SAMPLE_PERCENT": "10"}, scraped=True),
         Row("default", "the shop as it is: logs, metrics, every trace", _TRACES | _EVERY_TRACE, scraped=True),
-        Row("stock", "zero-code instrumentation instead", _TRACES | _EVERY_TRACE | _STOCK, scraped=True),
-        Row("full", "as default, kept by the embedded backend and Prometheus", _EVERY_TRACE),
-        Row("stock-full", "as stock, kept by the embedded backend and Prometheus", _EVERY_TRACE | _STOCK),
+        Row("stock", "zero-code instrumentation instead of ours", _TRACES | _EVERY_TRACE | _STOCK, scraped=True),
+        Row("full", "like `default`, with the embedded backend and Prometheus", _EVERY_TRACE),
+        Row("stock-full", "like `stock`, with the embedded backend and Prometheus", _EVERY_TRACE | _STOCK),
         Row("tutorial", "the tutorial's code, no telemetry", _OFF | {"BENCH_TUTORIAL": "on"}),
     )
 }

@@ -124,4 +124,4 @@ def find() -> tuple[str, dict[str, str]]:
     except LocalError as error:
         raise BenchError(f"wrk makes the load, and is not here. {error} WRK=/path/to/wrk names one.") from error
     said = (done.stderr or done.stdout).strip().partition("\n")[0]
-    raise BenchError(f"{program} will not do ({said}): set WRK to the path of a wrk 4.")
+    raise BenchError(f"{program} cannot be used ({said}): set WRK to the path of a wrk 4.")

@@ -1,4 +1,4 @@
-"""Writes settings into the README and docs/opentelemetry.md, from the code: by `make docs`, or run as it is."""
+"""Writes settings into docs/settings.md and docs/opentelemetry.md, from the code: by `make docs`, or run as it is."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+SETTINGS = ROOT / "docs" / "settings.md"
 BEGIN = "<!-- begin: settings, written by `make docs` -->\n"
 END = "<!-- end: settings -->\n"
 OPENTELEMETRY = ROOT / "docs" / "opentelemetry.md"
@@ -78,5 +78,5 @@ def updated(page: str, written: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, written in ((README, table()), (OPENTELEMETRY, opentelemetry())):
+    for path, written in ((SETTINGS, table()), (OPENTELEMETRY, opentelemetry())):
         path.write_text(updated(path.read_text(encoding="utf-8"), written), encoding="utf-8")

@@ -14,15 +14,16 @@ from observability.contract import Contract, Event, Group, Rule, Rules, Tree, lo
 LEVELS = 5  # that there are of log lines
 
 HEAD = """\
-# What the shop tells about itself
-Every span, metric and log event, by name; nothing else is emitted. Tests check the running system against this in all
-modes, in both directions (`tests/telemetry/test_contract.py`, `tests/compose/test_telemetry.py`,
-`tests/kubernetes/test_telemetry.py`).
+# The telemetry contract
+This page lists every span, metric and log event by name; nothing else is emitted. Tests compare the running shop with
+it in all modes and in both directions: what is listed is seen, and what is seen is listed
+(`tests/telemetry/test_contract.py`, `tests/compose/test_telemetry.py`, `tests/kubernetes/test_telemetry.py`).
 
 <!-- Written by `make docs` from observability/contract.yaml: change it there. -->
 
-An attribute, label or field is always there unless it says when. `$name` is a closed set: from the end of the page, or
-of the service, which are its routes, the services and routes it calls, and its statements.
+An attribute, label or field is always present, unless the list says "when". `$name` means one of a closed set of
+values. The sets are at the end of this page; `$routes`, `$peers`, `$called_routes` and `$queries` are those of the
+service itself.
 """
 
 
@@ -31,21 +32,22 @@ def page() -> str:
     contract = load()
     file = contract.file
     lines = [HEAD]
-    lines += ["## Who", *_table(("service", "what it is", "routes", "calls and statements"), _services(contract))]
+    columns = ("service", "what it is", "routes", "calls and SQL statements")
+    lines += ["## Services", *_table(columns, _services(contract))]
     lines += ["## What everything has"]
     lines += ["Of every span, in its resource:", "", *_rules(file.resource)]
     for name, origin in file.gateway_tracing.items():
         lines += ["", f"Of the gateway's span with `GATEWAY_TRACING={name}`: {origin.says.strip()}", ""]
         lines += [*_rules({**origin.resource, **origin.scope})]
     for name, rules in file.span_events.items():
-        lines += ["", f"Of a span's event `{name}`, which it has where something was raised:", "", *_rules(rules)]
+        lines += ["", f"Of a span's event `{name}`:", "", *_rules(rules)]
     lines += ["", "Of every log line in Loki, as labels of its stream:", "", *_rules(file.stream_labels)]
     lines += ["", "as structured metadata:", "", *_rules(file.metadata)]
     lines += ["", "and in its JSON:", "", *_rules(file.line)]
     lines += ["", "Of every series in Prometheus:", "", *_rules(file.target_labels), ""]
     for group in file.groups:
         lines += _group(group)
-    lines += ["## Traces", "Who is whose child. What ends in `?` need not be there.", ""]
+    lines += ["## Traces", "Children are indented below their parents. A span that ends in `?` may be missing.", ""]
     for name, trace in file.traces.items():
         lines += [f"### {name}", trace.about, "```", *_tree(trace.tree), "```", ""]
     lines += ["## Closed sets", *(f"- `${name}`: {_codes(values)}" for name, values in file.values.items())]

@@ -1,4 +1,7 @@
-"""Takes the pictures of docs/console.md anew, from the stack that runs: `make pictures`."""
+"""Takes the pictures of docs/console.md anew, from the stack that runs: `make pictures`.
+
+For the pages Why and Faults it switches a fault on for half a minute, and off again.
+"""
 
 import os
 import shutil
@@ -8,17 +11,23 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 FOLDER = Path(__file__).with_name("pictures")
 CONSOLE = f"http://localhost:{os.environ.get('CONSOLE_PORT') or 3000}"
 ORDERS = 60
+FAULT, WITH_FAULT = "payment-slow", 40
+"""Which fault, and how many orders are placed while it is on: enough for `make why` to be sure."""
 PICTURES = {
     # name: page, width and height, light or dark
     "overview": ("/?range=5m", 1280, 930, "light"),
     "order": ("/orders/{order}", 1280, 800, "light"),
     "order-dark": ("/orders/{order}", 1280, 800, "dark"),
     "order-narrow": ("/orders/{order}", 375, 800, "dark"),
+}
+OF_FAULTS = {
+    "why": ("/why?since=1m", 1280, 930, "light"),
+    "faults": ("/faults", 1280, 800, "light"),
 }
 
 
@@ -37,14 +46,33 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        for name, (path, width, height, scheme) in PICTURES.items():
-            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            tab.goto(CONSOLE + path.format(order=order))
-            tab.wait_for_load_state("networkidle")
-            tab.screenshot(path=FOLDER / f"{name}.png")
-            tab.close()
+        _take(browser, PICTURES, order)
+        _switch(FAULT, "on")
+        try:
+            for number in range(WITH_FAULT):
+                _place(1 + number % 9)
+            time.sleep(8)  # until spans and log lines are there
+            _take(browser, OF_FAULTS, order)
+        finally:
+            _switch(FAULT, "off")
         browser.close()
     return 0
+
+
+def _take(browser: Browser, pictures: dict[str, tuple[str, int, int, str]], order: str) -> None:
+    for name, (path, width, height, scheme) in pictures.items():
+        tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        tab.goto(CONSOLE + path.format(order=order))
+        tab.wait_for_load_state("networkidle")
+        tab.screenshot(path=FOLDER / f"{name}.png")
+        tab.close()
+
+
+def _switch(fault: str, state: str) -> None:
+    """Switch a fault on the page Faults."""
+    body = urllib.parse.urlencode({"name": fault, "state": state}).encode()
+    with urllib.request.urlopen(f"{CONSOLE}/faults", body, timeout=20):  # noqa: S310
+        pass
 
 
 def _place(product: int) -> str:

@@ -1,1 +1,4 @@
-"""The load test: Locust on the order path, and the books afterwards. `python -m loadtest --help`, docs/load.md."""
+"""The load test: Locust places orders, and afterwards orders and charges in the database are checked.
+
+`python -m loadtest --help`, docs/load.md.
+"""

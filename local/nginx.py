@@ -65,7 +65,7 @@ def find() -> Path:
         The program's path.
 
     Raises:
-        LocalError: There is none and none can be fetched, or the one that was found will not do.
+        LocalError: There is none and none can be fetched, or the one that was found cannot be used.
     """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
     if found := os.environ.get("NGINX") or shutil.which("nginx", path=path):
@@ -100,7 +100,7 @@ def version(program: Path) -> tuple[int, ...]:
     found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", answer)
     if not found or tuple(map(int, found.groups())) < OLDEST:
         raise LocalError(
-            f"{program} will not do ({answer.strip() or 'it says nothing'}):"
+            f"{program} cannot be used ({answer.strip() or 'it says nothing'}):"
             f" set NGINX to the path of an nginx {'.'.join(map(str, OLDEST))} or newer."
         )
     return tuple(map(int, found.groups()))

@@ -13,6 +13,7 @@ from local import prometheus
 from local.logfile import COUNT_FILE
 from local.parts import Part, ending_with_parent
 from local.probes import http_ready
+from local.rundir import flags_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +26,11 @@ CONSOLE = "console"
 GATEWAY = "gateway-telemetry"
 
 _PAGES = """
-Look at http://localhost:{console_port}: place an order there, and see all that it does.
+Open http://localhost:{console_port}: place an order there, and see its trace and log lines.
 """
 
 _LOOK = """{traces}
-See it whole, its row, its trace and its log lines:
+See the order's database row, its trace and its log lines:
 
   make story ORDER=1
 
@@ -165,6 +166,7 @@ def console(settings: Settings) -> Part:
             "LOKI_URL": f"http://127.0.0.1:{settings.loki_port}",
             "PROMETHEUS_URL": f"http://127.0.0.1:{settings.prometheus_port}",
             "PROMETHEUS_PUBLIC_URL": f"http://localhost:{settings.prometheus_port}",
+            "FLAGS_FILE": str(flags_file(settings.run_dir)),
             "MALLOC_ARENA_MAX": "1",  # or each of its threads keeps what its largest answer took
         },
     )

@@ -31,7 +31,7 @@ def find() -> Path:
     """Find a Prometheus: the one that PROMETHEUS names, the system's, or one fetched from the distribution.
 
     Raises:
-        LocalError: There is none and none can be fetched, or the one that was found will not do.
+        LocalError: There is none and none can be fetched, or the one that was found cannot be used.
     """
     if found := os.environ.get("PROMETHEUS") or shutil.which("prometheus"):
         program = Path(found).absolute()
@@ -46,7 +46,7 @@ def find() -> Path:
     if not version or (int(version[1]), int(version[2])) < OLDEST:
         said = answer.strip().partition("\n")[0] or "it says nothing"
         raise LocalError(
-            f"{program} will not do ({said}):"
+            f"{program} cannot be used ({said}):"
             f" set PROMETHEUS to the path of a Prometheus {'.'.join(map(str, OLDEST))} or newer."
         )
     return program
@@ -71,6 +71,8 @@ def render(conf_dir: Path, targets: Mapping[str, int]) -> Path:
     (conf_dir / "rules").mkdir(parents=True, exist_ok=True)
     for old in (conf_dir / "rules").iterdir():
         old.unlink()  # a rule that was deleted must not go on
+    for old in conf_dir.glob("targets-*.json"):
+        old.unlink()  # a replica of a scenario that was killed
     for rules in sorted((SOURCE / "rules").glob("*.yml")):
         text = rules.read_text(encoding="utf-8")
         if patience:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local.errors import LocalError
+from local.settings import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MARKER = "made-by-make-up"
+FLAGS = PROJECT / "scenarios" / "flags" / "flags.json"
+"""The feature flags, all off."""
+
+UNDO_PREFIX = ".undo-"
+"""With this begin the names of the files, beside the flags, that say how to undo what a scenario has changed."""
 
 _LEAST_ROOM = 262_144
 
@@ -38,6 +45,51 @@ def prepare(run_dir: Path) -> None:
             raise LocalError(f"There is no room left in {full}: free some, or choose another folder with RUN_DIR.")
     except OSError as error:
         raise LocalError(f"{run_dir} cannot be used ({error.strerror}): choose another with RUN_DIR.") from error
+
+
+def flags_file(run_dir: Path) -> Path:
+    """Give the place of the services' feature flags: in a folder of its own, since it is replaced by renaming."""
+    return run_dir / "flags" / "flags.json"
+
+
+def switch_faults_off(path: Path) -> None:
+    """Write a file of feature flags in which everything is off, whatever stood there.
+
+    Nothing is left to be undone, either: a stack that starts has its scripts and settings written anew.
+    """
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    for left in path.parent.glob(f"{UNDO_PREFIX}*"):
+        left.unlink(missing_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(_all_off(), encoding="utf-8")
+    fresh.rename(path)
+
+
+def _all_off() -> str:
+    """Give the project's feature flags, all off: in its own file, which Docker Compose uses, one may be on.
+
+    Raises:
+        LocalError: The file is not valid.
+    """
+    try:
+        content = json.loads(FLAGS.read_text(encoding="utf-8"))
+        for entry in content["flags"].values():
+            entry["state"] = "DISABLED"
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise LocalError(f"{FLAGS} is not a valid file of feature flags: restore it with `git checkout`.") from error
+    return rendered(content)
+
+
+def rendered(content: dict[str, Any]) -> str:
+    """Write JSON with a line for each member of a flag, so that a change is a line."""
+    head = [f"  {json.dumps(name)}: {json.dumps(value)},\n" for name, value in content.items() if name != "flags"]
+    flags = [
+        f"    {json.dumps(name)}: {{\n"
+        + ",\n".join(f"      {json.dumps(key)}: {json.dumps(value)}" for key, value in entry.items())
+        + "\n    }"
+        for name, entry in content["flags"].items()
+    ]
+    return "{\n" + "".join(head) + '  "flags": {\n' + ",\n".join(flags) + "\n  }\n}\n"
 
 
 def is_ours(run_dir: Path) -> bool:

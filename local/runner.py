@@ -53,6 +53,8 @@ def up(environ: Mapping[str, str], build: Build) -> int:
             if idle <= left_out(run_dir).keys():
                 _refuse_changes(environ, settings)
                 print("The stack is already up.", flush=True)
+                if frozen := supervisor.resume():
+                    print(f"{' and '.join(frozen)} stood still and goes on now.", flush=True)
                 return status(run_dir, build)
             print("An earlier start was cut short: stopping what it left.", flush=True)
             supervisor.stop()

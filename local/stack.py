@@ -32,11 +32,11 @@ _WELCOME = """{pages}
 The gateway listens on http://localhost:{port}. Place an order:
 
 {login}  TOKEN=$(curl -s -X POST http://localhost:{port}/auth/login -H "Content-Type: application/json" \\
-    -d '{{"username":"{user}","password":"{password}"}}' | jq -r .token)
+    -d '{{"username":"{user}","password":"{password}"}}' | cut -d '"' -f 4)
   curl -X POST http://localhost:{port}/orders/ -H "Content-Type: application/json" \\
     -H "Authorization: Bearer $TOKEN" -d '{{"product_id": 1}}'
 {look}
-  make status                         each part: state, port, pid, memory
+  make status                         each process: state, port, pid, memory
   make logs SERVICE=order-service     follow one log; without SERVICE all of them
   make down                           stop; `make reset` deletes the data too"""
 
@@ -128,6 +128,7 @@ def service_environment(settings: Settings, service: str) -> dict[str, str]:
         "USER_URL": f"http://127.0.0.1:{settings.user_port}",
         "PRODUCT_URL": f"http://127.0.0.1:{settings.product_port}",
         "PAYMENT_URL": f"http://127.0.0.1:{settings.payment_port}",
+        "FLAGS_FILE": str(rundir.flags_file(settings.run_dir)),
         **observers.environment(settings),
     }
     if service in ROLES:
@@ -177,10 +178,7 @@ def _service(settings: Settings, service: str) -> Part:
     return Part(
         name=f"{service}-service",
         ports={f"{service.upper()}_PORT": port},
-        command=lambda: ending_with_parent(
-            *("TERM", sys.executable, "-m", "gunicorn", "-c", "python:servicekit.process.gunicorn_conf"),
-            f"{service}_service.app:create_app()",
-        ),
+        command=lambda: _prepare_service(settings, service),
         ready=lambda: http_ready(f"http://127.0.0.1:{port}/readyz"),
         environment=service_environment(settings, service),
         needs=("migrations",) if service in ROLES else (),
@@ -224,7 +222,7 @@ def _check(settings: Settings, watchers: tuple[Part, ...]) -> None:
         if done.returncode:
             reason = re.search(r"\[emerg\] (?:[\d#]+: )?(.+)", done.stderr)  # nginx says more than that
             said = reason[1] if reason else done.stderr.strip().rpartition("\n")[2]
-            raise LocalError(f"A setting will not do: {said}.")
+            raise LocalError(f"A setting is not valid: {said}.")
 
 
 def _prepare_database(settings: Settings) -> list[str]:
@@ -247,6 +245,14 @@ def gateway_settings(settings: Settings) -> dict[str, str]:
         addresses[f"{service.upper()}_UPSTREAM"] = f"127.0.0.1:{_port(settings, service)}"
     wishes = {name: os.environ[name] for name in nginx.DEFAULTS if os.environ.get(name)}
     return wishes | addresses
+
+
+def _prepare_service(settings: Settings, service: str) -> list[str]:
+    rundir.switch_faults_off(rundir.flags_file(settings.run_dir))
+    return ending_with_parent(
+        *("TERM", sys.executable, "-m", "gunicorn", "-c", "python:servicekit.process.gunicorn_conf"),
+        f"{service}_service.app:create_app()",
+    )
 
 
 def _run(settings: Settings, name: str, environment: Mapping[str, str], *arguments: str) -> str:

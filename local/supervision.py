@@ -26,6 +26,7 @@ from local.processes import PATIENCE_SECONDS, kill, start
 from local.settings import PROJECT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from local.parts import Stack
@@ -36,6 +37,8 @@ SOCKET = "supervisor.sock"
 _MODULE = "local.supervise"
 _START_SECONDS = 30
 _CALL_SECONDS = 10
+_STOP_SECONDS = 60
+_RUNS = frozenset({"RUNNING", "STARTING", "BACKOFF"})
 _LOST_SECONDS = 60
 _NO_WAIT = False
 _USER = "owner"
@@ -167,8 +170,37 @@ class Supervisor:
         """Start a part, without waiting for it."""
         self._call("supervisor.startProcess", f"{self.states()[name]['group']}:{name}", _NO_WAIT)
 
+    def restart(self, name: str) -> None:
+        """Stop a part, and start it by its script as that is now, without waiting until it can serve."""
+        part = f"{self.states()[name]['group']}:{name}"
+        deadline = time.monotonic() + _STOP_SECONDS
+        if self.states()[name]["statename"] in _RUNS:
+            with contextlib.suppress(xmlrpc.client.Fault):  # it has ended meanwhile
+                self._call("supervisor.stopProcess", part, _NO_WAIT)
+        while self.states()[name]["statename"] in {*_RUNS, "STOPPING"}:
+            if time.monotonic() > deadline:
+                raise LocalError(f"{name} did not stop within {_STOP_SECONDS} s.")
+            time.sleep(0.1)
+        self._call("supervisor.startProcess", part, _NO_WAIT)
+
+    def resume(self, *names: str) -> list[str]:
+        """Let parts go on that stand still (SIGSTOP), these or all; return which did."""
+        found = []
+        for name, info in self.states().items():
+            if info["pid"] and (not names or name in names):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(info["pid"])
+                    those = (*process.children(recursive=True), process)
+                    went_on = [_resumed(each) for each in those]
+                    found += [name] * any(went_on)
+        return found
+
     def stop(self) -> None:
-        """Stop all parts, each after those that need it, and the supervisor; return when all are gone."""
+        """Stop all parts, each after those that need it, and the supervisor; return when all are gone.
+
+        One that stands still would not hear that it is to stop: it goes on first.
+        """
+        self.resume()
         process = psutil.Process(self.pid())
         patience = sum(part["stopwaitsecs"] for part in self._call("supervisor.getAllConfigInfo"))
         deadline = time.monotonic() + patience + _CALL_SECONDS
@@ -180,11 +212,14 @@ class Supervisor:
                 time.sleep(0.03)
 
     def _call(self, method: str, *args: str | bool) -> Any:
-        socket.setdefaulttimeout(_CALL_SECONDS)  # the transport has no limit of its own
         transport = SupervisorTransport(_USER, _USER, f"unix://{SOCKET}")
         # The path of a socket may have 107 bytes only, and this folder's may be longer: so a relative one.
         # The address is needed for its form only.
-        with contextlib.chdir(self._run_dir), xmlrpc.client.ServerProxy("http://localhost", transport) as server:
+        with (
+            _limited(_CALL_SECONDS),
+            contextlib.chdir(self._run_dir),
+            xmlrpc.client.ServerProxy("http://localhost", transport) as server,
+        ):
             try:
                 return getattr(server, method)(*args)
             except http.client.HTTPException as error:
@@ -198,6 +233,17 @@ def await_lost(run_dir: Path) -> None:
         (process.info["cmdline"] or [])[-2:] == [_MODULE, str(run_dir)] for process in psutil.process_iter(["cmdline"])
     ):
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Give sockets that are made meanwhile a limit: supervisor's transport has none of its own, and takes none."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _configure(run_dir: Path, stack: Stack) -> None:
@@ -250,3 +296,12 @@ def write_script(run_dir: Path, part: Part) -> None:
         shlex.join(["exec", *part.command()]),
     ]
     (run_dir / "conf" / f"{part.name}.sh").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _resumed(process: psutil.Process) -> bool:
+    """Let a process go on if it stands still, and say whether it did; one that has ended meanwhile did not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if process.status() == psutil.STATUS_STOPPED:
+            process.resume()
+            return True
+    return False

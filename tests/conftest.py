@@ -1,6 +1,8 @@
 """Fixtures for all tests, and the rule that CI skips nothing."""
 
 import os
+import signal
+import threading
 
 import pytest
 import structlog
@@ -24,8 +26,13 @@ pytest_plugins = [
 
 
 def pytest_configure():
-    """Let Ctrl-C end the tests, and what they start, also where a script began them in the background; log as ever."""
+    """Let Ctrl-C end the tests, and what they start, also where a script began them in the background; log as ever.
+
+    SIGTERM does the same: a step that exceeds its time limit in CI gets it, and stacks would stay otherwise.
+    """
     hear_ctrl_c()
+    if threading.current_thread() is threading.main_thread():  # no other may
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     structlog.configure()  # or the first app would set up logging for the whole process
 
 

@@ -13,6 +13,7 @@ PACKAGES = {
         ROOT / "local",
         ROOT / "loadtest",
         ROOT / "observability",
+        ROOT / "scenarios",
         ROOT / "services" / "servicekit",
         *ROOT.glob("services/*/src/*_service"),
     )

@@ -1,1 +1,1 @@
-"""The console: pages that show the shop and its telemetry, one more client of their APIs."""
+"""The console: web pages that show the shop and its telemetry, read from the backends' HTTP APIs."""

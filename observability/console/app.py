@@ -1,4 +1,4 @@
-"""The wiring: pages, guard, filters, and what is said when something is not to be had."""
+"""The wiring: pages, guard, filters, and the page for what is not there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,25 @@ from flask import Flask, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
-from observability.console import dashboards, guard, help, logs, orders, overview, pages, show, traces  # noqa: A004
-from observability.console.asking import Apis, Jaeger, LoginNeeded, Loki, Orders, Prometheus
-from observability.console.window import CHOICES
+from observability.console import (
+    dashboards,
+    faults,
+    guard,
+    help,  # noqa: A004
+    logs,
+    orders,
+    overview,
+    pages,
+    show,
+    traces,
+    why,
+)
+from observability.console.asking import Apis, Orders
+from observability.story.apis import Jaeger, Loki, Prometheus
 from observability.story.asking import Limits, limits
-from observability.story.errors import StoryError
+from observability.story.errors import LoginNeeded, StoryError
 from observability.story.text import LONG, SHORT, clean, one_line
+from observability.story.window import CHOICES
 from servicekit.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -34,6 +47,8 @@ MENU = {
     "traces.search": "Traces",
     "logs.logs": "Logs",
     "dashboards.first": "Dashboards",
+    "why.why": "Why",
+    "faults.faults": "Faults",
     "help.shown": "Help",
 }
 
@@ -48,8 +63,10 @@ def create_app(settings: ConsoleSettings) -> Flask:
         Loki(settings.loki_url, settings.loki_public_url or settings.loki_url),
         Prometheus(settings.prometheus_url),
     )
+    app.extensions["settings"] = settings
+    app.extensions["flags_file"] = settings.flags_file
     guard.protect(app, settings.trusted_hosts)
-    for module in (overview, orders, traces, logs, dashboards, help):
+    for module in (overview, orders, traces, logs, dashboards, why, faults, help):
         app.register_blueprint(module.routes)
     _add_limits(app)
     _add_login(app)
@@ -74,6 +91,7 @@ def create_app(settings: ConsoleSettings) -> Flask:
         "with_args": _with,
         "same_time": pages.same_time,
         "here": pages.here,
+        "faults_on": faults.on,
         "new_key": orders.new_key,
         "jaeger": settings.jaeger_public_url or settings.jaeger_url,
     }
@@ -126,14 +144,14 @@ def _add_login(app: Flask) -> None:
 def _add_errors(app: Flask) -> None:
     @app.errorhandler(LoginNeeded)
     def sign_in(error: LoginNeeded) -> ResponseReturnValue:
-        after = pages.here() if request.method == "GET" else "/orders/"
+        after = pages.here() if request.method == "GET" else pages.own(request.path)
         return pages.page("login.html", said=str(error), after=after), HTTPStatus.UNAUTHORIZED
 
     @app.errorhandler(StoryError)
     def not_told(error: StoryError) -> ResponseReturnValue:
         missing = str(error).startswith("There is no ")
         status = HTTPStatus.NOT_FOUND if missing else HTTPStatus.BAD_GATEWAY
-        return pages.page("error.html", title="Not there" if missing else "Not to be had", said=str(error)), status
+        return pages.page("error.html", title="Not there" if missing else "Not available", said=str(error)), status
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> ResponseReturnValue:

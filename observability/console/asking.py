@@ -7,41 +7,23 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from observability.story.asking import ASK_SECONDS, Answer, ask
-from observability.story.backends import NOT_UNDERSTOOD, oldest_first, understood
-from observability.story.errors import StoryError
-from servicekit.telemetry.logs import get_logger
+from observability.story.errors import LoginNeeded, StoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from observability.console.window import Window
-    from observability.story.backends import Line
-
-_T = TypeVar("_T")
-_U = TypeVar("_U")
+    from observability.story.apis import Jaeger, Loki, Prometheus
 
 _DEMO = {"username": "admin", "password": "password"}
-_WORKERS = 8
 _PLACING_SECONDS = 10.0
 """Payment alone may take three, and a stock that others want more."""
 _MOST_ORDERS = 50
 _MOST_PRODUCTS = 100
-
-
-class LoginNeeded(StoryError):
-    """The gateway wants to know who is there."""
-
-
-class Refused(StoryError):
-    """An API does not take a question. The message is its own."""
 
 
 class Orders:
@@ -72,6 +54,32 @@ class Orders:
         if answer.status != HTTPStatus.OK or not isinstance(said, dict) or "token" not in said:
             raise StoryError(f"The shop lets nobody sign in ({answer.status}): {_reason(answer)}")
         return str(said["token"])
+
+    def check(self, token: str, *, off: bool) -> None:
+        """Let whoever has a token of the shop go on; where the demo user may, everybody.
+
+        Where the demo user may, the shop is not asked before something is switched off: that may be why it does not
+        answer.
+
+        Args:
+            token: Whose.
+            off: Whether things are only to be switched off.
+
+        Raises:
+            LoginNeeded: Nobody has signed in.
+            StoryError: The shop does not say whether it takes the token.
+        """
+        if self._demo and off:
+            try:
+                self._demo_token("")
+            except LoginNeeded:
+                if not token:
+                    raise
+            except StoryError:
+                return
+            else:
+                return
+        _listed("orders", self._call(token, "/orders/", {"limit": "1"}))
 
     def newest(self, token: str, cursor: str = "") -> dict[str, Any]:
         """Give a page of orders, newest first, as the shop answers it."""
@@ -143,118 +151,6 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Prometheus:
-    """Prometheus' HTTP API."""
-
-    root: str
-
-    def now(self, query: str) -> list[dict[str, Any]]:
-        """Give the series of an instant query."""
-        return self._result("/api/v1/query", {"query": query})
-
-    def over(self, query: str, window: Window, step: int) -> list[dict[str, Any]]:
-        """Give the series of a query over time."""
-        return self._result("/api/v1/query_range", {"query": query, **window.seconds(), "step": str(step)})
-
-    def exemplars(self, query: str, window: Window) -> list[dict[str, Any]]:
-        """Give the traces that histograms name."""
-        found: list[dict[str, Any]] = self._ask("/api/v1/query_exemplars", {"query": query, **window.seconds()}) or []
-        return found
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Give the alerts that are pending or fire."""
-        found: list[dict[str, Any]] = self._ask("/api/v1/alerts", {})["alerts"]
-        return found
-
-    def label_values(self, label: str, selector: str) -> list[str]:
-        """Give the values of a label."""
-        found: list[str] = self._ask(f"/api/v1/label/{quote(label, safe='')}/values", {"match[]": selector}) or []
-        return found
-
-    def _result(self, path: str, fields: Mapping[str, str]) -> list[dict[str, Any]]:
-        data = self._ask(path, fields)
-        if data["resultType"] == "scalar":
-            return [{"metric": {}, "value": data["result"]}]
-        found: list[dict[str, Any]] = data["result"]
-        return found
-
-    def _ask(self, path: str, fields: Mapping[str, str]) -> Any:
-        answer = ask("Prometheus", self.root + path, fields)
-        said = answer.json()
-        if answer.status != HTTPStatus.OK or not isinstance(said, dict):
-            reason = said["error"] if isinstance(said, dict) and "error" in said else answer.text()
-            raise _not_answered("Prometheus", self.root, answer, str(reason))
-        return said["data"]
-
-
-@dataclass(frozen=True)
-class Loki:
-    """Loki's HTTP API."""
-
-    root: str
-    public: str
-    """The same, as the reader's machine reaches it."""
-    path: ClassVar[str] = "/loki/api/v1/query_range"
-
-    @staticmethod
-    def fields(query: str, window: Window, *, limit: int = 200, step: int = 0) -> dict[str, str]:
-        """Give the parameters of a query over time."""
-        return {"query": query, **window.nanoseconds(), "limit": str(limit)} | ({"step": str(step)} if step else {})
-
-    def query(self, query: str, window: Window, *, limit: int = 200, step: int = 0) -> dict[str, Any]:
-        """Give `resultType` and `result` of a query over time, newest lines first.
-
-        Raises:
-            Refused: The query is wrong; the message says where.
-        """
-        answer = ask("Loki", self.root + self.path, self.fields(query, window, limit=limit, step=step))
-        said = answer.json()
-        if answer.status != HTTPStatus.OK or not isinstance(said, dict):
-            raise _not_answered("Loki", self.root, answer, answer.text())
-        with understood("Loki"):
-            return {name: said["data"][name] for name in ("resultType", "result")}
-
-    def lines(self, query: str, window: Window, *, limit: int = 200) -> list[Line]:
-        """Give the lines that a query finds, newest first."""
-        return oldest_first(self.query(query, window, limit=limit)["result"])[::-1]
-
-
-@dataclass(frozen=True)
-class Jaeger:
-    """Jaeger's HTTP API."""
-
-    root: str
-    public: str
-    """The same, as the reader's machine reaches it."""
-
-    def services(self) -> list[str]:
-        """Give the services that have sent spans."""
-        return sorted(self._ask("/api/services", {}) or [])
-
-    def operations(self, service: str) -> list[str]:
-        """Give the names of a service's spans."""
-        return sorted({one["name"] for one in self._ask("/api/operations", {"service": service}) or []})
-
-    def search(self, fields: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Give the traces that a search finds."""
-        return self._ask("/api/traces", {name: value for name, value in fields.items() if value}) or []
-
-    def calls(self, window: Window) -> list[dict[str, Any]]:
-        """Give who calls whom."""
-        fields = {"endTs": str(int(window.end * 1000)), "lookback": str(int((window.end - window.start) * 1000))}
-        return self._ask("/api/dependencies", fields) or []
-
-    def _ask(self, path: str, fields: Mapping[str, str]) -> Any:
-        answer = ask("Jaeger", self.root + path, fields)
-        said = answer.json()
-        if answer.status != HTTPStatus.OK or not isinstance(said, dict):
-            errors = said.get("errors") if isinstance(said, dict) else None
-            reason = errors[0]["msg"] if errors else answer.text()
-            raise _not_answered("Jaeger", self.root, answer, str(reason))
-        return said["data"]
-
-
-@dataclass(frozen=True)
 class Apis:
     """All that the pages ask."""
 
@@ -286,51 +182,9 @@ class Shop:
         return self.apis.orders.one(self.token, order_id)
 
 
-def attempt(errors: list[str], make: Callable[[], _T], otherwise: Callable[[], Any], *leave: type[StoryError]) -> _T:
-    """Ask, and read the answer; where that fails, note why once, and let the rest of the page go on.
-
-    Args:
-        errors: Where to note it.
-        make: What to do.
-        otherwise: What to go on with.
-        leave: What the caller handles itself.
-
-    Raises:
-        LoginNeeded: The reader has to sign in first.
-    """
-    passed_on: tuple[type[StoryError], ...] = (LoginNeeded, *leave)
-    try:
-        return make()
-    except passed_on:
-        raise
-    except StoryError as error:
-        said = str(error)
-    except NOT_UNDERSTOOD as error:  # an API of another version, or something else at its port
-        get_logger().warning("answer.not_understood", exc_info=error)
-        said = f"An answer has an unknown form ({type(error).__name__}): the console's log says more."
-    if said not in errors:
-        errors.append(said)
-    empty: _T = otherwise()
-    return empty
-
-
-def together(function: Callable[[_T], _U], things: Iterable[_T]) -> Sequence[_U]:
-    """Do it to all, some at a time, and give the results in their order; the limits of the request hold for all."""
-    with ThreadPoolExecutor(_WORKERS) as workers:
-        waiting = [workers.submit(copy_context().run, function, each) for each in things]
-        return [each.result() for each in waiting]
-
-
 def now() -> float:
     """Give the time, so that tests can set it."""
     return time.time()
-
-
-def _not_answered(who: str, root: str, answer: Answer, reason: str) -> StoryError:
-    """Tell a question that is wrong from an API that is down."""
-    if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
-        return Refused(reason)
-    return StoryError(f"{who}'s API at {root} answers {answer.status}: {reason or 'no reason is given'}")
 
 
 def _reason(answer: Answer) -> str:

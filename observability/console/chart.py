@@ -14,7 +14,7 @@ from observability.story.text import SHORT, clean
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from observability.console.window import Window
+    from observability.story.window import Window
 
 WIDTH, HEIGHT = 1000, 100
 COLOURS = 10

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, abort, redirect, request, url_for
 
 from observability.console import chart, pages, servicemap, show
-from observability.console.asking import Apis, attempt, together
 from observability.console.traces import summary
+from observability.story.apis import attempt, together
 from observability.story.backends import line_of
 from observability.story.spans import parse
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
-    from observability.console.window import Window
+    from observability.console.asking import Apis
+    from observability.story.window import Window
 
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 ORDER = ("overview", "order-path", "service", "database", "telemetry", "load")

@@ -1,4 +1,4 @@
-"""What to try, as the README says it, and the keys."""
+"""What to try, what the shop promises, and the keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from flask import Blueprint
 
 from observability.console import pages, show
 
-README = Path(__file__).parents[2] / "README.md"
-_SECTIONS = ("What to try next", "What the shop promises")
+DOCS = Path(__file__).parents[2] / "docs"
+_PAGES = ("try.md", "promises.md")
 
 routes = Blueprint("help", __name__)
 
@@ -18,7 +18,8 @@ routes = Blueprint("help", __name__)
 @routes.get("/help")
 def shown() -> str:
     """Show help."""
-    readme = README.read_text(encoding="utf-8") if README.exists() else ""
-    parts = re.split(r"^## ", readme, flags=re.MULTILINE)
-    wanted = [part for name in _SECTIONS for part in parts if part.startswith(name + "\n")]
-    return pages.page("help.html", text=show.markdown("".join("## " + show.leading_here(part) for part in wanted)))
+    texts = [(DOCS / name).read_text(encoding="utf-8") for name in _PAGES if (DOCS / name).exists()]
+    from_the_root = [
+        re.sub(r"\]\((?!http)", "](docs/", text) for text in texts
+    ]  # else they look like links of runbooks
+    return pages.page("help.html", text=show.markdown("\n".join("#" + show.leading_here(one) for one in from_the_root)))

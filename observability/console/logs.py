@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, request
 
 from observability.console import chart, pages, show
-from observability.console.asking import Refused, attempt
+from observability.story.apis import Refused, attempt
 from observability.story.backends import oldest_first
 
 if TYPE_CHECKING:
-    from observability.console.asking import Loki
-    from observability.console.window import Window
+    from observability.story.apis import Loki
     from observability.story.backends import Line
+    from observability.story.window import Window
 
 DEFAULT = '{service_namespace="shop"}'
 EXAMPLES = {

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, redirect, request, url_for
 
 from observability.console import asking, pages, waterfall
-from observability.console.asking import LoginNeeded, attempt, together
 from observability.story import telling
+from observability.story.apis import attempt, together
 from observability.story.backends import understood
-from observability.story.errors import StoryError
+from observability.story.errors import LoginNeeded, StoryError
 from observability.story.spans import MAX_ORDER
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, abort
 
 from observability.console import chart, pages, servicemap, show
-from observability.console.asking import attempt, together
+from observability.story.apis import attempt, together
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 _SLOS = '{sloth_service="shop"}'

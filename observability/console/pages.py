@@ -12,11 +12,12 @@ from flask import current_app, render_template, request
 from observability.console import asking
 from observability.console.asking import Apis, Shop
 from observability.console.waterfall import Chosen, choose
-from observability.console.window import DEFAULT, Window
+from observability.story.window import DEFAULT, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from observability.console.settings import ConsoleSettings
     from observability.story.telling import Story
 
 TOKEN_COOKIE = "console_token"  # noqa: S105
@@ -26,6 +27,12 @@ _OWN = re.compile(r"/(?![/\\])[!-~]*")
 def apis() -> Apis:
     """Give the APIs that this app asks."""
     found: Apis = current_app.extensions["apis"]
+    return found
+
+
+def settings() -> ConsoleSettings:
+    """Give the settings of this app."""
+    found: ConsoleSettings = current_app.extensions["settings"]
     return found
 
 

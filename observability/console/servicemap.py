@@ -6,13 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from observability.console.asking import attempt, together
+from observability.story.apis import attempt, together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from observability.console.asking import Apis
-    from observability.console.window import Window
+    from observability.story.window import Window
 
 _COLUMN, _ROW, _BOX, _HIGH = 292, 118, 160, 56
 _ASKED, _FAILED, _P95 = (

@@ -1,5 +1,7 @@
 """What can be chosen about the console."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from servicekit.config import LogSettings, Url
@@ -15,24 +17,30 @@ class ConsoleSettings(LogSettings):
     loki_url: Url = Field("http://127.0.0.1:3100", description="Loki's HTTP API.")
     prometheus_url: Url = Field("http://127.0.0.1:9090", description="Prometheus' HTTP API.")
     prometheus_public_url: Url | None = Field(
-        None, description="Prometheus as the reader's machine reaches it, if there is one to link to."
+        None, description="Prometheus' address for links, as the reader's machine reaches it. Unset: no links."
     )
-    grafana_url: Url | None = Field(None, description="Grafana, if there is one to link to.")
+    grafana_url: Url | None = Field(None, description="Grafana's address for links. Unset: no links.")
     jaeger_public_url: Url | None = Field(
         None,
-        description="Jaeger as the browser's machine reaches it, for links and copied commands. `JAEGER_URL` if unset.",
+        description="Jaeger's address for links and copied commands, as the reader's machine reaches it."
+        " Unset: `JAEGER_URL`.",
     )
     loki_public_url: Url | None = Field(
-        None, description="Loki as the reader's machine reaches it, for copied commands. `LOKI_URL` if unset."
+        None, description="Loki's address for copied commands, as the reader's machine reaches it. Unset: `LOKI_URL`."
     )
-    jaeger_ui: bool = Field(default=False, description="Whether Jaeger has pages too, to link to.")
+    jaeger_ui: bool = Field(default=False, description="Whether Jaeger has a web UI to link to.")
     console_demo_login: bool = Field(
         default=True,
-        description="Whether the console signs in as the demo user by itself. `false`: it asks who is there.",
+        description="Whether the console logs in as the demo user by itself. `false`: it asks for a login.",
+    )
+    flags_file: Path | None = Field(
+        None,
+        description="The services' file of flags, for the page Faults."
+        " To switch one, it must be able to write to the folder.",
     )
     trusted_hosts: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._, -]*$",
-        description="Further names that a request's `Host` may have, separated by commas; `.example.org` is all below"
-        " it. The service's own name, `localhost` and addresses always may.",
+        description="Further names that a request's `Host` may have, separated by commas; `.example.org` allows"
+        " all names below it. The service's own name, `localhost` and IP addresses are always allowed.",
     )

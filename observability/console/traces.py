@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, abort, redirect, request, url_for
 
 from observability.console import pages, show, waterfall
-from observability.console.asking import Refused, attempt
 from observability.story import backends, telling
+from observability.story.apis import Refused, attempt
+from observability.story.critical import compare as compared
 from observability.story.errors import StoryError
 from observability.story.spans import MAX_ORDER, Trace, parse
 
@@ -107,7 +108,7 @@ def compare() -> str:
 
     traces = [attempt(errors, partial(trace_of, name), partial(Trace, name)) for name in names if name]
     both = len(traces) == 2  # noqa: PLR2004
-    rows = waterfall.compare(*traces) if both else []
+    rows = compared(*traces) if both else []
     return pages.page(
         "compare.html",
         errors,

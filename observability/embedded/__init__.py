@@ -1,1 +1,1 @@
-"""A small stand-in for Jaeger and Loki: one process, one SQLite file. What it is for: docs/embedded-backend.md."""
+"""A small replacement of Jaeger and Loki: one process, one SQLite file (docs/embedded-backend.md)."""

@@ -7,7 +7,7 @@ import argparse
 import signal
 import sys
 
-from observability.embedded.app import Backend, PortInUse, quieten
+from observability.embedded.app import Backend, PortInUse
 from observability.embedded.database import Unusable
 from observability.embedded.settings import BackendSettings
 from servicekit.config import ConfigError, load
@@ -24,7 +24,6 @@ def main() -> int:
     try:
         settings = load(BackendSettings)
         logs.configure(SERVICE, settings.log_level)
-        quieten()
         backend = Backend(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: backend.stop())

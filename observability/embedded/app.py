@@ -1,7 +1,6 @@
 """The wiring: one file, its stores, and three HTTP servers in one process."""
 
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -163,8 +162,3 @@ def _app(name: str, hosts: Hosts, *blueprints: Blueprint) -> Flask:
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app
-
-
-def quieten() -> None:
-    """Keep the web server's words about its queue out of the log: metrics say how much there is to do."""
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)

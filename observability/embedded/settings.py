@@ -18,16 +18,18 @@ class BackendSettings(LogSettings):
     log_files: str = Field("", description="Files of JSON lines to follow: paths or patterns, separated by commas.")
     log_lines_lost_file: Path | None = Field(
         None,
-        description="File with the number of lines that could not be written to `LOG_FILES`, kept by their writer.",
+        description="File in which the writer of `LOG_FILES` counts lines that it could not write.",
     )
-    retention_hours: float = Field(24.0, gt=0, le=24 * 365, description="What is older is deleted.")
-    max_database_mb: int = Field(1024, ge=16, le=1024 * 1024, description="Above this size the oldest is deleted.")
-    queue_mb: int = Field(4, ge=1, le=1024, description="How much may wait to be written before senders must wait.")
+    retention_hours: float = Field(24.0, gt=0, le=24 * 365, description="Older data is deleted.")
+    max_database_mb: int = Field(1024, ge=16, le=1024 * 1024, description="Above this size the oldest data is deleted.")
+    queue_mb: int = Field(4, ge=1, le=1024, description="How much data may wait to be written; then senders must wait.")
     max_request_mb: int = Field(8, ge=1, le=64, description="The largest body of a request, unpacked.")
-    deployment_environment: str = Field("local", description="Where this runs: a label of the lines of `LOG_FILES`.")
+    deployment_environment: str = Field(
+        "local", description="The environment's name, a label of the lines of `LOG_FILES`."
+    )
     trusted_hosts: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._, -]*$",
-        description="Further names that a request's `Host` may have, separated by commas; `.example.org` is all below"
-        " it. The service's own name, `localhost` and addresses always may.",
+        description="Further names that a request's `Host` may have, separated by commas; `.example.org` allows"
+        " all names below it. The service's own name, `localhost` and IP addresses are always allowed.",
     )

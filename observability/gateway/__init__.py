@@ -1,8 +1,8 @@
-"""The gateway's telemetry, made from nginx's access log: its metrics always, its spans where nginx makes none.
+"""Makes the gateway's metrics from nginx's access log, and its spans too where nginx makes none.
 
-From the log, because that is the one place that knows route, status, duration and trace id of every request, those
-that reached no service included. An exporter over `stub_status` knows connections and one counter of requests: no
+It reads the log because only the log has route, status, duration and trace id of every request, including those that
+reached no service. An exporter that reads `stub_status` has the number of connections and one counter of requests: no
 route, no status, no latency, no exemplar.
 
-It keeps nothing: what it was told is in Prometheus and in the traces' backend a moment later.
+It stores nothing: its metrics are in Prometheus and its spans in the traces' backend a moment later.
 """

@@ -17,17 +17,19 @@ class GatewaySettings(LogSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(9145, ge=1, le=65535, description="Port of `/metrics` and `/healthz`.")
     gateway_tracing: Literal["log", "module", "off"] = Field(
-        "log", description="As nginx's. With `log` spans are made, else metrics only."
+        "log", description="The same as for nginx. With `log`, spans and metrics are made, else only metrics."
     )
-    access_log_file: Path | None = Field(None, description="Follow this file.")
+    access_log_file: Path | None = Field(None, description="The access log to read; set this or ACCESS_LOG_OTLP_PORT.")
     state_file: Path | None = Field(
-        None, description="Where to note how far it was read: ACCESS_LOG_FILE with `.position`."
+        None, description="File for the reading position. Unset: ACCESS_LOG_FILE with `.position`."
     )
     access_log_otlp_port: int | None = Field(
-        None, ge=1, le=65535, description="Or take the lines from a Collector: OTLP/HTTP logs on this port."
+        None, ge=1, le=65535, description="Port on which to receive the log's lines from a Collector, by OTLP/HTTP."
     )
     gateway_url: str | None = Field(
-        None, pattern=r"^http://[^/]+$", description="Ask this gateway every 2 s whether it answers: `gateway_up`."
+        None,
+        pattern=r"^http://[^/]+$",
+        description="The gateway to ask every 2 s whether it answers, for `gateway_up`.",
     )
 
     @model_validator(mode="after")

@@ -1,1 +1,1 @@
-"""How export requests and log lines come in: for the embedded backend, and for the gateway's telemetry."""
+"""Receives OTLP requests and reads log files, for the embedded backend and for the gateway's telemetry."""

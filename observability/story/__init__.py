@@ -1,5 +1,4 @@
-"""One order, or one trace, as a story: its row, its spans as a tree, its log lines (`make story ORDER=7`).
+"""Shows one order or one trace: its database row, its spans as a tree, its log lines (`make story ORDER=7`).
 
-It asks the database, Jaeger's API and Loki's API, and does not know whether the embedded backend or the real ones
-answer.
+It asks the database and the APIs of Jaeger and Loki, and works the same with the embedded backend.
 """

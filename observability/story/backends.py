@@ -73,6 +73,11 @@ def traces_of_order(jaeger: str, order_id: int, since: float, until: float) -> l
         return sorted(map(parse, data["data"] if data else ()), key=lambda found: found.start)
 
 
+def lines_query(trace_id: str) -> str:
+    """Write what Loki is asked for the log lines of a trace."""
+    return f'{{service_namespace="shop"}} | trace_id="{trace_id}"'
+
+
 def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
     """Ask Loki for the log lines of a trace, the oldest first.
 
@@ -86,7 +91,7 @@ def lines(loki: str, trace_id: str, since: float, until: float) -> list[Line]:
         StoryError: Loki cannot be asked.
     """
     wanted = {
-        "query": f'{{service_namespace="shop"}} | trace_id="{trace_id}"',
+        "query": lines_query(trace_id),
         "start": str(int(since * 1e9)),
         "end": str(int(until * 1e9)),
         "limit": str(_LINES),

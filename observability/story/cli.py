@@ -17,7 +17,7 @@ from observability.story.spans import MAX_ORDER
 from observability.story.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _PIPE_COLUMNS = 200
 _TRACE = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m observability.story",
-        description="Shows one order, or one trace: its row, its spans as a tree with times, its log lines.",
-        epilog="JAEGER_URL and LOKI_URL name other backends than those of the shop that runs here.",
+        description="Shows one order, or one trace: its database row, its spans as a tree with times, its log lines.",
+        epilog="JAEGER_URL and LOKI_URL choose other backends than those of the running shop.",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--order", type=_order, metavar="ID", help="the order's id")
@@ -44,14 +44,23 @@ def main(argv: Sequence[str]) -> int:
         "--trace", type=_trace, metavar="ID", help="a trace id, or a traceparent or traceresponse header"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--compose", action="store_true", help="of the shop in Docker Compose, though a local one runs")
+    parser.add_argument("--compose", action="store_true", help="ask the shop in Docker Compose, not the local one")
     parser.add_argument(
-        "--wait", type=_seconds, default=2.0, metavar="SECONDS", help="for what is on its way (default: 2)"
+        "--wait",
+        type=_seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="wait for telemetry on its way (default: 2)",
     )
     arguments = parser.parse_args(argv)
+    return ended(lambda: _tell(arguments))
+
+
+def ended(tell: Callable[[], int]) -> int:
+    """Do what a command does; give its exit status, also where it fails, is ended by Ctrl-C, or nobody reads on."""
     hear_ctrl_c()
     try:
-        return _tell(arguments)
+        return tell()
     except LocalError as error:
         print(clean(error), file=sys.stderr)
         return 1

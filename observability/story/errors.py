@@ -5,3 +5,7 @@ from local.errors import LocalError
 
 class StoryError(LocalError):
     """One clear sentence that says what is wrong and, where it helps, what to do."""
+
+
+class LoginNeeded(StoryError):
+    """The gateway wants to know who is there."""

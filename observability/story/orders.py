@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from local.orderdb import Ask
 
 _SECONDS = 10
+_PORTS = {"JAEGER": "16686", "LOKI": "3100", "PROMETHEUS": "9090"}
+"""As `docker compose up` has them."""
 _ROW = "SELECT row_to_json(o) FROM orders.orders o WHERE id = {:d}"
 """All columns, whatever they are by now."""
 
@@ -27,6 +29,7 @@ class Shop:
     ask: Ask
     jaeger: str
     loki: str
+    prometheus: str
 
     def row(self, order_id: int) -> dict[str, Any]:
         """Give an order's row with all its columns.
@@ -45,8 +48,8 @@ def find(environ: Mapping[str, str], *, compose: bool) -> Shop:
     """Find the shop that runs: the local stack, else the one in Docker Compose.
 
     Args:
-        environ: The environment: RUN_DIR, JAEGER_PORT and LOKI_PORT as for `docker compose up`, and JAEGER_URL and
-            LOKI_URL for backends elsewhere.
+        environ: The environment: RUN_DIR, JAEGER_PORT, LOKI_PORT and PROMETHEUS_PORT as for `docker compose up`, and
+            JAEGER_URL, LOKI_URL and PROMETHEUS_URL for backends elsewhere.
         compose: Do not look for a local stack.
 
     Raises:
@@ -55,15 +58,15 @@ def find(environ: Mapping[str, str], *, compose: bool) -> Shop:
     """
     folder = run_dir(environ)
     ask = orderdb.in_container(_SECONDS)
-    jaeger_port, loki_port = environ.get("JAEGER_PORT") or "16686", environ.get("LOKI_PORT") or "3100"
+    ports = {name: environ.get(f"{name}_PORT") or usual for name, usual in _PORTS.items()}
     if not compose and Supervisor.find(folder):
         settings = Settings.of_running(folder)
         if not settings.telemetry:
             raise StoryError("The stack runs with TELEMETRY=off, so nothing keeps its story: `make down up`.")
         ask = orderdb.of_stack(settings, _SECONDS)
-        jaeger_port, loki_port = str(settings.jaeger_port), str(settings.loki_port)
-    return Shop(
-        ask=ask,
-        jaeger=(environ.get("JAEGER_URL") or f"http://localhost:{jaeger_port}").rstrip("/"),
-        loki=(environ.get("LOKI_URL") or f"http://localhost:{loki_port}").rstrip("/"),
-    )
+        of_stack = settings.ports()
+        ports = {name: str(of_stack[f"{name}_PORT"]) for name in _PORTS}
+    roots = {
+        name: (environ.get(f"{name}_URL") or f"http://localhost:{port}").rstrip("/") for name, port in ports.items()
+    }
+    return Shop(ask=ask, jaeger=roots["JAEGER"], loki=roots["LOKI"], prometheus=roots["PROMETHEUS"])

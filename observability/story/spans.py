@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class Span:
     """Trace and span ids of other spans that this one has to do with."""
     events: Sequence[Mapping[str, Any]] = ()
     """What happened meanwhile, as Jaeger gives it: `timestamp` in microseconds, and `fields`."""
+    resource: Mapping[str, Any] = field(default_factory=dict)
+    """What is said of the process that made it."""
 
     @property
     def failed(self) -> bool:
@@ -141,7 +143,12 @@ class Trace:
 def parse(trace: Mapping[str, Any]) -> Trace:
     """Read one trace of a Jaeger answer's `data`."""
     spans = []
+    processes = {
+        name: (process.get("serviceName", "unknown"), {tag["key"]: tag["value"] for tag in process.get("tags") or ()})
+        for name, process in trace["processes"].items()
+    }
     for span in trace["spans"]:
+        service, resource = processes.get(span.get("processID"), ("unknown", {}))
         tags = {tag["key"]: tag["value"] for tag in span.get("tags") or ()}
         references = [(each["refType"], each["traceID"], each["spanID"]) for each in span.get("references") or ()]
         parents = (above for kind, trace_id, above in references if (kind, trace_id) == ("CHILD_OF", span["traceID"]))
@@ -150,7 +157,7 @@ def parse(trace: Mapping[str, Any]) -> Trace:
                 trace_id=span["traceID"],
                 span_id=span["spanID"],
                 parent_id=next(parents, ""),
-                service=trace["processes"].get(span.get("processID"), {}).get("serviceName", "unknown"),
+                service=service,
                 name=span["operationName"],
                 kind=str(tags.get("span.kind", "internal")),
                 start=span["startTime"],
@@ -158,6 +165,7 @@ def parse(trace: Mapping[str, Any]) -> Trace:
                 tags=tags,
                 links=[(trace_id, linked) for kind, trace_id, linked in references if kind == "FOLLOWS_FROM"],
                 events=span.get("logs") or (),
+                resource=resource,
             )
         )
     return Trace(trace["traceID"], sorted(spans, key=lambda span: span.start))

@@ -1,1 +1,1 @@
-"""Makes a Flask app an observable service: traces, metrics, logs, health, and what services need of each other."""
+"""Makes a Flask app observable (traces, metrics, logs, health checks), and has the other parts services need."""

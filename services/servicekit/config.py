@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MAX_BODY = 64 * 1024
-"""The most bytes that a request's body may have: what the gateway lets through."""
+"""The most bytes of a request's body; the gateway has the same limit."""
 
 
 class ConfigError(RuntimeError):
@@ -29,25 +29,25 @@ class Settings(BaseSettings):
 
 
 class ServiceSettings(Settings):
-    """How much a replica takes on at once. Every service's settings have these; OpenTelemetry's are in `telemetry`."""
+    """Limits on a replica's concurrent requests, for all services. OpenTelemetry's settings are in `telemetry`."""
 
-    threads: int = Field(16, ge=1, le=256, description="Requests a replica works on at once.")
+    threads: int = Field(16, ge=1, le=256, description="Requests that a replica works on at the same time.")
     queue_length: int = Field(
-        100, ge=0, le=1000, description="Requests that wait for their turn; one more gets 503 at once."
+        100, ge=0, le=1000, description="Requests that may wait for a thread; further ones get 503 at once."
     )
     queue_wait_seconds: float = Field(
-        2.0, ge=0, le=10, description="How long a request waits for its turn before it gets 503."
+        2.0, ge=0, le=10, description="How long a request waits for a thread before it gets 503."
     )
     trusted_hosts: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._, -]*$",
-        description="Further names that a request's `Host` may have, separated by commas; `.example.org` is all below"
-        " it. The service's own name, `localhost` and addresses always may.",
+        description="Further names that a request's `Host` may have, separated by commas; `.example.org` allows"
+        " all names below it. The service's own name, `localhost` and IP addresses are always allowed.",
     )
 
 
 class LogSettings(Settings):
-    """How much a process logs."""
+    """The level of a process's log."""
 
     log_level: Annotated[str, BeforeValidator(str.lower)] = Field(
         "info", pattern="^(debug|info|warning|error|critical)$", description="The least severe level logged."
@@ -65,14 +65,14 @@ class ServerSettings(LogSettings, ServiceSettings):
 
 
 class DatabaseSettings(Settings):
-    """Where the service's schema lives, and how long it waits for it."""
+    """The address of the service's database, and time limits."""
 
     database_host: str = Field("127.0.0.1", description="PostgreSQL's host.")
     database_port: int = Field(5432, ge=1, le=65535, description="PostgreSQL's port.")
     database_name: str = Field(description="The database that holds the schemas.")
-    database_user: str = Field(description="The role of this service, which sees its own schema only.")
+    database_user: str = Field(description="The service's role, which can use its own schema only.")
     database_password_file: Path = Field(description="File with that role's password.")
-    database_pool_size: int = Field(10, ge=1, le=100, description="Connections a replica holds at most.")
+    database_pool_size: int = Field(10, ge=1, le=100, description="The most connections that a replica opens.")
     database_pool_wait_seconds: float = Field(
         1.0, gt=0, le=30, description="How long a request waits for a free connection before it gets 503."
     )
@@ -82,7 +82,7 @@ class DatabaseSettings(Settings):
 
 
 class TokenSettings(Settings):
-    """What a token has to say to be accepted."""
+    """The claims that a token must have to be accepted."""
 
     token_issuer: str = Field(description="`iss` of the tokens.")
     token_audience: str = Field(description="`aud` of the tokens.")
@@ -96,7 +96,7 @@ class VerifierSettings(TokenSettings):
         3600,
         ge=60,
         le=86400,
-        description="How long the keys last had count while the authority does not answer; then tokens get 503.",
+        description="How long old keys are used while the issuer of the tokens does not answer; then tokens get 503.",
     )
 
 

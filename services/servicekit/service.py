@@ -1,4 +1,4 @@
-"""What a service is made of: its metrics, its tracing, its logger, and what is made with them."""
+"""`Service`: creates and connects the metrics, tracing, logger and all other parts of a service."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from servicekit.calls.client import Credential, ServiceClient
     from servicekit.config import ClientSettings, DatabaseSettings, TokenSettings, VerifierSettings
     from servicekit.database.pool import Database
+    from servicekit.flags import Flags, FlagSettings
     from servicekit.identity.auth import Authenticator, Callers, JwksClient, KeySource
     from servicekit.identity.credentials import ServiceTokens
     from servicekit.web.errors import ErrorTable
@@ -35,9 +36,9 @@ class Authority:
 
     Attributes:
         name: Its name.
-        keys_path: Where it publishes its keys (a JWK Set).
-        tokens_path: Where services get tokens of their own.
-        login: How to get a token, such as `get one from POST /login`: it ends the text of a 401.
+        keys_path: The path of its public keys, a JWK Set (RFC 7517).
+        tokens_path: The path at which services get tokens for their calls to each other.
+        login: How a user gets a token, such as `get one from POST /login`: the end of the text of a 401.
     """
 
     name: str
@@ -51,11 +52,12 @@ class Application:
     """What all services of an application have in common.
 
     Attributes:
-        name: In the types of its problems, `urn:<name>:problem:...`, and the realm of its challenges.
-        resource: Attributes of every service's resource; OTEL_RESOURCE_ATTRIBUTES has others where they differ.
-        span_attributes: The attributes of spans that may leave a process, whoever has set up tracing; see `Privacy`.
-            None: all but those that are known to be personal.
-        authority: What signs its tokens, if it has any.
+        name: Its name, which appears in error types, `urn:<name>:problem:...` (RFC 9457), and in the realm of 401
+            answers.
+        resource: Resource attributes that all its services have; OTEL_RESOURCE_ATTRIBUTES adds others.
+        span_attributes: The attributes of spans that may leave a process, even if something else has set up tracing;
+            see `Privacy`. None: all except those that are known to be personal.
+        authority: The service that signs its tokens; None if it has no tokens.
     """
 
     name: str
@@ -65,26 +67,27 @@ class Application:
 
 
 class Service:
-    """A service: make one, make its parts with it, and then its app; or give it an app that you have.
+    """A service. Create one, then its parts (`database`, `client`, ...), then its app with `app`.
 
-    The first one sets up the process's logging and tracing, and names its log lines and spans.
+    If you have a Flask app already, give it to `instrument` instead. The first Service of a process sets up logging and
+    tracing, and its name is in all log lines and spans of the process.
 
     Args:
-        name: Its name, such as `parcel-service`.
-        settings: How much it takes on at once; read from the environment if not given.
-        application: What it is a part of; by default, an application of its own name.
+        name: The service's name, such as `parcel-service`.
+        settings: Limits on concurrent and waiting requests; None reads them from the environment.
+        application: The application that it belongs to; None makes one with the service's name.
 
     Attributes:
         name: As given.
-        metrics: Its metrics; `metrics.registry` is where its own are registered.
-        tracer: Makes spans of its own work.
-        log: Writes its own events.
+        metrics: Its metrics; register your own in `metrics.registry`.
+        tracer: Makes spans for your own steps.
+        log: Writes your own log events.
     """
 
     def __init__(
         self, name: str, settings: ServiceSettings | None = None, application: Application | None = None
     ) -> None:
-        _log_as(name)  # before all else: what is wrong with the settings is a log line too
+        _log_as(name)  # first, so that invalid settings are reported as a log line too
         self.name = name
         self._settings = settings or load(ServiceSettings)
         self._application = application or Application(name)
@@ -101,10 +104,13 @@ class Service:
         self._tasks: list[Periodic] = []
 
     def instrument(self, app: Flask) -> None:
-        """Have an app of your own tell what it does; call it first, before the app has hooks.
+        """Make an existing Flask app observable.
 
-        The app gets spans, metrics, an access line for each request, `/healthz`, `/readyz` and `/metrics`. What it
-        answers otherwise stays its own business.
+        The app gets spans, metrics, a log line for each request, `/healthz`, `/readyz` and `/metrics`. Its other
+        answers are not changed.
+
+        Args:
+            app: The app. Call this before it has hooks of its own, so that they run inside the request's span.
         """
         web.instrument(
             app,
@@ -117,19 +123,26 @@ class Service:
         )
 
     def api(self, description: str) -> SpecTree:
-        """Make the object whose `validate` decorates the views of `app`."""
+        """Create the object whose `validate` decorates views, for validation and the OpenAPI document.
+
+        Args:
+            description: What the service does, for the OpenAPI document.
+        """
         from servicekit.web.openapi import create_api
 
         return create_api(self.name, description)
 
     def app(self, api: SpecTree, blueprint: Blueprint, *, prefix: str, errors: ErrorTable | None = None) -> Flask:
-        """Make an app as this kit wants one: `instrument`, and problem+json, bounded queues, trusted hosts, OpenAPI.
+        """Create an app: observable as by `instrument`, with problem+json, a bounded queue, a check of `Host`, OpenAPI.
 
         Args:
-            api: What validates the routes.
+            api: Validates the routes; see `api`.
             blueprint: The routes.
-            prefix: Where they are, such as `parcels`: `/parcels/openapi.json` describes them.
-            errors: The service's own errors and their statuses.
+            prefix: The first part of their paths, such as `parcels`: `/parcels/openapi.json` describes them.
+            errors: The service's own exceptions and their HTTP statuses.
+
+        Returns:
+            The app. Errors are answered as problem+json (RFC 9457).
         """
         from servicekit.web.openapi import document_blueprint
 
@@ -146,20 +159,26 @@ class Service:
         )
 
     def every(self, seconds: float, name: str, work: Callable[[Callable[[], bool]], None]) -> None:
-        """Do something again and again beside the requests, where `gunicorn_conf` runs the service; see `Periodic`."""
+        """Add a background task, which runs if gunicorn is started with `gunicorn_conf`; see `Periodic`.
+
+        Args:
+            seconds: The pause between two runs.
+            name: Its name in log lines.
+            work: The work; it gets a function that says whether the process is about to stop.
+        """
         self._tasks.append(Periodic(name, seconds, work))
 
     def ready_when(self, check: Callable[[], None]) -> None:
-        """Be ready only while this raises no DependencyUnavailable."""
+        """Add a check to `/readyz`, which answers 503 while the check raises DependencyUnavailable."""
         self._ready_checks.append(check)
 
     def database(self, settings: DatabaseSettings, peer: str, *, statistics: bool = False) -> Database:
-        """Make the service's database, without which it is not ready.
+        """Create the service's pool of database connections, and add the database to `/readyz`.
 
         Args:
-            settings: Where it is.
-            peer: What it is called.
-            statistics: Whether to ask PostgreSQL for its own numbers, too.
+            settings: Address, role, and limits of the pool.
+            peer: The database's name in spans, metrics and errors.
+            statistics: Whether to export PostgreSQL's own statistics as metrics, too.
         """
         from servicekit.database.pool import Database
         from servicekit.database.statistics import Statistics
@@ -170,6 +189,17 @@ class Service:
             self._tasks.append(Statistics(database, self.metrics.registry).task())
         return database
 
+    def flags(self, settings: FlagSettings, about: Mapping[str, str] | None = None) -> Flags:
+        """Create the service's feature flags.
+
+        Args:
+            settings: The file of flags, in flagd's format.
+            about: What is always part of the evaluation context; see `Flags`.
+        """
+        from servicekit.flags import Flags
+
+        return Flags(settings.flags_file, self.metrics.registry, f"{self.name}-{id(self):x}", about)
+
     def client(
         self,
         peer: str,
@@ -179,7 +209,15 @@ class Service:
         connections: int = 32,
         credential: Credential | None = None,
     ) -> ServiceClient:
-        """Make a client of another service; see `ServiceClient`."""
+        """Create a client for another service; see `ServiceClient`.
+
+        Args:
+            peer: The other service's name in spans, metrics and errors.
+            base_url: Its root URL.
+            timeout_seconds: How long a call may take.
+            connections: The most connections at the same time.
+            credential: Gives the token for each call; None calls without one.
+        """
         from servicekit.calls.client import ServiceClient
 
         return ServiceClient(
@@ -193,7 +231,14 @@ class Service:
         )
 
     def keys(self, settings: VerifierSettings) -> JwksClient:
-        """Make the source of the authority's keys, and keep them fresh."""
+        """Create the source of the authority's public keys, with a background task that keeps them fresh.
+
+        Args:
+            settings: The authority's URL, and for how many seconds keys are used while it does not answer.
+
+        Raises:
+            ValueError: The application has no authority.
+        """
         from servicekit.identity.auth import JwksClient
 
         authority = self._authority()
@@ -203,19 +248,41 @@ class Service:
         return keys
 
     def authenticator(self, keys: KeySource, settings: TokenSettings) -> Authenticator:
-        """Make what verifies users' tokens."""
+        """Create the object that verifies users' tokens.
+
+        Args:
+            keys: The public keys; see `keys`.
+            settings: The issuer and audience that a token must have.
+
+        Raises:
+            ValueError: The application has no authority.
+        """
         from servicekit.identity.auth import Authenticator
 
         return Authenticator(keys, settings, self._authority().login)
 
     def callers(self, keys: KeySource, settings: TokenSettings) -> Callers:
-        """Make what verifies the tokens of other services that call this one."""
+        """Create the object that verifies the tokens of other services that call this one.
+
+        Args:
+            keys: The public keys; see `keys`.
+            settings: The issuer that a token must have. Its audience must be this service.
+        """
         from servicekit.identity.auth import Callers
 
         return Callers(keys, settings, self.name)
 
     def tokens(self, audience: str, auth_url: str, settings: ClientSettings) -> ServiceTokens:
-        """Make this service's own tokens for calls to another, the audience, and keep them fresh."""
+        """Create the source of this service's tokens for calls to another, with a task that keeps them fresh.
+
+        Args:
+            audience: The name of the service that is called.
+            auth_url: The authority's URL.
+            settings: The file with this service's secret.
+
+        Raises:
+            ValueError: The application has no authority.
+        """
         from servicekit.identity.credentials import ServiceTokens
 
         authority = self._authority()
@@ -231,6 +298,6 @@ class Service:
 
 
 def _log_as(service: str) -> None:
-    if not structlog.is_configured():  # by `gunicorn_conf`, which is there before the app, or by yourself
+    if not structlog.is_configured():  # `gunicorn_conf`, or your own code, may have done it before
         logs.configure(service, load(LogSettings).log_level)
     logs.name_app(service)

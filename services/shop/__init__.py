@@ -1,13 +1,13 @@
-"""What the shop's services have in common, and servicekit does not know."""
+"""What the shop's five services have in common. It is not in servicekit, which does not depend on any application."""
 
 from servicekit.service import Application, Authority
 
 NAMESPACE = "shop"
 VERSION = "1.0.0"
-"""`service.version` of every part: they are released together."""
+"""`service.version` of all parts, because they are released together."""
 
 RESOURCE = {"service.namespace": NAMESPACE, "service.version": VERSION, "deployment.environment.name": "local"}
-"""Attributes of every part's resource; OTEL_RESOURCE_ATTRIBUTES has others where they differ."""
+"""Resource attributes of all parts; OTEL_RESOURCE_ATTRIBUTES overrides them."""
 
 ATTRIBUTES = frozenset({
     "db.collection.name",
@@ -18,6 +18,10 @@ ATTRIBUTES = frozenset({
     "db.response.status_code",
     "db.system.name",
     "error.type",
+    "feature_flag.key",
+    "feature_flag.provider.name",
+    "feature_flag.result.reason",
+    "feature_flag.result.variant",
     "http.request.method",
     "http.request.resend_count",
     "http.response.status_code",
@@ -30,10 +34,10 @@ ATTRIBUTES = frozenset({
     "url.scheme",
     "url.template",
 })  # fmt: skip
-"""The attributes of spans that may leave a process: those of the telemetry contract."""
+"""The span attributes that may leave a process: those of the telemetry contract."""
 
 DATABASE = "order-db"
-"""What the database is called, which some of the services share."""
+"""The name of the database that some of the services share."""
 
 SHOP = Application(
     NAMESPACE,

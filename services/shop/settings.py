@@ -6,14 +6,14 @@ from servicekit.config import DatabaseSettings, TokenSettings, Url, VerifierSett
 
 
 class OrderDbSettings(DatabaseSettings):
-    """Where order-db is."""
+    """The address of order-db."""
 
     database_port: int = Field(5433, ge=1, le=65535, description="PostgreSQL's port.")
     database_name: str = Field("orders_user", description="The database that holds the schemas.")
 
 
 class ShopTokenSettings(TokenSettings):
-    """What a token of the shop says."""
+    """The claims of the shop's tokens."""
 
     token_issuer: str = Field("auth-service", description="`iss` of the tokens.")
     token_audience: str = Field("shop", description="`aud` of the tokens.")

@@ -117,20 +117,11 @@ class Saboteur:
 
     @contextlib.contextmanager
     def outage_of_payment(self):
-        """PAYMENT_OUTAGE, as a person would set it on a part that runs: in the script that starts it."""
-        script = self._shop.run_dir / "conf" / "payment-service.sh"
-        text = script.read_text()
-        script.write_text(text.replace("\nexec ", "\nexport PAYMENT_OUTAGE=true\nexec ", 1))
-        self._restart("payment-service")
+        self._shop.fault("payment-down")
         try:
             yield
         finally:
-            script.write_text(text)
-            self._restart("payment-service")
-
-    def _restart(self, part):
-        with self.stopped(part):
-            pass
+            self._shop.fault("payment-down", "off")
 
     @contextlib.contextmanager
     def nonsense_in_the_access_log(self):

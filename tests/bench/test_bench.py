@@ -1,5 +1,6 @@
 """The measurements of `make bench`: their arithmetic, their load, and what they change about a stack."""
 
+import ast
 import json
 import re
 import signal
@@ -24,6 +25,7 @@ from bench import (
     rows,
     stacks,
     statements,
+    switches,
     variant,
     wrk,
 )
@@ -232,6 +234,38 @@ def test_pgbench_runs_what_the_services_run_for_an_order():
     assert "%(" not in statements.script()
 
 
+def test_an_orders_checks_of_switches_are_those_that_its_services_make():
+    asked = switches.asked()
+    assert asked.count("any") == 3  # a request to each of the three
+    flags = {name for name in asked if name != "any"}
+    own = {name for part in ("order", "payment", "product") for name in faults_of(part)}
+    elsewhere = {"orders-lock", "pool-exhausted", "orders-scan"}  # in the background, and when an order is looked at
+    assert flags == own - elsewhere
+    assert 0 < switches.microseconds(0.01) < 1000
+
+
+def faults_of(part):
+    """The flags that a service's own module of faults names."""
+    source = (PROJECT / f"services/{part}/src/{part}_service/faults.py").read_text()
+    return ast.literal_eval(re.search(r"^FLAGS = (\(.*?\))", source, re.MULTILINE | re.DOTALL)[1])
+
+
+def test_switches_are_compared_with_the_whole_order_in_a_table_and_in_words():
+    turns = [{"order_us": 20_000.0, "checks_us": each} for each in (8.0, 10.0, 14.0)]
+    machine = dict.fromkeys(("cores", "cpu", "memory_gb", "kernel", "commit"), 1)
+    result = {
+        "kind": "switches",
+        "asked": ["any"] * 15,
+        "turns": turns,
+        "command": "x",
+        "when": "y",
+        "machine": machine,
+    }
+    assert "| 10.00 (8.00..14.00) | 0.050 (0.040..0.070) % |" in report.markdown(result)
+    assert "10.0 µs of the 20,000 µs" in report.switches_sentence(result)
+    assert "0.050%" in report.switches_sentence(result)
+
+
 def test_the_pages_show_what_was_measured_and_nothing_else():
     shown = set()
     for path in document.PAGES:
@@ -261,7 +295,7 @@ def test_a_block_of_the_page_is_made_of_its_result(tmp_path, monkeypatch):
     assert "<!-- begin: other -->\n\nNot measured yet.\n" in filled
 
 
-def test_capacities_are_reckoned_from_one_order_and_marked_where_they_were_measured():
+def test_capacities_are_calculated_from_one_order_and_marked_where_they_were_measured():
     parts = {
         "nginx": 0.5,
         "auth-service": 0.0,
@@ -284,12 +318,12 @@ def test_capacities_are_reckoned_from_one_order_and_marked_where_they_were_measu
     [table] = report.capacity(result)
     [stores] = report.stores({"backends": backends})
     cells = {row[0]: row[1:4] for row in table.rows + stores.rows}
-    assert cells["cores, gateway and services"] == ["0.1 m", "10 r", "1,000 r"]
-    assert cells["replicas of order-service"] == ["1 m", "5 r", "500 r"]
-    assert cells["connections to PostgreSQL"] == ["20 m", "70 r", "6,670 r"]
-    assert cells["log lines as written, a day"] == ["1.7 GB m", "172.8 GB r", "17.3 TB r"]
-    assert cells["Loki, a day"] == ["691.2 MB m", "69.1 GB r", "6.9 TB r"]
-    assert cells["Collector, memory"] == ["93 MB m", "160 MB r", "16,000 MB r"]
+    assert cells["cores, gateway and services"] == ["0.1 m", "10 c", "1,000 c"]
+    assert cells["replicas of order-service"] == ["1 m", "5 c", "500 c"]
+    assert cells["connections to PostgreSQL"] == ["20 m", "70 c", "6,670 c"]
+    assert cells["log lines, uncompressed, a day"] == ["1.7 GB m", "172.8 GB c", "17.3 TB c"]
+    assert cells["Loki, a day"] == ["691.2 MB m", "69.1 GB c", "6.9 TB c"]
+    assert cells["Collector, memory"] == ["93 MB m", "160 MB c", "16,000 MB c"]
 
 
 def test_what_up_says_about_its_steps_is_read_and_compared_with_the_budget():
@@ -479,13 +513,13 @@ IN_A_CLUSTER = {
 }
 
 
-def test_what_bigger_shops_need_is_reckoned_from_the_cheapest_and_the_dearest_order_and_from_the_manifests():
+def test_what_bigger_shops_need_is_calculated_from_the_cheapest_and_the_dearest_order_and_from_the_manifests():
     cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
     assert cells["pods of order-service"] == ["5 to 10", "500 to 1,000"]  # 3 ms x 1,000 are 3 cores, 60 % of five
     assert cells["pods of product-service"] == ["3", "250"]  # the same in both places
-    assert cells["connections, with those pods and no pooler"][0] == "35 to 70"  # 5 (the overlay's pool) x (5 + 2)
+    assert cells["connections, for these pods without a pooler"][0] == "35 to 70"  # 5 (the overlay's pool) x (5 + 2)
     assert cells["PostgreSQL, primaries of 32 cores"] == ["1", "7"]
-    assert cells["days until `orders.id` ends"] == ["24.9", "0.2"]
+    assert cells["days until `orders.id` runs out"] == ["24.9", "0.2"]
     assert cells["PostgreSQL, a day"] == ["43.2 GB", "4.3 TB"]
     assert cells["Jaeger, a day, every trace"] == ["864.0 GB", "86.4 TB"]
     assert cells["Jaeger, a day, with 10% of the traces"] == ["86.4 GB", "8.6 TB"]
@@ -496,13 +530,13 @@ def test_what_bigger_shops_need_is_reckoned_from_the_cheapest_and_the_dearest_or
 def test_the_connections_of_the_autoscalers_pods_end_with_its_most_pods():
     cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
     # 0.35 cores a pod (70 % of what is asked for): 9 to 18 of order-, 4 to 7 of payment-, 10 of user-service.
-    assert cells["connections, with the pods that the autoscaler makes"] == ["115 to 175", "250"]
+    assert cells["connections, for the pods that the autoscaler starts"] == ["115 to 175", "250"]
 
 
 def test_prometheus_keeps_fewer_days_than_it_may_where_its_size_is_reached_before():
     cells = {row[0]: row[1:3] for row in reckoning.needs(ONE_ORDER, None).rows}
     # 5,000 to 10,000 series, each 17,280 samples of 1.5 bytes a day: 130 to 259 MB a day, of 2 GB.
-    assert cells["Prometheus, days that it keeps"][0] == "8.3 to 15.0"
+    assert cells["Prometheus, days of data kept"][0] == "8.3 to 15.0"
 
 
 def test_an_order_in_the_cluster_counts_beside_the_others_by_the_middle_turn_with_the_fewest_pods():
@@ -510,8 +544,8 @@ def test_an_order_in_the_cluster_counts_beside_the_others_by_the_middle_turn_wit
     assert (least.cpu_ms["order-service"], most.cpu_ms["order-service"]) == (3.0, 8.0)
     rows = {row[0]: row[1:] for row in reckoning.measured(ONE_ORDER, IN_A_CLUSTER).rows}
     assert rows["CPU, order-service"][:3] == ["3.00 ms", "6.00 ms", "8.00 ms"]
-    assert rows["order-service, times that of one machine"][:3] == ["1.00", "2.00", "2.67"]
-    assert rows["orders/s meanwhile"][:3] == ["250", "100", "100"]
+    assert rows["order-service, ratio to one machine"][:3] == ["1.00", "2.00", "2.67"]
+    assert rows["orders/s during the run"][:3] == ["250", "100", "100"]
 
 
 def test_what_was_measured_elsewhere_says_where_and_what_was_made_of_it():
@@ -520,7 +554,7 @@ def test_what_was_measured_elsewhere_says_where_and_what_was_made_of_it():
     assert all(len(row) == len(table.head) for row in table.rows)
     assert rows["measured by"][:2] == ["`one machine`", "`the stores`"]
     assert rows["CPU, jaeger"][:2] == ["0.60 ms", "1.20 ms"]
-    assert "reckoned: x 3.00 / 6.00" in rows["CPU, jaeger"][2]
+    assert "calculated: x 3.00 / 6.00" in rows["CPU, jaeger"][2]
     assert rows["Loki, chunks and index"][:2] == ["-", "800 bytes"]
 
 
@@ -540,11 +574,11 @@ def test_what_ends_first_stands_first_with_what_comes_after_it():
     assert rates == sorted(rates)
     found = {row[1]: row[0] for row in rows}
     assert found["one pod of order-service"] == "100 to 200"
-    assert found["20 pods of order-service, the autoscaler's most"] == "2,000 to 4,000"
+    assert found["20 pods of order-service, the autoscaler's maximum"] == "2,000 to 4,000"
     assert found["PostgreSQL in `local`"] == "1,000"  # its limit there is 2 cores
     assert found["3 Collectors of `tail-sampling`"] == "3,000 to 6,000"
     assert found["gateway-telemetry, one pod"] == "3,000"
-    assert found["what Loki takes from one tenant, in `local-full`"] == "2,097"  # 4 MiB of lines of 2,000 bytes
+    assert found["Loki's limit for one tenant, in `local-full`"] == "2,097"  # 4 MiB of lines of 2,000 bytes
     assert [row[0] for row in rows[-2:]] == ["not measured"] * 2
     assert all(row[3] for row in rows)
 

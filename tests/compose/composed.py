@@ -109,6 +109,14 @@ class ComposedShop:
             every_part = {"COMPOSE_FILE": files, "COMPOSE_PROFILES": "load"}
             self.compose("down", "--volumes", "--remove-orphans", seconds=120, **every_part)
 
+    def keep(self, folder):
+        """Write into files how the containers are, and what each said; of ended ones too."""
+        (folder / "ps.txt").write_text(self.compose("ps", "--all", COMPOSE_PROFILES="load"))
+        services = self.compose("ps", "--all", "--format", "{{.Service}}", COMPOSE_PROFILES="load").split()
+        for service in sorted(set(services)):
+            said = self.compose("logs", "--no-log-prefix", "--timestamps", service, COMPOSE_PROFILES="load")
+            (folder / f"{service}.log").write_text(said)
+
     def run(self, *command, seconds=60, **environment):
         """Run a command in the clone; what it printed to stdout. Fails with all that it printed."""
         return _run(command, self.clone, self._environment | environment, seconds)

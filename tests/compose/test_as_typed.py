@@ -175,7 +175,7 @@ def test_a_rotated_key_logs_nobody_out(shop, token):
     shop.order(shop.login())
 
 
-@pytest.mark.parametrize("what", ["look at metrics", "take effect of a change in `nginx/`"])
+@pytest.mark.parametrize("what", ["look at metrics", "apply a change in `nginx/`"])
 def test_a_documented_one_liner_runs(shop, what):
     shown = shop.typed(ONE_LINERS[what])
     assert "orders_total" in shown or "nginx" in shown

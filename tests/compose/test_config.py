@@ -56,7 +56,7 @@ LIGHT_FILE = yaml.load(LIGHT_TEXT, Loader)
 LIGHT_PARTS = {name: whole(part) for name, part in LIGHT_FILE["services"].items()}
 LIGHT_ADDED = {f"{name}, light": part for name, part in LIGHT_PARTS.items() if name not in FILE["services"]}
 MANUAL = (PROJECT / "docs" / "compose.md").read_text()
-README = (PROJECT / "README.md").read_text()
+SETTINGS = (PROJECT / "docs" / "settings.md").read_text()
 PARTS = FILE["services"]
 ALL = PARTS | ADDED
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
@@ -74,7 +74,7 @@ def built(name):
 
 
 BUILT = {target: built(target) for target in TARGETS}
-IMAGES = {part["image"] for part in ALL.values() if "image" in part} | {
+IMAGES = {part["image"] for part in ALL.values() if "build" not in part} | {
     image for image, _ in STAGES.values() if image not in STAGES
 }
 
@@ -145,7 +145,7 @@ def test_what_stands_in_for_loki_replaces_it_alone_and_looks_the_same_from_outsi
     assert list(STAND_IN_FILE["services"]) == ["loki"]
     loki, (stand_in,) = ALL["loki"], STAND_IN.values()
     assert "!override" in (PROJECT / EMBEDDED_FILE).read_text()
-    assert "image" not in stand_in, "its build would get the name of Loki's image"
+    assert "/embedded-backend:" in stand_in["image"], "its build would get the name of Loki's image"
     for same in ("ports", "user", "networks", "restart", "depends_on", "stop_grace_period"):
         assert stand_in[same] == loki[same], same
     assert stand_in["mem_limit"] <= loki["mem_limit"]
@@ -248,6 +248,16 @@ def test_one_dockerfile_builds_all_and_all_of_it_is_used():
     assert {name for name in on_the_way if f"--from={name} " not in needed} == set()
 
 
+@pytest.mark.parametrize("part", [name for name, part in (ALL | STAND_IN | LIGHT_ADDED).items() if "build" in part])
+def test_what_is_built_here_is_pulled_when_a_version_is_asked_for(part):
+    part = (ALL | STAND_IN | LIGHT_ADDED)[part]
+    service = part["build"].get("args", {}).get("SERVICE")
+    name = f"{service}-service" if service else part["build"]["target"]
+    image = "${SHOP_VERSION:+${SHOP_REGISTRY:-registry.example/shop}/%s:${SHOP_VERSION-}}"
+    assert part["image"] == image % name
+    assert "pull_policy" not in part
+
+
 def test_the_five_services_and_the_gateways_telemetry_share_all_but_their_own_code():
     assert STAGES["service"][0] == STAGES["gateway-telemetry"][0] == "shared"
     builds = [PARTS[service]["build"] for service in SERVICES]
@@ -262,7 +272,15 @@ ENTRIES = {  # the modules that are run in an image, as the folders of this tree
     "console": ["observability/console"],
     "loadtest": ["loadtest/__main__.py", "loadtest/locustfile.py"],
 }
-OURS = {"servicekit": "services", "shop": "services", "local": "", "loadtest": "", "observability": "", "bench": ""}
+OURS = {
+    "servicekit": "services",
+    "shop": "services",
+    "local": "",
+    "loadtest": "",
+    "observability": "",
+    "scenarios": "",
+    "bench": "",
+}
 
 
 def needed(entries):
@@ -343,8 +361,8 @@ def variables():
 def test_the_manual_names_every_variable_and_no_other():
     settings = MANUAL[MANUAL.index("## Ports") : MANUAL.index("## What happens")]
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", settings))
-    assert "PAYMENT_" in named
-    prefixes = ("PAYMENT_", "LOAD_")
+    assert "PAYMENT_LIMIT_MINOR" in named
+    prefixes = ("LOAD_",)
     passed = {name for name in variables() if not name.startswith((*prefixes, "OTEL_"))}
     assert {name for name in named if not name.startswith("OTEL_")} - set(prefixes) == passed
 
@@ -378,8 +396,8 @@ def test_every_variable_that_examples_in_the_manual_set_exists():
     assert set(re.findall(r"`([A-Z_]+)=\S+ docker", MANUAL)) <= variables()
 
 
-def test_every_setting_of_payments_faults_reaches_the_container():
-    documented = set(re.findall(r"`(PAYMENT_\w+)`", README)) - {
+def test_every_setting_of_the_processor_reaches_the_container():
+    documented = set(re.findall(r"`(PAYMENT_\w+)`", SETTINGS)) - {
         "PAYMENT_URL",
         "PAYMENT_TIMEOUT_SECONDS",
         "PAYMENT_PORT",

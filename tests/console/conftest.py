@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
+from local import rundir
 from observability.console.app import create_app
 from observability.console.settings import ConsoleSettings
 
@@ -194,8 +195,11 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{7
 
 
 @pytest.fixture
-def hostile(apis):
-    """Hostile text in each field of each answer, some of it large."""
+def hostile(apis, flags_file):
+    """Hostile text in each field of each answer and in the file of flags, some of it large."""
+    about = {"kind": HOSTILE, "description": HOSTILE * 1000}
+    flag = {"state": "ENABLED", "variants": {HOSTILE: 1, "off": 0}, "defaultVariant": HOSTILE, "metadata": about}
+    flags_file.write_text(json.dumps({"flags": {HOSTILE: flag}}))
     apis.trace = trace(
         span(1, 0, HOSTILE, HOSTILE, 0, 99, shop__order__id=7, **{HOSTILE: HOSTILE}),
         span(2, 1, HOSTILE, HOSTILE * 1000, 1, 9, big="<b>" * 300_000),
@@ -211,13 +215,21 @@ def hostile(apis):
 
 
 @pytest.fixture
-def console_app(apis):
+def flags_file(tmp_path):
+    """A file of flags of the services, all off."""
+    path = tmp_path / "flags" / "flags.json"
+    rundir.switch_faults_off(path)
+    return path
+
+
+@pytest.fixture
+def console_app(apis, flags_file):
     """Make the console; arguments are settings."""
 
     def make(**settings):
         root = f"http://127.0.0.1:{apis.server.port}"
         urls = dict.fromkeys(("gateway_url", "jaeger_url", "loki_url", "prometheus_url"), root)
-        return create_app(ConsoleSettings(**urls | settings))
+        return create_app(ConsoleSettings(**urls | {"flags_file": flags_file} | settings))
 
     return make
 

@@ -12,7 +12,8 @@ from werkzeug.serving import make_server
 
 from tests.console.conftest import START, TRACE, order
 
-PAGES = ["/", "/orders/", "/orders/1", "/traces/", "/traces/compare", "/logs", "/help", "/runbooks/ServiceDown"]
+PAGES = ["/", "/orders/", "/orders/1", "/traces/", "/traces/compare", "/logs", "/why", "/faults", "/help"]
+PAGES += ["/runbooks/ServiceDown"]
 BOARDS = [f"/dashboards/{uid}" for uid in ("overview", "order-path", "service", "database", "telemetry", "load")]
 
 
@@ -60,9 +61,20 @@ def test_a_button_places_an_order_whose_whole_story_is_there_within_two_seconds(
     assert took[-1] <= 2, took
 
 
+def test_a_fault_is_switched_by_a_button_and_named_on_each_page_until_it_is_off(tab):
+    tab.goto("/faults")
+    tab.get_by_role("button", name="currency-slow weak").click()
+    tab.get_by_text("fault on: currency-slow").wait_for()
+    tab.goto("/orders/")
+    tab.get_by_role("link", name="currency-slow", exact=True).click()
+    tab.get_by_role("button", name="Switch all off").click()
+    tab.get_by_text("fault on:").wait_for(state="detached")
+
+
 @pytest.mark.slow
 def test_from_a_slow_order_to_the_log_line_that_explains_it_are_three_clicks(open_tab, own_stack):
-    stack = own_stack(PAYMENT_LATENCY_MS="700")
+    stack = own_stack()
+    stack.fault("payment-slow")
     token = stack.login()
     for _ in range(3):
         stack.gateway.post("/orders/", {"product_id": 1}, token=token)
@@ -126,7 +138,7 @@ def test_a_trace_id_can_be_copied(tab):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/orders/", "/orders/7", f"/traces/{TRACE}", "/traces/", "/logs", "/dashboards/"]
+    "path", ["/", "/orders/", "/orders/7", f"/traces/{TRACE}", "/traces/", "/logs", "/dashboards/", "/faults"]
 )
 def test_hostile_text_does_nothing_in_a_browser(open_tab, served, hostile, path):
     tab = open_tab(f"http://127.0.0.1:{served.port}")

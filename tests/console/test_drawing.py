@@ -5,10 +5,11 @@ import itertools
 import pytest
 
 from observability.console import chart, servicemap, show
-from observability.console.waterfall import choose, compare, critical_path, draw
-from observability.console.window import Window
+from observability.console.waterfall import choose, draw
 from observability.story.backends import Line
+from observability.story.critical import compare, critical_path
 from observability.story.spans import parse
+from observability.story.window import Window
 from tests.console.conftest import span, trace
 
 WINDOW = Window(1000, 1600)
@@ -35,6 +36,15 @@ def test_children_one_after_the_other_are_both_on_the_path():
 
 def test_who_outlives_its_parent_is_not_waited_for():
     assert _path(span(1, 0, "a", "root", 0, 50), span(2, 1, "a", "late", 10, 100)) == {"root": 50}
+
+
+def test_what_a_call_waited_for_until_it_gave_up_is_on_the_path_as_far_as_it_was_waited_for():
+    call = span(1, 0, "a", "call", 0, 50, span__kind="client")
+    assert _path(call, span(2, 1, "b", "served", 10, 100)) == {"call": 10, "served": 40}
+
+
+def test_a_parent_that_counts_in_milliseconds_waits_for_who_ends_a_fraction_of_one_later():
+    assert _path(span(1, 0, "a", "root", 0, 50), span(2, 1, "b", "served", -0.4, 51)) == {"served": 50}
 
 
 def test_the_path_is_as_long_as_the_first_span():

@@ -14,12 +14,24 @@ import pytest
 import requests
 import structlog
 
+from scenarios import flags
 from tests.console.conftest import TRACE
 from tests.fixtures.ports import free_ports
 from tests.fixtures.services import eventually
 from tests.fixtures.stack import PROJECT
 
-PAGES = ["/", "/orders/", "/orders/7", "/traces/", f"/traces/{TRACE}", "/logs", "/dashboards/", "/dashboards/service"]
+PAGES = [
+    "/",
+    "/orders/",
+    "/orders/7",
+    "/traces/",
+    f"/traces/{TRACE}",
+    "/logs",
+    "/dashboards/",
+    "/dashboards/service",
+    "/why",
+    "/faults",
+]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "console.example:3000", "a b"])
@@ -46,6 +58,15 @@ def test_another_page_cannot_place_an_order(console, apis, headers):
     answer = console().post("/orders/", data={"product_id": 1}, headers={"Host": "localhost:3000", **headers})
     assert answer.status_code == 403
     assert not apis.placed
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
+@pytest.mark.parametrize("data", [{"name": "payment-slow", "state": "on"}, {"all": ""}])
+def test_another_page_cannot_switch_a_fault(console, flags_file, headers, data):
+    flags.switch(flags_file, "cpu-burn", "on")
+    before = flags_file.read_text()
+    assert console().post("/faults", data=data, headers={"Host": "localhost:3000", **headers}).status_code == 403
+    assert flags_file.read_text() == before
 
 
 def test_our_own_page_can(console, apis):
@@ -121,13 +142,14 @@ def test_nothing_that_a_browser_sends_chooses_what_is_asked(console, apis, stran
         with client.get(page + said) as answer:
             assert answer.status_code < 500
     body = "&".join(f"{name}={said}" for name in ("username", "password", "after", "product_id", "quantity", "count"))
-    for page in ("/login", "/orders/"):
+    body += f"&name={said}&state={said}"
+    for page in ("/login", "/orders/", "/faults"):
         assert client.post(page, data=body, content_type="application/x-www-form-urlencoded").status_code < 500
     assert {f"{method} {path}" for method, path in apis.seen if not ASKED.fullmatch(f"{method} {path}")} == set()
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST"])
-@pytest.mark.parametrize("path", ["/", "/orders/", "/orders/7", "/login", "/logs", "/healthz"])
+@pytest.mark.parametrize("path", ["/", "/orders/", "/orders/7", "/login", "/logs", "/faults", "/healthz"])
 def test_no_method_changes_anything_for_another_page(console, apis, method, path):
     headers = {"Host": "localhost:3000", "Origin": "http://localhost:3000.evil.example"}
     assert console().open(path, method=method, headers=headers).status_code == 403

@@ -8,14 +8,16 @@ import re
 import subprocess
 import threading
 import time
-from urllib.parse import quote
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 from werkzeug import Response
 
 from observability.console.dashboards import boards
 from observability.console.overview import RUNBOOKS
-from tests.console.conftest import START, TRACE, order
+from observability.why import cli
+from tests.console.conftest import START, TRACE, order, span, trace
 
 
 def test_an_order_is_shown_with_its_row_its_spans_and_its_log_lines_in_place(page):
@@ -115,6 +117,138 @@ def test_a_page_says_what_cannot_be_asked_and_what_to_do(console, path):
 def test_a_page_with_nothing_to_show_says_so(page, apis, path):
     apis.orders, apis.trace, apis.lines, apis.series, apis.calls = {}, None, [], [], []
     assert 'class="empty"' in page(path)
+
+
+def test_what_is_wrong_is_told_as_make_why_tells_it(page, console, apis):
+    apis.trace, apis.lines, apis.series = None, [], []
+    assert "Nothing is wrong" in page("/why")
+    assert console().get("/why?json").json["state"] == "well"
+    apis.series = [{"metric": {"job": "order-service"}, "values": [[time.time() - ago, "0"] for ago in (30, 15, 0)]}]
+    apis.series[0]["values"].insert(0, [time.time() - 300, "1"])
+    text = page("/why")
+    assert "Something is wrong" in text
+    assert "No replica of order-service answers Prometheus now." in text
+
+
+def _trace(number, at, slow):
+    """A request of the gateway's, at a time in seconds since 1970; a slow one waits in order-service."""
+    took = 900 if slow else 20
+    spans = [
+        span(1, 0, "nginx", "POST /orders/", 0, took + 2, http__response__status_code=201),
+        span(2, 1, "order-service", "POST /orders/", 1, took, http__response__status_code=201),
+    ]
+    for one in spans:
+        one["traceID"] = f"{number:032x}"
+        one["startTime"] += int((at - START) * 1e6)
+        one["references"] = [{**each, "traceID": one["traceID"]} for each in one["references"]]
+    return {**trace(*spans), "traceID": f"{number:032x}"}
+
+
+@pytest.fixture
+def trouble(apis):
+    """Orders are slow since a minute, an alert fires, and a service is gone."""
+    now = time.time()
+    traces = [_trace(900 - ago, now - ago, slow=ago < 60) for ago in range(2, 900, 3)]
+
+    by_id = {one["traceID"]: one for one in traces}
+
+    def searched(request):
+        start, end = (int(request.args[name]) / 1e6 for name in ("start", "end"))
+        least, limit = int(request.args.get("minDuration", "0us")[:-2]), int(request.args["limit"])
+        fits = [
+            one for one in traces if start <= one["spans"][0]["startTime"] / 1e6 <= end and "tags" not in request.args
+        ]
+        return {"data": [one for one in fits if one["spans"][0]["duration"] >= least][:limit]}
+
+    def measured(_):
+        values = [[now - ago, "0.9" if ago < 60 else "0.1"] for ago in range(900, 0, -15)]
+        found = [{"metric": {"job": "order-service"}, "values": values}]
+        return {"status": "success", "data": {"resultType": "matrix", "result": found}}
+
+    def counted(request):
+        metric = {"service_name": "order-service", "level": "warning", "event": "queue.long"}
+        late = float(request.args["time"]) / 1e9 > now - 60 and "warning" in request.args["query"]
+        result = [{"metric": metric, "value": [now, "60"]}] if late else []
+        return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+    rule = {"name": "TooDeep", "query": "depth > 0.5"}
+    apis.odd = {
+        "/api/traces?": searched,
+        "/api/traces/": lambda asked: {"data": [by_id[asked.path.rpartition("/")[2]]]},
+        "?query=depth": measured,
+    }
+    apis.series = []
+    apis.server.expect_request("/api/v1/rules").respond_with_json({"data": {"groups": [{"rules": [rule]}]}})
+    apis.server.expect_request("/loki/api/v1/query").respond_with_handler(
+        lambda one: Response(json.dumps(counted(one)))
+    )
+    notes = {"summary": "Customers wait.", "runbook_url": "docs/runbooks/ServiceDown.md"}
+    labels = {"alertname": "TooDeep", "job": "order-service"}
+    moment = datetime.fromtimestamp(now - 30, UTC).isoformat()
+    apis.alerts = [{"labels": labels, "state": "firing", "annotations": notes, "activeAt": moment}]
+
+
+def test_the_page_why_shows_all_that_the_command_and_the_json_do(page, console, apis, trouble, monkeypatch, capsys):
+    for name in ("JAEGER", "LOKI", "PROMETHEUS"):
+        monkeypatch.setenv(f"{name}_URL", f"http://127.0.0.1:{apis.server.port}")
+    assert cli.main([]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    told = html.unescape(re.sub("<[^>]+>", " ", page("/why?since=2m")))
+    shown = " ".join(told.split())
+    answer = console().get("/why?json").json
+    [cause] = answer["causes"][:1]
+    assert (cause["service"], cause["operation"]) == ("order-service", "POST /orders/")
+    parts = [answer["causes"][0]["kind"], "A good trace", *(one["event"] for one in answer["lines"])]
+    parts += [one["name"] for one in answer["alerts"]] + [one["summary"] for one in answer["alerts"]]
+    parts += [row["operation"] for row in answer["pair"]["rows"]]
+    sentences = [one for each in answer["causes"] for one in each["because"]] + answer["notes"]
+    parts += [re.sub(r"[\d.]+", "#", one["says"]) for one in sentences]
+    parts += [re.sub(r"[\d.]+", "#", one["says"]) for one in answer["alerts"]]
+    assert len(parts) > 8
+    for text in (printed, shown):
+        without_numbers = re.sub(r"[\d.]+", "#", text)
+        for part in parts:
+            assert part in text or part in without_numbers
+        for wanted in (
+            "It costs users",
+            "seconds of waiting per second",
+            "depth",
+            "/api/traces?service=",
+            '| trace_id="',
+            "Something is wrong: order-service",
+        ):
+            assert wanted in text
+
+
+def test_the_page_why_leads_to_the_pages_that_ask_the_same(page, console, trouble):
+    text = page("/why")
+    links = {html.unescape(one) for one in re.findall(r'href="(/[^"]*)"', text[text.index('id="state"') :])}
+    client = console()
+    for link in links:
+        assert client.get(link).status_code == 200, link
+    for part in (
+        "/traces/compare?a=",
+        "/traces/?service=",
+        "/traces/0",
+        "/logs?q=",
+        "/runbooks/ServiceDown",
+        "/#alerts",
+    ):
+        assert any(link.startswith(part) for link in links), part
+    search = next(link for link in links if link.startswith("/traces/?service="))
+    fields = dict(parse_qsl(urlsplit(search).query))
+    assert int(fields["to"]) - int(fields["from"]) > 60_000
+    assert fields["min"].endswith("us")
+    assert "in Prometheus" not in text
+    public = console(prometheus_public_url="http://localhost:9090").get("/why").text
+    assert 'href="http://localhost:9090/graph?g0.expr=depth' in public
+
+
+def test_without_any_backend_why_says_what_to_do(console):
+    dead = dict.fromkeys(("gateway_url", "jaeger_url", "loki_url", "prometheus_url"), "http://127.0.0.1:9")
+    answer = console(**dead).get("/why")
+    assert answer.status_code == 502
+    assert "make status" in answer.text
 
 
 ODD = [[], {}, {"data": None}, {"data": {"resultType": "vector", "result": [{"metric": {}, "value": ["x", {}]}]}}]
@@ -299,10 +433,12 @@ def test_an_alert_leads_to_its_runbook(page, apis):
     assert 'href="/runbooks/ServiceDown"' in text
 
 
-def test_help_is_what_the_readme_says(page):
+def test_help_is_what_the_docs_say(page):
     text = page("/help")
     assert "A decline." in text
     assert "What the shop promises" in text
+    assert "<code>docs/scenarios.md</code>" in text
+    assert 'href="/runbooks/scenarios' not in text
 
 
 @pytest.mark.parametrize("path", ["/logs", "/"])

@@ -111,13 +111,14 @@ class Reader:
 
 @pytest.fixture
 def slow_shop(tmp_path):
-    """The shop with what the page sets."""
-    stop, start = commands(BREAK)
-    assert stop == "make down"
-    *settings, make, up = start.split()
-    assert (make, up) == ("make", "up")
-    shop = LocalStack(tmp_path / "stack", **dict(setting.split("=") for setting in settings))
+    """The shop with the fault that the page sets."""
+    assert commands(BREAK) == ["make up", "make fault payment-slow=on"]
+    shop = LocalStack(tmp_path / "stack")
     shop.up()
+    Reader(shop).types(BREAK)
+    token = shop.login()
+    # It counts within a second.
+    eventually(lambda: shop.gateway.post("/orders/", {"product_id": 1}, token=token).elapsed.total_seconds() > 0.7)
     yield shop
     shop.down()
     assert is_free(shop.ports["GATEWAY"])
@@ -171,10 +172,8 @@ def test_from_the_alert_to_the_row_and_back_to_health(slow_shop):
     assert (status, bool(payment)) == ("PAID", True)
     assert 0.75 < took.total_seconds() < 3
     # Repaired, it is fast again.
-    assert commands(REPAIR) == ["make down", "make up"]
-    slow_shop.down()
-    slow_shop._environment.pop("PAYMENT_LATENCY_MS")
-    slow_shop.up()
+    assert commands(REPAIR) == ["make fault payment-slow=off"]
+    reader.types(REPAIR)
 
     def well_again():
         reader.types(BUY)

@@ -1,4 +1,4 @@
-"""The README says what is."""
+"""The README and the pages that it was cut into say what is."""
 
 import dataclasses
 import re
@@ -11,12 +11,17 @@ from local.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text()
+SETTINGS = (PROJECT / "docs" / "settings.md").read_text()
 MAKEFILE = (PROJECT / "Makefile").read_text()
 
 
-def test_its_table_of_settings_is_the_codes():
+def test_it_is_one_page():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_table_of_settings_is_the_codes():
     configuration = runpy.run_path(str(PROJECT / "docs" / "configuration.py"))
-    assert configuration["updated"](README, configuration["table"]()) == README, "run `make docs`"
+    assert configuration["updated"](SETTINGS, configuration["table"]()) == SETTINGS, "run `make docs`"
 
 
 def test_a_variable_that_two_read_with_different_meanings_has_a_row_for_each():
@@ -31,9 +36,9 @@ def test_the_table_of_opentelemetrys_variables_is_the_codes():
     assert configuration["updated"](page, configuration["opentelemetry"]()) == page, "run `make docs`"
 
 
-def test_it_names_every_setting_of_the_stack():
+def test_the_settings_page_names_every_setting_of_the_stack():
     for field in dataclasses.fields(Settings):
-        assert f"`{field.name.upper()}`" in README
+        assert f"`{field.name.upper()}`" in SETTINGS
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z][a-z-]*)", README))))

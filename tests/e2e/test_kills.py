@@ -28,21 +28,29 @@ def shop(tmp_path_factory):
     running.down()
 
 
+ROUNDS = range(int(os.environ.get("KILL_ROUNDS", "1")))
+"""How often each is killed; `make kills` does it often."""
+
+
+@pytest.mark.parametrize("_round", ROUNDS)
 @pytest.mark.parametrize("part", [*PARTS, *WATCHERS])
-def test_a_killed_part_comes_back_and_the_books_balance(shop, part):
+def test_a_killed_part_comes_back_and_the_books_balance(shop, part, _round):
     pid = shop.pid(part)
     under_load(shop, lambda: os.kill(pid, signal.SIGKILL))
     assert shop.pid(part) != pid
 
 
+@pytest.mark.parametrize("_round", ROUNDS)
 @pytest.mark.parametrize("part", ["order-service", "payment-service"])
-def test_a_killed_worker_comes_back_and_the_books_balance(shop, part):
+def test_a_killed_worker_comes_back_and_the_books_balance(shop, part, _round):
     (worker,) = psutil.Process(shop.pid(part)).children()
     under_load(shop, worker.kill)
 
 
 def test_a_payment_killed_in_mid_charge_is_made_once(own_stack):
-    shop = own_stack(PAYMENT_LATENCY_MS="1500", TELEMETRY="off")
+    shop = own_stack(TELEMETRY="off")
+    shop.fault("payment-slow", "strong")
+    eventually(lambda: shop.service("payment-service").metric("simulated_faults", fault="payment-slow"))
     token = shop.login()
     answers = []
     placing = threading.Thread(

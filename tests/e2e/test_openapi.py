@@ -1,5 +1,6 @@
 """The OpenAPI documents against the running system, through the gateway: schemathesis."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+EXAMPLES = str(max(25, int(os.environ.get("FUZZ_EXAMPLES", "0")) // 10))
 
 
 @pytest.mark.slow
@@ -16,7 +18,7 @@ def test_generated_requests_get_what_the_document_promises(stack, admin, prefix,
         [
             *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(HERE / "schemathesis.toml")),
             *("run", f"{stack.gateway.root}/{prefix}/openapi.json", "--url", stack.gateway.root),
-            *("--header", f"Authorization: Bearer {admin}", "--checks", "all", "--max-examples", "25"),
+            *("--header", f"Authorization: Bearer {admin}", "--checks", "all", "--max-examples", EXAMPLES),
             *("--seed", "1", "--no-color"),
         ],
         cwd=tmp_path,

@@ -1,5 +1,6 @@
 """Loki's API on the wire, and the store behind it. That it answers as Loki does: tests/conformance."""
 
+import os
 import threading
 import time
 
@@ -18,6 +19,7 @@ from tests.conformance.payloads import log_request
 from tests.fixtures.services import eventually
 
 SECOND = 10**9
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))  # more of them than by default: `make fuzz`
 LABELS = {"service_name": "order-service", "service_namespace": "shop"}
 TRACE = "00000000000000000000000000000abc"
 
@@ -399,7 +401,7 @@ queries = st.one_of(
 PARAMETERS = ["start", "end", "since", "time", "step", "limit", "direction", "interval", "query", "match[]"]
 
 
-@hypothesis.settings(max_examples=300, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=max(300, EXAMPLES), deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(query=queries, path=st.sampled_from(["query_range", "query"]), by=st.sampled_from(["GET", "POST"]))
 def test_no_query_makes_the_server_fail(asked, query, path, by):
     where = {"query_string" if by == "GET" else "data": {"query": query, "step": "10"}}
@@ -408,7 +410,7 @@ def test_no_query_makes_the_server_fail(asked, query, path, by):
     assert answer.status_code == 200 or answer.text.strip()
 
 
-@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=max(150, EXAMPLES), deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(
     params=st.dictionaries(
         st.sampled_from(PARAMETERS),

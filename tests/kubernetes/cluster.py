@@ -160,6 +160,21 @@ class Cluster:
         """An object, or a list of them, from JSON."""
         return json.loads(self.kubectl("get", *arguments, "--output", "json"))
 
+    def keep(self, folder):
+        """Write into files how the shop's objects are, what happened to them, and what each pod said."""
+        for name in NAMESPACES:
+            (folder / f"{name}.txt").write_text(
+                self.kubectl("-n", name, "get", "all,persistentvolumeclaims", "--output", "wide")
+                + self.kubectl("-n", name, "get", "events", "--sort-by", ".lastTimestamp")
+                + self.kubectl("-n", name, "describe", "pods")
+            )
+            for pod in self.get("-n", name, "pods")["items"]:
+                pod_name = pod["metadata"]["name"]
+                for when, options in (("", ()), (".before", ("--previous",))):
+                    arguments = ("-n", name, "logs", pod_name, "--all-containers", "--prefix", "--timestamps", *options)
+                    if said := self.attempt(*arguments).stdout:
+                        (folder / f"{pod_name}{when}.log").write_text(said)
+
     def start(self, *arguments, **options):
         """Start kubectl; its process."""
         return subprocess.Popen([*self._kubectl, *arguments], text=True, **options)

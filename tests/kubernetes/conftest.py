@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.kept import unless_all_is_well
 from tests.kubernetes.cluster import Cluster, NoClusterError, ShopInKubernetes, program, tell
 
 
@@ -40,12 +41,13 @@ def shop(cluster, request):
     running = ShopInKubernetes(cluster)
     try:
         running.down()
-        try:
-            running.up()
-        except NoClusterError as error:
-            pytest.exit(str(error), returncode=2)
-        tell(request, f"from an empty cluster to the first order: {running.seconds:.0f} s")
-        yield running
+        with unless_all_is_well(request, cluster.keep, "kubernetes"):
+            try:
+                running.up()
+            except NoClusterError as error:
+                pytest.exit(str(error), returncode=2)
+            tell(request, f"from an empty cluster to the first order: {running.seconds:.0f} s")
+            yield running
     finally:
         running.down()
 

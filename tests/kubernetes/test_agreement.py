@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scenarios import flags
+
 PROJECT = Path(__file__).parents[2]
 KUBERNETES = PROJECT / "deploy" / "kubernetes"
 SERVICES = ("auth-service", "user-service", "product-service", "order-service", "payment-service")
@@ -45,7 +47,10 @@ PODS = {
 }
 KUSTOMIZATIONS = {
     file: each
-    for folder in (KUBERNETES, PROJECT / "nginx", PROJECT / "observability", PROJECT / "order-db-services")
+    for folder in (
+        *(KUBERNETES, PROJECT / "nginx", PROJECT / "observability"),
+        *(PROJECT / "order-db-services", PROJECT / "scenarios" / "flags"),
+    )
     for file, each in documents(folder)
     if each.get("kind") in {"Kustomization", "Component"}
 }
@@ -134,6 +139,24 @@ def test_a_service_has_the_same_environment_as_in_compose(name):
     assert environment(name) == composed(name)
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_looks_at_the_file_of_flags_of_compose_which_may_change_while_it_runs(name):
+    base = KUSTOMIZATIONS[KUBERNETES / "base" / "kustomization.yaml"]
+    assert "../../../scenarios/flags" in base["resources"]
+    [generator] = KUSTOMIZATIONS[flags.DEFAULT.parent / "kustomization.yaml"]["configMapGenerator"]
+    assert generator["files"] == [flags.DEFAULT.name]
+    assert generator["options"]["disableNameSuffixHash"]  # with it, a change would be a rollout
+    [patch] = [each for each in base["patches"] if each["path"] == "flags.yaml"]
+    assert re.fullmatch(patch["target"]["name"], name)
+    assert not re.fullmatch(patch["target"]["name"], "nginx")
+    operations = yaml.safe_load((KUBERNETES / "base" / "flags.yaml").read_text())
+    volume, mount = (operation["value"] for operation in operations)
+    assert volume["configMap"]["name"] == generator["name"]
+    assert mount["name"] == volume["name"]
+    assert f"{mount['mountPath']}/{flags.DEFAULT.name}" == environment(name)["FLAGS_FILE"]
+    assert "subPath" not in mount
+
+
 def test_the_gateway_has_the_same_settings_as_in_compose():
     different = {"NGINX_ENTRYPOINT_QUIET_LOGS", "DEPLOYMENT_ENVIRONMENT", "GATEWAY_OTLP_ENDPOINT"}
     ours, theirs = environment("nginx"), composed("nginx")
@@ -144,7 +167,7 @@ def test_the_gateway_has_the_same_settings_as_in_compose():
 
 
 def test_images_of_others_have_the_tags_of_compose():
-    theirs = dict(each["image"].split(":") for each in COMPOSE.values() if "image" in each)
+    theirs = dict(each["image"].split(":") for each in COMPOSE.values() if "image" in each and "build" not in each)
     ours = {
         image["name"]: image["newTag"]
         for each in KUSTOMIZATIONS.values()

@@ -131,5 +131,5 @@ def test_the_one_on_the_path_is_taken(no_programs, tmp_path):
 def test_one_that_will_not_do_is_told_with_what_it_said(no_programs, tmp_path, monkeypatch, said):
     program = script(tmp_path / "mine", f"echo '{said}'")
     monkeypatch.setenv("PROMETHEUS", str(program))
-    with pytest.raises(LocalError, match=rf"mine will not do \({said[:10]}.*\): set PROMETHEUS to"):
+    with pytest.raises(LocalError, match=rf"mine cannot be used \({said[:10]}.*\): set PROMETHEUS to"):
         prometheus.find()

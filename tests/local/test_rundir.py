@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import stat
@@ -31,6 +32,27 @@ def test_secrets_are_made_once_differ_and_are_for_the_owner_only(tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     rundir.make_secrets(tmp_path / "run", ("first", "second", "third"))
     assert [file.read_text() for file in files] == before
+
+
+def test_a_stack_begins_with_all_faults_off_whatever_is_on_in_the_projects_own_file(tmp_path, monkeypatch):
+    spoilt = tmp_path / "flags.json"
+    content = json.loads(rundir.FLAGS.read_text())
+    content["flags"]["payment-slow"]["state"] = "ENABLED"
+    spoilt.write_text(json.dumps(content))
+    monkeypatch.setattr(rundir, "FLAGS", spoilt)
+    rundir.switch_faults_off(rundir.flags_file(tmp_path))
+    written = json.loads(rundir.flags_file(tmp_path).read_text())["flags"]
+    assert written.keys() == content["flags"].keys()
+    assert {entry["state"] for entry in written.values()} == {"DISABLED"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"flags": []}', '{"flags": {"a": 1}}'])
+def test_a_file_of_flags_that_is_not_valid_is_told(tmp_path, monkeypatch, text):
+    spoilt = tmp_path / "flags.json"
+    spoilt.write_text(text)
+    monkeypatch.setattr(rundir, "FLAGS", spoilt)
+    with pytest.raises(LocalError, match="not a valid file of feature flags"):
+        rundir.switch_faults_off(rundir.flags_file(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["/proc/nope", "/dev/null/nope"])

@@ -14,6 +14,7 @@ import pytest
 
 from local.processes import child
 from local.settings import PROJECT
+from local.supervision import Supervisor
 from tests.fixtures.ports import is_free
 from tests.fixtures.programs import IN_BACKGROUND
 from tests.local.conftest import FAKE_STACK, PORTS, eventually
@@ -118,6 +119,31 @@ def test_a_killed_part_is_started_again_and_counted(running):
     eventually(lambda: running.pid("one") not in (None, killed))
     eventually(lambda: re.search(r"^one .* 1  ready$", running.status(), re.MULTILINE))
     assert "exited: one (terminated by SIGKILL; not expected)" in running.run("logs", "supervisor", "--no-follow")
+
+
+def test_who_asks_the_supervisor_leaves_other_sockets_of_the_process_as_they_are(running):
+    before = socket.getdefaulttimeout()
+    assert Supervisor.find(running.run_dir).states()
+    assert socket.getdefaulttimeout() == before
+
+
+def test_a_restarted_part_runs_by_its_script_as_that_is_now(running):
+    before, script = running.pid("one"), running.run_dir / "conf" / "one.sh"
+    script.write_text(script.read_text().replace("\nexec ", "\nexport MARK=changed\nexec ", 1))
+    Supervisor.find(running.run_dir).restart("one")
+    eventually(lambda: re.search(r"^one .*  ready$", running.status(), re.MULTILINE))
+    assert running.pid("one") != before
+    assert psutil.Process(running.pid("one")).environ()["MARK"] == "changed"
+
+
+def test_a_part_that_cannot_start_can_be_restarted(running):
+    running.make("two.broken")
+    supervisor = Supervisor.find(running.run_dir)
+    supervisor.restart("two")
+    eventually(lambda: supervisor.states()["two"]["statename"] == "BACKOFF")
+    running.unmake("two.broken")
+    supervisor.restart("two")
+    eventually(lambda: re.search(r"^two .*  ready$", running.status(), re.MULTILINE))
 
 
 def test_what_a_killed_part_leaves_on_its_port_goes_with_it(stack):

@@ -127,6 +127,19 @@ def test_python_warnings_are_log_lines(lines):
     assert "DeprecationWarning: old way" in line["message"]
 
 
+def test_waitress_does_not_warn_of_a_request_that_finds_no_thread_waiting():
+    """Threads that have just been started may not wait yet, so this would come after many a start."""
+    script = """
+from servicekit.telemetry import logs
+from waitress.task import ThreadedTaskDispatcher
+logs.configure("sample-service")
+ThreadedTaskDispatcher().add_task(None)
+ThreadedTaskDispatcher.logger.warning("a warning of another kind")
+"""
+    (line,) = _said(script).splitlines()
+    assert json.loads(line)["logger"] == "waitress"
+
+
 def test_an_exception_is_logged_with_its_type_and_the_innermost_frames(run, by_event):
     line = by_event["deep.failed"]
     assert line["exception_type"] == "builtins.ValueError"

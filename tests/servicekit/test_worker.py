@@ -7,6 +7,7 @@ import re
 import socket
 import time
 
+import psutil
 import pytest
 import requests
 
@@ -293,6 +294,23 @@ def test_when_there_are_too_many_those_that_wait_longest_go(start, connect):
     _well(server, 3)
     assert all(_ended(connection) for connection in first)
     assert server.client.metric("http_server_connections_cut_total", reason="crowded") >= 50
+
+
+def test_who_leaves_just_when_it_has_to_go_takes_nobody_else_with_it(start, connect):
+    allow_open_files(4096)
+    server = start(SAMPLE, THREADS="1", QUEUE_LENGTH="0")
+    eventually(server.is_up, 20)
+    waiting = connect(GET, 1200, to=server)
+    eventually(lambda: server.client.metric("http_server_connections_cut_total", reason="crowded") >= 1, 20)
+    (worker,) = psutil.Process(server.process.pid).children()
+    worker.suspend()  # so that it finds all that follows in one turn: first who needs room, then who leaves
+    (last,) = connect(GET + b"Connection: close\r\n\r\n", to=server)
+    for connection in waiting:
+        connection.close()
+    worker.resume()
+    assert Got(last).status == 200
+    assert worker.is_running()
+    assert not [event for event in server.events if event["level"] in {"error", "critical"}]
 
 
 @pytest.mark.parametrize("sent", [GET + b"Connection: close\r\n\r\n", None], ids=["without a body", "with a body"])

@@ -1,1 +1,1 @@
-"""What goes out to other services."""
+"""Calls to other services by HTTP."""

@@ -1,4 +1,4 @@
-"""Calls to other services: pooled, bounded in time, tried again only where that is safe, traced."""
+"""Calls to other services, with pooled connections, time limits, spans, and retries where they are safe."""
 
 import functools
 import threading
@@ -25,8 +25,8 @@ from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, is_pro
 
 _CONNECT_SECONDS = 0.5
 _POOL_WAIT_SECONDS = 0.1
-_HANGS = 3  # answers in a row that did not come in time, until the peer counts as hanging
-_PAUSE_SECONDS = 1.0  # between two looks at a peer that hangs
+_HANGS = 3  # timeouts in a row after which the peer counts as hanging
+_PAUSE_SECONDS = 1.0  # between two calls that check a hanging peer
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reply:
 
     Attributes:
         status: HTTP status, below 500.
-        body: The decoded JSON, None where there is none.
+        body: The decoded JSON, None if there is none.
     """
 
     status: int
@@ -43,24 +43,24 @@ class Reply:
 
 
 class Credential(Protocol):
-    """What says to another service who calls."""
+    """Tells another service who calls it."""
 
     def token(self) -> str:
         """Return a bearer token.
 
         Raises:
-            DependencyUnavailable: There is none to be had.
+            DependencyUnavailable: No token could be fetched.
         """
 
     def refused(self, token: str) -> None:
-        """Forget a token that the other service did not take, though it has not expired."""
+        """Forget a token that the other service rejected although it has not expired."""
 
 
 class _Breaker:
-    """Keeps callers from waiting, one after the other, for a peer that hangs.
+    """A circuit breaker, so that callers do not all wait for a peer that hangs.
 
-    Only silence counts: a refused connection or a 500 costs no time. While it is open, one call a second goes through
-    to look; its answer closes it.
+    Only timeouts count, because a refused connection or a 500 takes no time. While the breaker is open, one call a
+    second goes through as a check; if it is answered, the breaker closes.
     """
 
     def __init__(self) -> None:
@@ -93,12 +93,12 @@ class ServiceClient:
     Args:
         peer: The other service's name, such as `parcel-service`.
         base_url: Its root, such as `http://127.0.0.1:8000`.
-        metrics: Where calls are counted.
-        tracer: What makes a span of each call.
-        timeout_seconds: How long one try may take, connecting included.
-        connections: Calls under way at most; a caller beyond waits a moment. Fewer than the service's threads, a peer
-            that hangs cannot hold them all.
-        credential: What each call is sent with, for a peer that wants to know who calls.
+        metrics: The metrics that count calls.
+        tracer: Creates a span for each call.
+        timeout_seconds: The time limit of one try, including connecting.
+        connections: The most calls at the same time; a further caller waits for a moment. If it is less than the number
+            of the service's threads, a peer that hangs cannot block them all.
+        credential: Gives the token for each call, if the peer asks for one.
     """
 
     def __init__(  # noqa: PLR0913
@@ -138,11 +138,11 @@ class ServiceClient:
         self._connections.close()
 
     def get(self, route: str, **path: int) -> Reply:
-        """GET a resource; one more try after a failure, since reading twice harms nobody.
+        """GET a resource. A failed call is tried once more, since repeating a GET is safe.
 
         Args:
             route: Route template, such as `/parcels/{parcel_id}`.
-            path: The values for it.
+            path: The values for the template.
 
         Returns:
             The answer.
@@ -166,15 +166,15 @@ class ServiceClient:
         Args:
             route: Route template.
             body: What to send.
-            idempotency_key: Sent as `Idempotency-Key`: the other side does the work once for a key.
-            authorization: Sent as `Authorization`, where the client has no credential.
-            retry: One more try after a failure. Only for what is safe to do twice.
+            idempotency_key: Sent as `Idempotency-Key`; the peer does the work only once for each key.
+            authorization: Sent as `Authorization` if the client has no credential.
+            retry: Whether to try once more after a failure. Only for requests that are safe to repeat.
 
         Returns:
             The answer.
 
         Raises:
-            DependencyUnavailable: No answer in time, or a 5xx. The work may have been done all the same.
+            DependencyUnavailable: No answer in time, or a 5xx. The peer may have done the work all the same.
         """
         headers = {"Content-Type": "application/json"}
         if idempotency_key is not None:
@@ -201,7 +201,7 @@ class ServiceClient:
             reply = self._exchange(method, route, path, body, headers, retry=retry)
             if not _refuses_the_token(reply):
                 return reply
-            self._credential.refused(token)  # the key that signed it was withdrawn, say; a new one may do
+            self._credential.refused(token)  # its signing key may have been revoked; try with a new token
         raise DependencyUnavailable(self._peer)
 
     def _exchange(  # noqa: PLR0913
@@ -216,7 +216,7 @@ class ServiceClient:
     ) -> Reply:
         with self._tracer.client(f"{method} {route}", self._attributes(method, route)) as span:
             if not self._breaker.allows():
-                span.fail("circuit_open")  # no call is made, but that is why its caller fails
+                span.fail("circuit_open")  # no call is made; the span shows why the caller fails
                 self._metrics.call_ended(self._peer, method, route, None, 0.0)
                 raise DependencyUnavailable(self._peer)
             headers["Accept"] = "application/json"
@@ -236,7 +236,7 @@ class ServiceClient:
                 self._metrics.call_ended(self._peer, method, route, status, time.perf_counter() - started)
                 if status is not None:
                     span.set("http.response.status_code", status)
-            if status >= 400:  # noqa: PLR2004  # to a client, says the convention, that is an error
+            if status >= 400:  # noqa: PLR2004  # an error for a client span, by the semantic conventions
                 span.fail(str(status))
             if status >= 500:  # noqa: PLR2004
                 raise DependencyUnavailable(self._peer)
@@ -257,7 +257,7 @@ class ServiceClient:
         try:
             return self._connections.request(method, target, headers, body)
         except (AnswerTimeoutError, NoFreeConnectionError):
-            raise  # asking a slow service twice makes it slower, and the client wait twice as long
+            raise  # no retry: it would slow a slow service down further, and double the wait
         except NoAnswerError:
             if retried_in is None:
                 raise
@@ -267,5 +267,5 @@ class ServiceClient:
 
 
 def _refuses_the_token(reply: Reply) -> bool:
-    """Tell whether it is the caller's token that is wrong: a 401 of a view may be about what the body says."""
+    """Tell whether a 401 is about the caller's token. It may also be about credentials in the body."""
     return reply.status == HTTPStatus.UNAUTHORIZED and is_problem(reply.body, UNAUTHENTICATED)

@@ -1,7 +1,7 @@
-"""HTTP/1.1 over kept connections, by pyreqwest (Rust's reqwest), with errors that say what became of a request.
+"""HTTP/1.1 over persistent connections, by pyreqwest (Rust's reqwest), with errors that say whether a request was sent.
 
-pyreqwest names its errors after its own steps: its ConnectTimeoutError is raised for an answer that does not come, too.
-What is known for sure stands in their causes; what is not found there counts as sent.
+The names of pyreqwest's errors do not tell this: it raises its ConnectTimeoutError also if an answer does not come in
+time. The causes of the errors tell it. If they do not, the request counts as sent.
 """
 
 import os
@@ -17,10 +17,8 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import BuilderError, PoolTimeoutError, RequestError, RequestTimeoutError
 
 MAX_ANSWER = 1024 * 1024
-_IDLE = timedelta(seconds=60)  # gunicorn closes after 75: whoever closes first loses no request
-_MOST_SECONDS = (
-    60.0  # behind one address there may be many replicas: one that is new gets work as connections are made anew
-)
+_IDLE = timedelta(seconds=60)  # less than gunicorn's 75, so that the client closes first and loses no request
+_MOST_SECONDS = 60.0  # one address may stand for many replicas; a new replica gets calls only over new connections
 
 
 class NoAnswerError(Exception):
@@ -28,15 +26,15 @@ class NoAnswerError(Exception):
 
 
 class NotConnectedError(NoAnswerError):
-    """Nothing was sent: there is no connection to the peer. It refuses one, or cannot be reached."""
+    """Nothing was sent, because the peer refused the connection or cannot be reached."""
 
 
 class NameNotResolvedError(NotConnectedError):
-    """The peer's name has no address."""
+    """The peer's name cannot be resolved."""
 
 
 class NotTrustedError(NotConnectedError):
-    """No connection by TLS: the certificate is not one that this machine trusts, say."""
+    """The TLS connection failed, for example because this machine does not trust the certificate."""
 
 
 class ConnectTimeoutError(NotConnectedError):
@@ -44,19 +42,19 @@ class ConnectTimeoutError(NotConnectedError):
 
 
 class NoFreeConnectionError(NoAnswerError):
-    """Nothing was sent: as many requests as may be were under way for longer than a caller waits."""
+    """Nothing was sent: all connections were in use for longer than a caller waits."""
 
 
 class AnswerTimeoutError(NoAnswerError):
-    """The request was sent, and there was no whole answer in time: the work may have been done all the same."""
+    """The request was sent, but no complete answer came in time. The peer may have done the work."""
 
 
 class BrokenAnswerError(NoAnswerError):
-    """The connection broke before the answer was whole, or what came is no answer: no HTTP, or too large."""
+    """The connection broke before the answer was complete, or the answer is not valid HTTP, or it is too large."""
 
 
 class RawAnswer(NamedTuple):
-    """What came back."""
+    """The answer."""
 
     status: int
     body: bytes
@@ -65,22 +63,22 @@ class RawAnswer(NamedTuple):
 class Connections:
     """Connections to one peer, shared by all threads.
 
-    Nothing is started before the first request: pyreqwest's thread does not survive a fork, so a process that has sent
-    a request must not fork into another that does. Requests there are refused (RuntimeError). gunicorn's master sends
-    none, so it does not matter whether it makes the application before it forks or after.
+    Nothing is started before the first request, because pyreqwest's thread does not survive a fork. If a process has
+    sent a request and then forks, the child cannot send any (RuntimeError). gunicorn's master sends no requests, so it
+    may create the application before or after the fork.
 
-    All of them are made anew each minute: where a peer's address stands for many replicas, as in Kubernetes, a
-    connection stays with one of them, and those that come later would have nothing to do.
+    All connections are replaced each minute. If a peer's address stands for many replicas, as in Kubernetes, a
+    connection stays with one of them, and replicas that were added later would get no calls.
 
-    Signals (Ctrl-C) that reach the thread that waits for an answer are handled when it has one, or none in time.
+    If a signal (Ctrl-C) reaches a thread that waits for an answer, it is handled after the answer or the timeout.
 
     Args:
         base_url: The peer's root, such as `http://127.0.0.1:8000`; a user and password in it are sent (RFC 7617).
-        most: Requests under way at most. A connection is opened for one while another may just be coming back, so that
-            there can be up to twice as many connections for a moment.
-        wait_seconds: How long a caller waits while there are as many.
-        connect_seconds: How long connecting may take.
-        seconds: How long all may take together, to the answer's last byte.
+        most: The most requests at the same time. A new connection may be opened while another one is just being
+            returned, so for a moment there can be up to twice as many connections.
+        wait_seconds: How long a caller waits if there are already that many.
+        connect_seconds: The time limit for connecting.
+        seconds: The time limit for the whole exchange, to the answer's last byte.
 
     Attributes:
         host: The peer's name or address.
@@ -109,14 +107,14 @@ class Connections:
         Args:
             method: The method.
             path: The path, already encoded.
-            headers: Headers beside `Host` and `Content-Length`.
+            headers: Headers in addition to `Host` and `Content-Length`.
             body: What to send.
 
         Raises:
             NoFreeConnectionError: Nothing was sent.
             NotConnectedError: Nothing was sent.
-            AnswerTimeoutError: It was sent; no answer in time.
-            BrokenAnswerError: It was sent; no whole answer will come.
+            AnswerTimeoutError: It was sent, but no answer came in time.
+            BrokenAnswerError: It was sent, but no complete answer will come.
         """
         try:
             builder = self._started().request(method, self._root + path).headers(headers)
@@ -125,7 +123,7 @@ class Connections:
             with builder.build_streamed() as response:
                 content = response.body_reader.read(MAX_ANSWER + 1)
                 status = response.status
-        except BuilderError as error:  # a certificate store that cannot be read, a URL that is none
+        except BuilderError as error:  # an unreadable certificate store, or an invalid URL
             raise NotTrustedError from error
         except RequestError as error:
             raise _told_apart(error) from error
@@ -146,7 +144,7 @@ class Connections:
         now = time.monotonic()
         with self._lock:
             if self._client is None or self._process != os.getpid() or now - self._began > _MOST_SECONDS:
-                # The old one ends with the last request that is under way over it.
+                # The old client closes after the last request that still uses it.
                 self._client, self._process, self._began = self._built(), os.getpid(), now
             return self._client
 
@@ -169,7 +167,7 @@ class Connections:
             .deflate(enable=False)
         )
         if not self._tls:
-            # No TLS, so nothing to accept; but where the system has no certificates, it would refuse to be built.
+            # There is no certificate to check. Without this, a system that has no certificates could not build it.
             builder = builder.danger_accept_invalid_certs(enable=True)
         return builder.build()
 

@@ -1,1 +1,1 @@
-"""PostgreSQL."""
+"""A pool of connections to PostgreSQL, and PostgreSQL's own statistics as metrics."""

@@ -1,7 +1,7 @@
 """PostgreSQL through psycopg2: a bounded pool with a bounded wait, and a deadline for every statement.
 
-Statements run in autocommit: each of the services' statements is a transaction of its own. The day one needs two
-statements to stand or fall together, a `transaction()` belongs here.
+Connections are in autocommit mode, so each statement is a transaction of its own. If a service needs several statements
+in one transaction, add a `transaction()` here.
 """
 
 import functools
@@ -27,19 +27,19 @@ from servicekit.web.errors import DependencyUnavailable
 
 Row = Mapping[str, Any]
 
-_OTHERS_SECONDS = 30.0  # for connections in this process that are not a Database's
-_GRACE_SECONDS = 0.5  # the server's statement_timeout should win over the client's deadline: it frees the server too
+_OTHERS_SECONDS = 30.0  # for connections in this process that do not belong to a Database
+_GRACE_SECONDS = 0.5  # so that the server's statement_timeout ends a statement first, which also frees the server
 
 
 class Database:
     """A service's own schema.
 
     Args:
-        settings: Where it is and how long to wait.
-        service: The service's name, PostgreSQL's `application_name`.
-        metrics: Where statements and waits are recorded.
-        tracer: What makes a span of each statement.
-        peer: What the database is called in errors and log lines.
+        settings: Address, role, and time limits.
+        service: The service's name, which becomes PostgreSQL's `application_name`.
+        metrics: The metrics of statements and waits.
+        tracer: Creates a span for each statement.
+        peer: The database's name in errors and log lines.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Database:
         self._tracer = tracer
         self._attributes = functools.lru_cache(128)(self._describe)
         psycopg2.extensions.set_wait_callback(_wait)
-        # Only SQLAlchemy's pool is used: psycopg2's own raises when it is empty instead of waiting. An engine around it
-        # would cost memory, and statements of its own on each new connection; its `pre_ping` a round trip for each
-        # statement: `_dropped` sees the same for nothing.
+        # Only SQLAlchemy's pool is used, since psycopg2's own raises instead of waiting when it is empty. An engine
+        # would cost memory, and run statements of its own on each new connection. Its `pre_ping` would cost a round
+        # trip for each statement; `_dropped` detects closed connections without one.
         self._pool = QueuePool(
-            self._connect,  # type: ignore[arg-type]  # to its types, psycopg2's connection is none
+            self._connect,  # type: ignore[arg-type]  # its types do not accept psycopg2's connection
             pool_size=settings.database_pool_size,
             max_overflow=0,
             timeout=settings.database_pool_wait_seconds,
-            reset_on_return=None,  # in autocommit there is nothing to undo
+            reset_on_return=None,  # in autocommit there is nothing to roll back
             use_lifo=True,
         )
         metrics.registry.register(_PoolCollector(self._pool, settings.database_pool_size))
@@ -69,13 +69,13 @@ class Database:
         """Run a statement and return its only row, or None.
 
         Args:
-            summary: What it does in two words, such as `INSERT parcels`: its name in metrics and traces.
-            sql: The statement, with `%(name)s` where parameters go.
+            summary: Its name in metrics and traces: operation and table, such as `INSERT parcels`.
+            sql: The statement, with `%(name)s` for parameters.
             parameters: Their values.
 
         Raises:
             DependencyUnavailable: The database did not answer in time, or no connection was free.
-            psycopg2.Error: It refused the statement.
+            psycopg2.Error: The database rejected the statement.
         """
         rows = self._execute(summary, sql, parameters)
         return rows[0] if rows else None
@@ -85,10 +85,10 @@ class Database:
         return self._execute(summary, sql, parameters)
 
     def ping(self) -> None:
-        """Ask the database for a sign of life.
+        """Check that the database answers.
 
         Raises:
-            DependencyUnavailable: There was none.
+            DependencyUnavailable: It did not.
         """
         self.fetch_one("SELECT 1", "SELECT 1")
 
@@ -97,8 +97,8 @@ class Database:
         self._pool.dispose()
 
     def _execute(self, summary: str, sql: str, parameters: Mapping[str, Any] | None) -> list[Row]:
-        # One deadline for all that the call needs: checking an idle connection, making a new one, the statement. The
-        # pool's wait, which has a limit of its own, comes before.
+        # One deadline for checking an idle connection, opening a new one, and the statement. The wait for the pool is
+        # before that, and has its own limit.
         settings = self._settings
         allowed = settings.database_pool_wait_seconds + settings.database_timeout_seconds + _GRACE_SECONDS
         _deadline.at = time.monotonic() + allowed
@@ -125,7 +125,7 @@ class Database:
             "db.operation.name": operation,
             "db.collection.name": collection,
             "db.query.summary": summary,
-            "db.query.text": sql,  # with %(name)s where the values go, which stay here
+            "db.query.text": sql,  # with %(name)s in place of the values
             "server.address": self._settings.database_host,
             "server.port": self._settings.database_port,
         }
@@ -146,7 +146,7 @@ class Database:
                 rows: list[Row] = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
             ok = True
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            # Lost, too slow, or shutting down: whatever state the connection is in, the next one starts afresh.
+            # Lost, too slow, or shutting down: the state of the connection is unknown, so it is not used again.
             connection.invalidate(error)
             raise DependencyUnavailable(self._peer) from error
         finally:
@@ -157,7 +157,7 @@ class Database:
         started = time.perf_counter()
         try:
             connection = self._pool.connect()
-            while _dropped(connection):  # ends: what follows the pool's last old connection is a new one
+            while _dropped(connection):  # ends, because after its old connections the pool opens a new one
                 connection.invalidate()
                 connection.close()
                 connection = self._pool.connect()
@@ -170,7 +170,7 @@ class Database:
         return connection
 
     def _connect(self) -> psycopg2.extensions.connection:
-        # The password is read each time: a changed file counts from the next connection on.
+        # The password is read for each connection, so a changed file takes effect with the next one.
         settings = self._settings
         connection = psycopg2.connect(
             host=settings.database_host,
@@ -186,7 +186,7 @@ class Database:
 
 
 def _dropped(connection: PoolProxiedConnection) -> bool:
-    """Whether the server closed an idle connection: then there is something to read, if only the end."""
+    """Whether the server closed an idle connection: then its socket is readable, if only at end of file."""
     idle: Any = connection.dbapi_connection
     if idle.closed != 0:
         return True
@@ -199,15 +199,15 @@ _deadline = threading.local()
 
 
 def _wait(connection: psycopg2.extensions.connection) -> None:
-    """Wait for the server, but not beyond the deadline of the call at hand.
+    """Wait for the server, but not longer than the current call's deadline.
 
-    libpq has no read timeout: a server that is frozen, or a network that swallows packets, would hold a thread for
-    good. psycopg2 lets a callback do the waiting, of all connections in the process; an error in it closes the
+    libpq has no read timeout, so a frozen server, or a network that loses packets, would block a thread forever.
+    psycopg2 calls this function to wait, for all connections in the process. If it raises, psycopg2 closes the
     connection.
     """
     end = getattr(_deadline, "at", None) or time.monotonic() + _OTHERS_SECONDS
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-        poll = select.poll()  # a new one: while connecting, libpq goes from one address, and socket, to the next
+        poll = select.poll()  # a new one, because libpq changes its socket when it tries the next address
         writing = state == psycopg2.extensions.POLL_WRITE
         poll.register(connection.fileno(), select.POLLOUT if writing else select.POLLIN)
         remaining = end - time.monotonic()
@@ -216,7 +216,7 @@ def _wait(connection: psycopg2.extensions.connection) -> None:
 
 
 class _PoolCollector(Collector):
-    """The pool's connections by state, read when Prometheus asks."""
+    """Exports the pool's connections by state, read at each scrape."""
 
     def __init__(self, pool: QueuePool, size: int) -> None:
         self._pool = pool

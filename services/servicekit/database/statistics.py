@@ -1,7 +1,8 @@
-"""PostgreSQL's own numbers, as a service's role may see them: nothing here needs a privilege.
+"""Exports PostgreSQL's own statistics, as far as a service's role may read them without further privileges.
 
-The names are those of prometheus-community's postgres_exporter, so that its dashboards and rules fit. That exporter has
-many more, and a role with `pg_monitor` to see how long others' transactions last; where it runs, this is not needed.
+The names are those of prometheus-community's postgres_exporter, so its dashboards and rules work. That exporter has
+many more metrics, and its role has `pg_monitor`, so it sees the duration of other roles' transactions. If you run it,
+you do not need this module.
 """
 
 import time
@@ -16,7 +17,7 @@ from servicekit.process.background import Periodic
 from servicekit.web.errors import DependencyUnavailable
 
 INTERVAL_SECONDS = 5.0
-_KEPT_SECONDS = 60.0  # without a newer answer: old numbers would look like a database at rest
+_KEPT_SECONDS = 60.0  # after a failure; older numbers would make the database look idle
 
 _DATABASE = """
 SELECT current_database() AS datname, d.numbackends, d.xact_commit, d.xact_rollback, d.blks_hit, d.blks_read,
@@ -66,13 +67,14 @@ _OF_TABLE = {
 
 
 class Statistics(Collector):
-    """Asks PostgreSQL again and again what it counts, and hands on the last answer.
+    """Queries PostgreSQL's statistics periodically, and exports the last result.
 
-    Several replicas say the same: take the max. Counters stand under the exporter's names, without `_total`.
+    All replicas of a service export the same numbers, so aggregate them with `max`. Counters have the names of
+    postgres_exporter, without `_total`.
 
     Args:
-        database: Which database.
-        registry: Where the numbers are exposed.
+        database: The database.
+        registry: Where the metrics are registered.
         clock: Seconds, for tests.
     """
 
@@ -86,11 +88,11 @@ class Statistics(Collector):
         registry.register(self)
 
     def task(self) -> Periodic:
-        """Return the background task that asks."""
+        """Return the background task that runs the queries."""
         return Periodic("postgresql-statistics", INTERVAL_SECONDS, lambda _stopping: self.ask())
 
     def ask(self) -> None:
-        """Ask now. A database that does not answer is told by the service's own signals; here its numbers cease."""
+        """Run the queries now. If the database does not answer, the metrics disappear; other signals report it."""
         try:
             ask = self._database.fetch_all
             [whole] = ask("SELECT pg_stat_database", _DATABASE)

@@ -1,4 +1,4 @@
-"""Greets people, and can be observed while it does."""
+"""An example service with one route, and with traces, metrics and logs."""
 
 import os
 

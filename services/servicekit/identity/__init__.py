@@ -1,1 +1,1 @@
-"""Who is asking, and as whom this service asks others."""
+"""Verifies the tokens of users and services, hashes passwords, and gets the service's own tokens for its calls."""

@@ -1,4 +1,4 @@
-"""Who is asking: tokens verified here, in the service, with the published keys of the authority that signs them."""
+"""Authentication: verifies tokens in the service itself, with the public keys of the authority that signs them."""
 
 import functools
 import threading
@@ -19,35 +19,35 @@ from servicekit.telemetry import logs, tracing
 from servicekit.web.errors import UNAUTHENTICATED, DependencyUnavailable, ErrorTable, Problem
 
 ALGORITHM = "RS256"
-"""The one algorithm accepted. RS256: every request verifies, only a login signs, and RSA verifies fastest."""
+"""The only accepted algorithm. Each request verifies a token and only a login signs one; RSA verifies fastest."""
 
 REFRESH_SECONDS = 20.0
-"""Keys in use are fetched again so often, in the background: so long may one that is withdrawn still count."""
+"""The interval at which keys are fetched again in the background. A revoked key may be accepted for that long."""
 
 REFETCH_SECONDS = 10.0
-"""An unknown `kid` is a new key, or somebody's guess: guesses must not become load on the authority."""
+"""The least time between two fetches because of an unknown `kid`, so that invented ones cause no load."""
 
 _NEEDED = "This needs a valid bearer token"
-_LOOK_SECONDS = 1.0  # between two looks whether it is time
-_FIRST_SECONDS = 5.0  # between two tries to get any at all
-_MAX_AGE_SECONDS = 60.0  # where the background did not get to it (a process was frozen), the next request fetches them
-_RETRY_SECONDS = 1.0  # after a failure; requests must not queue up, each to wait for an authority that hangs
+_LOOK_SECONDS = 1.0  # between two checks whether a fetch is due
+_FIRST_SECONDS = 5.0  # between two tries while there are no keys yet
+_MAX_AGE_SECONDS = 60.0  # if the background task did not run (frozen process), the next request fetches them
+_RETRY_SECONDS = 1.0  # after a failure, so that requests do not all wait for an authority that hangs
 _MAX_TOKEN = 4096
-_MOST_VERIFIED = 1024  # tokens remembered: with _MAX_TOKEN, 4 MB
+_MOST_VERIFIED = 1024  # cached tokens; with _MAX_TOKEN, at most 4 MB
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
 class Unauthenticated(Exception):  # noqa: N818
-    """There is no valid token. The message is the same whatever is wrong with it."""
+    """There is no valid token. The message does not say what is wrong with it."""
 
     def __init__(self, detail: str = f"{_NEEDED}.") -> None:
         super().__init__(detail)
 
 
 class Forbidden(Exception):  # noqa: N818
-    """The token is valid, but its owner may not do this."""
+    """The token is valid, but its owner is not allowed to do this."""
 
     def __init__(self, detail: str = "Your role does not allow this.") -> None:
         super().__init__(detail)
@@ -70,7 +70,7 @@ class Principal:
 
     Attributes:
         user_id: The user's id.
-        role: What the token says; `admin` may see what belongs to others.
+        role: The token's role; an `admin` may see the data of all users.
     """
 
     user_id: int
@@ -78,15 +78,15 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        """Whether this user may see what belongs to others."""
+        """Whether this user may see the data of all users."""
         return self.role == "admin"
 
 
 @dataclass(frozen=True)
 class _Verified(Generic[_T]):
-    """What a token said whose signature was right: as long as its key is published and it has not expired, it still is.
+    """The cached content of a verified token. It is valid while its key is published and it has not expired.
 
-    A client sends the same one again and again, and checking a signature takes longer than reading a row.
+    A client sends the same token many times, and verifying a signature takes longer than reading a database row.
     """
 
     kid: str
@@ -96,7 +96,7 @@ class _Verified(Generic[_T]):
 
 
 class KeySource(Protocol):
-    """Where verification keys come from."""
+    """Gives verification keys."""
 
     def key(self, kid: str) -> Any | None:
         """Return the public key with this id, None if there is none.
@@ -107,16 +107,16 @@ class KeySource(Protocol):
 
 
 class JwksClient:
-    """The authority's keys: fetched by `task` again and again, and when an unknown `kid` turns up or there are none.
+    """The authority's keys. `task` fetches them periodically; a request fetches them if its `kid` is unknown.
 
-    A key that is published no more is thus forgotten. While the authority does not answer, or with no usable key, the
-    keys last had go on to count, for a bounded time.
+    So a key that is no longer published is forgotten. While the authority does not answer, or answers without a usable
+    key, the last known keys stay valid for a limited time.
 
     Args:
         client: A client of the authority.
-        clock: Seconds, for tests. They go on whatever happens to the time of day.
-        kept_seconds: How long keys count that could not be fetched again.
-        path: Where they are published.
+        clock: Monotonic time in seconds, for tests.
+        kept_seconds: How many seconds keys stay valid while they cannot be fetched again.
+        path: The path at which they are published.
     """
 
     def __init__(
@@ -145,13 +145,13 @@ class JwksClient:
         with self._lock:
             self._fetch_if_due(kid)
             found = self._keys.get(kid)
-            # Without an answer, too old keys are none, and a new key's token cannot be told from a bad one.
+            # No answer: keys that are too old do not count, and an unknown `kid` may be a new key or an invalid token.
             if self._failed and (found is None or self._clock() - self._had_at >= self._kept_seconds):
                 raise DependencyUnavailable(self._client.peer)
             return found
 
     def task(self) -> Periodic:
-        """Return the background task that keeps the keys fresh."""
+        """Return the background task that fetches the keys periodically."""
         return Periodic("jwks", _LOOK_SECONDS, self._refresh)
 
     def _refresh(self, _stopping: Callable[[], bool]) -> None:
@@ -188,7 +188,7 @@ class JwksClient:
             logs.get_logger().warning("jwks.unavailable")
             self._failed = True
         else:
-            # A key that was there before stays the same object: tokens that it has verified are remembered with it.
+            # A known key stays the same object, because cached tokens refer to it.
             known = self._keys
             self._keys = {kid: known[kid] if known.get(kid) == key else key for kid, key in published.items()}
             self._had_at = self._clock()
@@ -198,7 +198,7 @@ class JwksClient:
 
 
 def _usable(jwks: object) -> Mapping[str, RSAPublicKey]:
-    """Return the keys of a JWK Set (RFC 7517) that can verify our tokens. What else is in it is left out."""
+    """Return the keys of a JWK Set (RFC 7517) that can verify our tokens; ignore all others."""
     listed = jwks.get("keys") if isinstance(jwks, dict) else None
     keys = {}
     for jwk in listed if isinstance(listed, list) else []:
@@ -217,11 +217,11 @@ class _Verifier(Generic[_T]):
     """Verifies tokens: signature, algorithm, `exp`, `iss`, `aud`.
 
     Args:
-        keys: Where verification keys come from.
-        issuer: What `iss` has to be.
-        audience: What `aud` has to be.
-        read: Makes of the claims whose token it is; a ValueError says that it is nobody's.
-        refusal: What a client is told whose token is none.
+        keys: Gives the verification keys.
+        issuer: The `iss` that a token must have.
+        audience: The `aud` that a token must have.
+        read: Returns the token's owner from its claims; raises ValueError if they name none.
+        refusal: The message for a client whose token is not valid.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class _Verifier(Generic[_T]):
             token: A compact JWS.
 
         Returns:
-            Its owner, and its expiry in seconds since the epoch.
+            Its owner, and its expiry time in seconds since the epoch.
 
         Raises:
             Unauthenticated: It is not valid.
@@ -277,9 +277,9 @@ class Authenticator(_Verifier[Principal]):
     """Verifies users' tokens.
 
     Args:
-        keys: Where verification keys come from.
-        settings: What `iss` and `aud` have to be.
-        login: How to get a token, such as `get one from POST /login`; it is told to who has none.
+        keys: Gives the verification keys.
+        settings: The `iss` and `aud` that a token must have.
+        login: How to get a token, such as `get one from POST /login`; part of the answer to a request without one.
     """
 
     def __init__(self, keys: KeySource, settings: TokenSettings, login: str = "") -> None:
@@ -287,9 +287,9 @@ class Authenticator(_Verifier[Principal]):
         super().__init__(keys, settings.token_issuer, settings.token_audience, _principal, refusal)
 
     def required(self, view: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a view: it is called only with a valid token, and `principal()` says whose.
+        """Decorate a view so that it needs a valid token; in the view, `principal()` returns the token's owner.
 
-        Goes above `api.validate`: who may not ask at all learns nothing about how to ask.
+        Put it above `api.validate`, so that a client without a token gets 401 and no validation errors.
         """
 
         @functools.wraps(view)
@@ -303,12 +303,12 @@ class Authenticator(_Verifier[Principal]):
 class Callers(_Verifier[str]):
     """Verifies the tokens of other services that call this one's internal routes.
 
-    They are the authority's, as users' are, with the called service as their audience and the caller as `sub`. So a
-    user's token opens no internal route, and a service's token no public one, nor another service's.
+    The authority signs them, like users' tokens, with the called service as audience (`aud`) and the caller as `sub`.
+    So a user's token is not accepted on an internal route, and a service's token on no other route.
 
     Args:
-        keys: Where verification keys come from.
-        settings: What `iss` has to be.
+        keys: Gives the verification keys.
+        settings: The `iss` that a token must have.
         service: This service's name.
     """
 
@@ -322,7 +322,7 @@ class Callers(_Verifier[str]):
         )
 
     def only(self, *callers: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-        """Decorate an internal view: it is for these services. Goes above `api.validate`, as `required` does."""
+        """Decorate an internal view so that only these services may call it. Put it above `api.validate`."""
 
         def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
             @functools.wraps(view)
@@ -338,7 +338,7 @@ class Callers(_Verifier[str]):
 
 
 def principal() -> Principal:
-    """Return whose token the current request carries; only in views under `required`."""
+    """Return the owner of the current request's token; only in views decorated with `required`."""
     found: Principal = g.principal
     return found
 
@@ -348,7 +348,7 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
 
 
 def _bearer_token() -> str:
-    """Return the request's token; what verifies nowhere if there is none."""
+    """Return the request's token, or a text that is never valid if there is none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and len(token) <= _MAX_TOKEN else ""

@@ -1,7 +1,7 @@
-"""This service's own tokens, with which it calls internal routes of others.
+"""This service's own tokens for its calls to internal routes of other services.
 
-OAuth 2's client credentials (RFC 6749, section 4.4), in JSON as everything here: the application's authority gives a
-token for one audience to who knows the client's secret. It is fetched beside the requests, long before it is needed.
+They are OAuth 2's client credentials (RFC 6749, section 4.4), but in JSON. A service sends its name and its secret to
+the application's authority, and gets a token for one audience. A background task fetches it long before it is needed.
 """
 
 import base64
@@ -20,15 +20,15 @@ from servicekit.process.background import Periodic
 from servicekit.telemetry import logs, tracing
 from servicekit.web.errors import DependencyUnavailable
 
-_LOOK_SECONDS = 1.0  # between two looks whether the token is due
+_LOOK_SECONDS = 1.0  # between two checks whether a new token is due
 _AGAIN_SECONDS = 5.0  # after a failure, in the background
-_RENEWED_AFTER = 1 / 6  # of its life: for the other five sixths the authority may be down
-_RETRY_SECONDS = 1.0  # after a failure, where a request needs it
-_MARGIN_SECONDS = 5.0  # a token has to arrive, too
+_RENEWED_AFTER = 1 / 6  # of its lifetime, so the authority may be down for the other five sixths
+_RETRY_SECONDS = 1.0  # after a failure, if a request needs the token
+_MARGIN_SECONDS = 5.0  # the token has to be valid still when it arrives
 
 
 class _Given(BaseModel):
-    """What the authority's answer has to hold; whatever else it holds is not looked at."""
+    """The fields that the authority's answer must have; others are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -49,10 +49,10 @@ class ServiceTokens:
     Args:
         client: A client of the authority.
         name: This service's name.
-        secret_file: File with its secret. Read each time, so that another one counts at once.
+        secret_file: The file with its secret. It is read for each fetch, so a new secret takes effect at once.
         audience: The other service's name.
         clock: Seconds, for tests.
-        path: Where the authority gives tokens.
+        path: The authority's path for tokens.
     """
 
     def __init__(  # noqa: PLR0913
@@ -76,10 +76,10 @@ class ServiceTokens:
         self._failed_at = float("-inf")
 
     def token(self) -> str:
-        """Return a token, fetched now if there is none.
+        """Return a token; fetch one now if there is none.
 
         Raises:
-            DependencyUnavailable: There is none, and the authority gives none.
+            DependencyUnavailable: There is none, and none could be fetched.
         """
         held = self._valid()
         if held is None:
@@ -92,7 +92,7 @@ class ServiceTokens:
         return held.token
 
     def refused(self, token: str) -> None:
-        """Forget a token that was refused."""
+        """Forget a token that was rejected."""
         with self._lock:
             if self._held is not None and self._held.token == token:
                 self._held = None
@@ -107,7 +107,7 @@ class ServiceTokens:
             now = self._clock()
             due = held is None or now - held.had_at >= held.seconds * _RENEWED_AFTER
             if due and now - self._failed_at >= _AGAIN_SECONDS:
-                with contextlib.suppress(DependencyUnavailable):  # it is logged, and there will be another look
+                with contextlib.suppress(DependencyUnavailable):  # it is logged, and will be tried again
                     self._fetch()
 
     def _valid(self) -> _Held | None:
@@ -122,7 +122,7 @@ class ServiceTokens:
             with tracing.unsampled():
                 self._held = _Held(*self._ask(), asked_at)
         except DependencyUnavailable:
-            if self._failed_at == float("-inf"):  # once an outage
+            if self._failed_at == float("-inf"):  # only once for each outage
                 logs.get_logger().warning("service_token.unavailable", audience=self._audience)
             self._failed_at = self._clock()
             raise

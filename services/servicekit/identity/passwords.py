@@ -1,7 +1,7 @@
-"""One form for passwords: who types the same gets in, whichever of Unicode's spellings the keyboard or system chose.
+"""Normalises passwords, because keyboards and systems encode the same typed characters differently in Unicode.
 
-PRECIS' OpaqueString (RFC 8265, section 4.2), which NIST SP 800-63B asks for too: every space is an ordinary one, and
-what can be written as one character is (NFC). Lengths are those of this form.
+The form is PRECIS' OpaqueString (RFC 8265, section 4.2), as NIST SP 800-63B recommends: all spaces become ordinary
+spaces, and characters are composed (NFC). Lengths are measured in this form.
 """
 
 import unicodedata
@@ -12,17 +12,17 @@ from pydantic import AfterValidator, Field
 from servicekit.web.openapi import Text
 
 MAX_LENGTH = 128
-_MOST_SPELT = 4 * MAX_LENGTH  # no character is spelt with more than four; and long ones take long to normalise
+_MOST_SPELT = 4 * MAX_LENGTH  # no spelling of a character is longer than four; long texts take long to normalise
 
 
 def prepared(password: str) -> str:
-    """Return the form of a password that is hashed and compared."""
+    """Return the normalised form of a password, which is hashed and compared."""
     spaced = "".join(" " if unicodedata.category(character) == "Zs" else character for character in password)
     return unicodedata.normalize("NFC", spaced)
 
 
 def spellings(password: str) -> list[str]:
-    """Return the forms that a password may have been hashed in, before there was one form: the prepared one first."""
+    """Return the forms in which older versions may have hashed a password, the normalised form first."""
     return list(dict.fromkeys([prepared(password), password, unicodedata.normalize("NFD", password)]))
 
 
@@ -48,7 +48,7 @@ def _described(least: int) -> Any:
 _DESCRIPTION = "Its length counts after Unicode's NFC; all spellings of the same characters are the same."
 
 NewPassword = Annotated[_Spelt, _of_length(8), _described(8)]
-"""A password to be set."""
+"""A new password."""
 
 Password = Annotated[_Spelt, _of_length(1), _described(1)]
-"""A password to be compared."""
+"""A password to be checked."""

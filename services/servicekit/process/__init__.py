@@ -1,1 +1,1 @@
-"""How a service runs: the server, its worker, background tasks, the health check."""
+"""The process of a service: gunicorn's configuration and worker, background tasks, a container's health check."""

@@ -1,4 +1,4 @@
-"""Clients that a thread waits for: to read an answer, or to send a large body. Not for long, and not too many."""
+"""Limits how long, and in how many threads, a service waits for clients that read or send slowly."""
 
 import errno
 import socket
@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_ANSWER_SECONDS = 5.0  # for a client to take a piece that does not fit into the socket's buffer
-_PIECE = 64 * 1024  # so an answer may take as long as it is large, but not at a byte a second
-_SEND_BUFFER = 128 * 1024  # most answers fit; the kernel would let it grow to megabytes
+_ANSWER_SECONDS = 5.0  # for a client to read a piece that does not fit into the socket's buffer
+_PIECE = 64 * 1024  # per piece, so a large answer may take long, but not at a byte a second
+_SEND_BUFFER = 128 * 1024  # most answers fit; by default the kernel lets it grow to megabytes
 
 
 class Stalled:
-    """The sockets whose client a thread waits for: so many at most, or the one that waits longest is cut off.
+    """The sockets whose clients make a thread wait. If there are too many, the one that has waited longest is closed.
 
     Args:
-        most: How many.
-        on_cut: Is told when one is cut off, and why.
+        most: The most sockets at the same time.
+        on_cut: Is called with the reason when a socket is closed.
     """
 
     def __init__(self, most: int, on_cut: Callable[[str], None]) -> None:
@@ -28,24 +28,24 @@ class Stalled:
 
     @contextmanager
     def waiting(self, stalled: socket.socket, reason: str) -> Iterator[None]:
-        """Wait for the client of this socket, in the block, which has a time limit of its own.
+        """Register a socket while the block waits for its client. The block itself has to set the time limit.
 
         Args:
             stalled: The socket.
-            reason: Why it is cut off, if it is.
+            reason: The reason to count if it is closed.
         """
         with self._lock:
             if len(self._sockets) >= self._most:
                 longest = next(iter(self._sockets))
                 self._on_cut(self._sockets.pop(longest))
                 with suppress(OSError):
-                    longest.shutdown(socket.SHUT_RDWR)  # its thread stops waiting, with an error
+                    longest.shutdown(socket.SHUT_RDWR)  # so its thread gets an error instead of waiting
             self._sockets[stalled] = reason
         try:
             yield
         except TimeoutError:
             self._on_cut(reason)
-            raise BrokenPipeError(errno.EPIPE, "the answer is not taken") from None  # gunicorn's sign for it
+            raise BrokenPipeError(errno.EPIPE, "the answer is not taken") from None  # gunicorn handles this error
         finally:
             with self._lock:
                 self._sockets.pop(stalled, None)
@@ -55,9 +55,9 @@ class ClientSocket(socket.socket):
     """A connection's socket.
 
     Attributes:
-        received: What has come of the request at hand.
-        stalled: Those that a thread waits for.
-        awaits_continue: Whether the client sends its body only when it is told to; an answer tells it as well.
+        received: The part of the current request that has arrived.
+        stalled: The sockets whose clients make a thread wait.
+        awaits_continue: Whether the client waits for `100 Continue`, or for an answer, before it sends the body.
     """
 
     def __init__(self, accepted: socket.socket, stalled: Stalled) -> None:
@@ -68,7 +68,7 @@ class ClientSocket(socket.socket):
         self.awaits_continue = False
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all, and wait for the client as long as it takes piece after piece, each in time."""
+        """Send all data, piece by piece. The client has to read each piece within the time limit."""
         self.awaits_continue = False
         rest = memoryview(data)
         while rest:

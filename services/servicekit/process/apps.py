@@ -1,7 +1,8 @@
-"""The apps of this process, for what a server does for them beside WSGI: tasks, refusals, a last export.
+"""A registry of this process's apps. The server needs it for what WSGI does not cover: tasks, refusals, a last export.
 
-gunicorn is given one WSGI application. That need not be an app: there may be middleware around it, such as `ProxyFix`,
-and several apps behind one, such as `DispatcherMiddleware`. So each app makes itself known when it is instrumented.
+gunicorn has one WSGI application, which need not be a Flask app. It may be middleware around an app, such as
+`ProxyFix`, or in front of several apps, such as `DispatcherMiddleware`. So each app is registered when it is
+instrumented.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Answering(Protocol):
-    """What an app does for its server beside WSGI."""
+    """What a server calls an app for, in addition to WSGI."""
 
     def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
-        """Answer what is no request."""
+        """Return the answer to data that is not a valid request."""
 
     def connection_cut(self, reason: str) -> None:
         """Count a connection that was closed."""
@@ -33,20 +34,20 @@ _apps: list[ref[Flask]] = []
 
 
 def add(app: Flask) -> None:
-    """Make an app known, for as long as somebody has it."""
+    """Register an app. The registry does not keep it alive."""
     _apps.append(ref(app, _apps.remove))
 
 
 def all_apps() -> list[Flask]:
-    """Return the apps that are known, in the order in which they were made."""
+    """Return the registered apps, in the order in which they were created."""
     return [app for known in list(_apps) if (app := known()) is not None]
 
 
 def server_side(wsgi: Any) -> Answering:
-    """Return what answers for requests that are none.
+    """Return the object that answers invalid requests.
 
     Args:
-        wsgi: What the server was given: the app itself, or what is around it; then the first app answers.
+        wsgi: The server's WSGI application. If it is not an app but middleware, the first app answers.
     """
     apps = all_apps()
     if not apps:

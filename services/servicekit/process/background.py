@@ -1,4 +1,4 @@
-"""Work beside the requests: a thread that does something again and again until the process ends."""
+"""Periodic background work, in a thread, until the process ends."""
 
 import threading
 from collections.abc import Callable
@@ -7,15 +7,13 @@ from servicekit.telemetry import logs
 
 
 class Periodic:
-    """Calls a function with pauses between.
-
-    A round that fails is logged and the next one comes all the same.
+    """Calls a function periodically. If a call fails, this is logged, and the next one is made as usual.
 
     Args:
-        name: The thread's name, and the field `task` of its log lines; stays as an attribute.
-        interval_seconds: Pause between two rounds.
-        work: A round. It is given a function that says whether the process is about to end, so that a long round can
-            end early.
+        name: The thread's name, and the field `task` of its log lines; also an attribute.
+        interval_seconds: The pause between two calls.
+        work: The function. It gets a function that says whether the process is about to end, so that long work can
+            stop early.
     """
 
     def __init__(self, name: str, interval_seconds: float, work: Callable[[Callable[[], bool]], None]) -> None:
@@ -30,9 +28,9 @@ class Periodic:
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> bool:
-        """Ask it to end after the round at hand, and wait for that; False if it is still at it."""
+        """Ask the thread to end after the current call, and wait for it; False if it still runs."""
         self._stopping.set()
-        if not self.started:  # it was made when the others had begun
+        if not self.started:  # it was created after the others were started
             return True
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -43,10 +41,10 @@ class Periodic:
         return self._thread.ident is not None
 
     def run_once(self) -> None:
-        """Do one round now, in the caller's thread."""
+        """Call the function once now, in the caller's thread."""
         try:
             self._work(self._stopping.is_set)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the task must live on
+        except Exception as error:  # noqa: BLE001  # whatever fails, the task has to go on
             logs.get_logger().error("task.failed", task=self.name, exc_info=error)
 
     def _run(self) -> None:

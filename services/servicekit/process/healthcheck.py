@@ -1,7 +1,7 @@
-"""The container's health check: `python -S -m servicekit.process.healthcheck`. It asks the service whether it is alive.
+"""The container's health check: `python -S -m servicekit.process.healthcheck` asks the service whether it is alive.
 
-Another program than a service is asked by port and path: `python -S -m servicekit.process.healthcheck 3100 /ready`.
-It runs every few seconds, so it imports next to nothing: 15 ms instead of 80 with `http.client`.
+For other programs, give port and path: `python -S -m servicekit.process.healthcheck 3100 /ready`.
+It runs every few seconds, so it imports almost nothing: 15 ms instead of 80 with `http.client`.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 
 
 def alive(port: int, path: str = "/healthz", timeout_seconds: float = 2.0) -> bool:
-    """Tell whether what listens on this port of this machine answers this path with 200."""
+    """Tell whether the program on this port of this machine answers this path with 200."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout_seconds) as connection:
             connection.settimeout(timeout_seconds)

@@ -1,10 +1,10 @@
-"""Reads requests whole, head and body, without waiting: a thread need not wait for a slow client.
+"""Reads whole requests, head and body, without blocking, so that no thread waits for a slow client.
 
-gunicorn's parser reads from a socket that blocks, and the body only when the app asks for it. Here what has come is
-kept until the parser finds all of the request in it. As long as it does not, it raises `Incomplete`.
+gunicorn's parser reads from a blocking socket, and reads the body only when the app asks for it. Here the received
+bytes are kept until they contain a complete request. Until then the parser raises `Incomplete`.
 
-A body larger than `MAX_BODY` is not kept. The app gets its request at once, and may refuse it by its length. If it
-reads the body instead, its thread waits for the client, which has to send piece after piece in time.
+A body larger than `MAX_BODY` is not kept. The app gets its request at once, and may reject it by its length. If the app
+reads the body instead, its thread waits for the client, which has to send each piece within a time limit.
 """
 
 import io
@@ -22,7 +22,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestTimeout, abort
 from servicekit.config import MAX_BODY
 from servicekit.process.answering import ClientSocket
 
-MAX_HEAD = 64 * 1024  # twice what the gateway lets through
+MAX_HEAD = 64 * 1024  # twice the limit of the gateway
 PIECE = 64 * 1024
 
 _PIECE_SECONDS = 10.0  # for a client to send a piece of a body that the app reads itself
@@ -31,8 +31,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_REQUEST = MAX_HEAD + MAX_BODY + _MAX_FRAMING
 
 
-class Incomplete(BaseException):  # gunicorn takes every Exception for a bad request
-    """There is more to come of the request."""
+class Incomplete(BaseException):  # gunicorn treats every Exception as a bad request
+    """The request is not complete yet."""
 
 
 class _Late(errors.ParseException):  # type: ignore[misc]  # gunicorn has no types
@@ -44,18 +44,18 @@ class _TooLarge(errors.ParseException):  # type: ignore[misc]
 
 
 class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
-    """Reads what has come, and keeps it until the request is whole."""
+    """Reads the received bytes, and keeps them until the request is complete."""
 
     def __init__(self, sock: ClientSocket) -> None:
         super().__init__(sock)
         self.most: int | None = None
-        self.is_open = False  # whether the app may read on, as the body is too large to be kept
+        self.is_open = False  # whether the app reads the rest of a body that is too large to keep
         self._patience = _PIECE_SECONDS
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         size = min(max(size_hint or 0, self.mxchunk), PIECE)
         if self.most is None:
-            return self._wait_for(size) if self.is_open else b""  # the request was whole: there is no more of it
+            return self._wait_for(size) if self.is_open else b""  # the request was complete
         received: bytearray = self.sock.received
         if len(received) > self.most:
             raise errors.LimitRequestHeaders("too much")
@@ -67,12 +67,12 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         return data
 
     def open(self) -> None:
-        """Let the app read on."""
+        """Let the app read the rest."""
         self.is_open = True
         self._patience = _PIECE_SECONDS
 
     def _wait_for(self, size: int) -> bytes:
-        """Wait for more in the app's thread. The time that the app takes itself does not count."""
+        """Wait for more data in the app's thread. The time limit does not include the app's own time."""
         sock: ClientSocket = self.sock
         if sock.awaits_continue:
             util.write(sock, _CONTINUE)
@@ -82,7 +82,7 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         except BlockingIOError:
             data = self._receive_in_time(size)
         if not data:
-            raise ClientDisconnected  # half a body is none
+            raise ClientDisconnected  # the body is incomplete
         regained = len(data) / PIECE * _PIECE_SECONDS
         self._patience = min(self._patience - (time.monotonic() - started) + regained, _PIECE_SECONDS)
         return data
@@ -102,14 +102,14 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _Rest:
-    """Says whether the rest of a body has come, without parsing again what came before.
+    """Tells whether the rest of a body has arrived, without parsing the earlier bytes again.
 
-    A head may have thousands of fields and a body thousands of chunks: a client that sends byte by byte must not have
-    them parsed for each byte. Whether they are right is for the parser to say, when all is there.
+    A head may have thousands of fields, and a body thousands of chunks. They must not be parsed anew for each byte of a
+    client that sends byte by byte. The parser validates them when everything has arrived.
 
     Args:
-        start: Where in the received bytes the body starts.
-        length: Its length; None if it comes in chunks.
+        start: The position in the received bytes at which the body starts.
+        length: Its length; None if it is chunked.
     """
 
     def __init__(self, start: int, length: int | None) -> None:
@@ -118,7 +118,7 @@ class _Rest:
         self._content = 0
 
     def has_come(self, received: bytearray) -> bool:
-        """Whether all has come, or more than is allowed, or something that cannot be right."""
+        """Whether the body is complete, too large, or invalid."""
         if not self._chunked:
             return len(received) >= self._next
         while (line_end := received.find(b"\r\n", self._next)) >= 0:
@@ -141,10 +141,10 @@ class _Rest:
 
 
 class Requests(RequestParser):  # type: ignore[misc]
-    """The requests of a connection, each when all of it has come; until then `Incomplete`.
+    """Yields the requests of a connection when they are complete; until then it raises `Incomplete`.
 
     Attributes:
-        deadline: When the request at hand has to be there; None if nobody waits for the rest of one.
+        deadline: The time by which the current request has to be complete; None if none is incomplete.
     """
 
     def __init__(self, cfg: Any, sock: ClientSocket, client: Any) -> None:
@@ -152,8 +152,8 @@ class Requests(RequestParser):  # type: ignore[misc]
         self.unreader: Any = _Unreader(sock)
         self.deadline: float | None = None
         self._socket = sock
-        self._rest: _Rest | None = None  # of the body, when its head has come
-        self._continued = False  # whether the client knows that it may send the body
+        self._rest: _Rest | None = None  # of the body, once the head has arrived
+        self._continued = False  # whether `100 Continue` was sent
 
     def __next__(self) -> Any:
         unreader = self.unreader
@@ -168,8 +168,8 @@ class Requests(RequestParser):  # type: ignore[misc]
         except Incomplete:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 raise _Late from None
-            # The parser begins anew when there is more of the head, or all of the body. So does finding out where the
-            # next request begins.
+            # The parser starts again from the first byte when more of the head has arrived, or all of the body. So does
+            # the search for the start of the next request.
             unreader.buf = io.BytesIO()
             unreader.buf.write(self._socket.received)
             self.mesg = None
@@ -187,7 +187,7 @@ class Requests(RequestParser):  # type: ignore[misc]
         while self._rest is not None and len(received) <= _MAX_REQUEST and not self._rest.has_come(received):
             more = self.unreader.chunk(PIECE)
             if not more:
-                return  # the client has left, which the parser finds too
+                return  # the client has closed the connection; the parser notices
             self.unreader.buf.write(more)
 
     def _receive_body(self, request: Any) -> None:
@@ -211,13 +211,13 @@ class Requests(RequestParser):  # type: ignore[misc]
         except errors.LimitRequestHeaders:
             raise _TooLarge from None
         if length is not None and len(body) < length:
-            raise errors.NoMoreData  # the client has left: half a body is no request
+            raise errors.NoMoreData  # the client has closed the connection within a body
         if len(body) > MAX_BODY:
             self._let_read(request)
         request.body.buf.write(body)
 
     def _let_read(self, request: Any) -> None:
-        """Let the app read the rest. If it has not when it answers, the connection ends: nobody waits for the rest."""
+        """Let the app read the rest. If it answers without reading it, the connection is closed."""
         self.unreader.open()
         reader, asked = request.body.reader, request.should_close
         parse = reader.read
@@ -238,7 +238,7 @@ class Requests(RequestParser):  # type: ignore[misc]
 
 
 _STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
-    (errors.InvalidResponseHeader, HTTPStatus.INTERNAL_SERVER_ERROR),  # ours, though a kind of the clients' errors
+    (errors.InvalidResponseHeader, HTTPStatus.INTERNAL_SERVER_ERROR),  # our error, though a subclass of clients' errors
     (errors.InvalidResponseHeaderName, HTTPStatus.INTERNAL_SERVER_ERROR),
     (errors.ConfigurationProblem, HTTPStatus.INTERNAL_SERVER_ERROR),
     (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
@@ -251,5 +251,5 @@ _STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
 
 
 def status_of(error: Exception) -> HTTPStatus:
-    """Return the status for what is no request."""
+    """Return the HTTP status for an invalid request."""
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)

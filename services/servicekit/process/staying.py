@@ -1,10 +1,10 @@
-"""Lets a thread stay with its connection between two requests.
+"""A gunicorn worker in which a thread stays with its connection between two requests.
 
-gunicorn's own worker hands the connection back to the main thread, which waits for the next request and finds a thread
-for it: two more threads to wake for each request, which compete for the interpreter's lock. Services have few callers,
-which keep their connections and use them all the time.
+gunicorn's own worker gives the connection back to the main thread, which waits for the next request and then passes it
+to a thread. So each request wakes two more threads, which compete for the interpreter's lock. Services have few callers
+that keep their connections open and use them all the time.
 
-docs/performance.md has what it gives by itself, measured beside gunicorn's own.
+docs/performance.md has a measurement of the gain compared with gunicorn's own worker.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 from servicekit.process.stopping import StoppingWorker
 
 STAYING_THREADS = 100
-"""Those that stay with an idle connection, or there would be none left to do the work of others."""
+"""The most threads that stay with an idle connection; the others are left for new connections."""
 
 
 class StayingWorker(StoppingWorker):
@@ -26,24 +26,24 @@ class StayingWorker(StoppingWorker):
         super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop: who waits for a next request stops waiting."""
+        """Start to stop: threads no longer wait for a next request."""
         super().handle_exit(sig, frame)
         os.eventfd_write(self._stopping, 1)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """End at once: the process waits for its threads, and these for no next request."""
+        """Stop at once. The process waits for its threads, which no longer wait for a next request."""
         os.eventfd_write(self._stopping, 1)
         super().handle_quit(sig, frame)
 
     def handle(self, conn: Any) -> Any:
-        """Serve a connection, in a thread of the pool; see gunicorn's for what comes back."""
+        """Serve a connection in a thread of the pool; returns what gunicorn's method returns."""
         while True:
             kept = super().handle(conn)
-            # With more connections than that, the main thread waits for requests on all of them at once.
+            # If there are more connections, the main thread waits for requests on all of them at once.
             if kept is not True or self.nr_conns > STAYING_THREADS:
                 return kept
             if not conn.parser.unreader.buf.getvalue() and not self._next_request(conn):
-                # When stopping, the main thread ends it; idle for too long, it is closed.
+                # When stopping, the main thread closes it; if it is idle for too long, it is closed here.
                 return self.alive is False
 
     def _next_request(self, conn: Any) -> bool:

@@ -1,20 +1,21 @@
 """gunicorn's worker with threads, for clients that may be slow, silent or hostile.
 
-gunicorn's own gives each connection a thread at once, which reads and writes for as long as the client likes. If as
-many clients as there are threads send half a request, nobody is served. Here a thread gets a request when all of it has
-come. Until then the main thread waits, on all connections at once, with a time limit.
+gunicorn's own worker gives each connection a thread at once, and this thread reads and writes without a time limit. If
+as many clients as there are threads send half a request, nobody else is served. Here a thread gets a request only when
+it is complete. Until then the main thread waits for all connections at once, with a time limit.
 
-Four other files do a part each: `stopping` stops without a reset, `staying` lets threads stay with their connections,
-`reading` reads requests whole, `answering` cuts off clients that do not read. The worker speaks plain HTTP/1, as
-gunicorn does when nothing else is set. TLS is the gateway's.
+Four other files do a part each: `stopping` stops without resetting connections, `staying` lets threads stay with their
+connections, `reading` reads whole requests, `answering` closes connections of clients that do not read. The worker
+serves plain HTTP/1, as gunicorn does by default. The gateway terminates TLS.
 
-What this file, `reading` and `answering` give is no speed: with `StayingWorker` instead, a request takes as much CPU
-(docs/performance.md has the numbers and the command). They keep the promise that slow and hostile clients hold nobody
-up, and get a problem as an answer; tests/servicekit/test_worker.py checks it.
+This file, `reading` and `answering` do not make requests faster: with `StayingWorker`, a request takes as much CPU time
+(docs/performance.md has the numbers and the command). They ensure that slow and hostile clients do not block others,
+and are answered with problem+json; tests/servicekit/test_worker.py checks it.
 
-waitress reads requests whole too, but a request that comes byte by byte may take for ever, HTTP/9.9 counts as 1.0,
-`//parcels/1` as `/parcels/1`, a folded header, a control character in the target, and a length beside chunks are taken,
-refusals are plain text, and nothing stops gracefully. Each would be code of ours again.
+waitress reads whole requests too. But it has no time limit for a request that comes byte by byte; it treats HTTP/9.9 as
+1.0 and `//parcels/1` as `/parcels/1`; it accepts a folded header, a control character in the target, and a
+Content-Length with chunks; it rejects requests in plain text; and it does not stop gracefully. Each of these would need
+code of ours, too.
 """
 
 import errno
@@ -34,29 +35,29 @@ from servicekit.process.reading import MAX_HEAD, PIECE, Incomplete, Requests, st
 from servicekit.process.staying import StayingWorker
 
 SPARE_THREADS = 4
-"""For the probes."""
+"""Threads for the probes."""
 STALLED_THREADS = 32
-"""Those that wait for a client to read its answer, or to send the rest of a large body."""
+"""The most threads that wait for a client to read its answer, or to send the rest of a large body."""
 
 _REQUEST_SECONDS = 10.0  # from the first wait for a request to its last byte
 _CLOSING_SECONDS = 2.0  # for a client to read its last answer and close
-_MAX_DRAINED = 2 * MAX_HEAD  # of what nobody reads, before the connection is closed
-_MAX_HELD = 16 * 1024 * 1024  # of requests that have come in part, together
+_MAX_DRAINED = 2 * MAX_HEAD  # unread bytes that are discarded before the connection is closed
+_MAX_HELD = 16 * 1024 * 1024  # bytes of all incomplete requests together
 
 
 class Worker(StayingWorker):
-    """gunicorn's worker with threads, with these differences beside a clean stop and threads that stay.
+    """gunicorn's worker with threads, with these differences in addition to those of its base classes.
 
-    - A request that has come in part holds no thread. What does not come within a time limit is refused. With more
-      connections than there may be, the one that has waited longest is closed.
-    - What is no request gets its answer from the app: gunicorn's own is HTML, and in no trace and no metric.
-    - A connection that is to be closed holds nobody up. gunicorn's main thread waits up to 2 s for the client to close,
-      and does nothing else meanwhile (docs/upstream.md).
+    - An incomplete request does not occupy a thread. If it is not complete within a time limit, it is rejected. If
+      there are too many connections, the one that has waited longest is closed.
+    - The app answers invalid requests. gunicorn's own answer is HTML, and appears in no trace and no metric.
+    - Closing a connection does not block others. gunicorn's main thread waits up to 2 s for the client to close, and
+      does nothing else meanwhile (docs/upstream.md).
     """
 
     def init_process(self) -> None:
         """Start; gunicorn calls this in the worker's process."""
-        # What the main thread waits for, and until when: requests, and clients that are to close.
+        # The connections that the main thread waits for, with their deadlines: for requests, and for clients to close.
         self._waiting: dict[Any, float] = {}
         self._held = 0
         self._next_sweep = 0.0
@@ -68,8 +69,19 @@ class Worker(StayingWorker):
         self._server_side = apps.server_side(self.wsgi)
         self._stalled = Stalled(STALLED_THREADS, self._server_side.connection_cut)
 
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Run one turn of the event loop, and skip events of connections that were closed during it.
+
+        The list of ready connections is fixed at the start of a turn. Accepting a new connection may close one that is
+        later in the list, to make room. Handling that one would end the worker, and reset all connections.
+        """
+        waited_for = self.poller.get_map()
+        for key, _ in self.poller.select(timeout):
+            if waited_for.get(key.fd) is key:
+                key.data(key.fileobj)
+
     def accept(self, listener: Any) -> None:
-        """Take a connection; if that was the last that may be there, close another."""
+        """Accept a connection; if the limit is reached, close another one."""
         try:
             super().accept(listener)
         except OSError as error:
@@ -80,7 +92,7 @@ class Worker(StayingWorker):
             self._make_room()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Give a connection to a thread; a new one when something has come."""
+        """Pass a connection to a thread; a new connection only when it has sent something."""
         if conn.parser is not None:
             super().enqueue_req(conn)
             return
@@ -90,19 +102,19 @@ class Worker(StayingWorker):
         self._await_request(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Serve a connection, in a thread of the pool; see gunicorn's for what comes back."""
+        """Serve a connection in a thread of the pool; returns what gunicorn's method returns."""
         try:
             return super().handle(conn)
         except Incomplete:
             return Incomplete
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer what is no request, as the app answers every error; gunicorn calls this in the thread."""
+        """Answer an invalid request, as the app answers every error; gunicorn calls this in the thread."""
         del req, addr
         status = status_of(exc)
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling request", exc_info=exc)
-        with suppress(OSError):  # the client may have left, or take nothing
+        with suppress(OSError):  # the client may have gone, or does not read
             client.send(self._server_side.refusal(status, bytes(client.received)), socket.MSG_DONTWAIT)
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
@@ -116,7 +128,7 @@ class Worker(StayingWorker):
             self._end(conn)
 
     def murder_pending(self) -> None:
-        """See who let us wait for too long; gunicorn calls this after each turn of its loop."""
+        """Handle connections whose deadline has passed; gunicorn calls this after each turn of its loop."""
         now = time.monotonic()
         if now < self._next_sweep:
             return
@@ -126,7 +138,7 @@ class Worker(StayingWorker):
                 self._close(conn, None if conn.is_ending else "silent")
             else:
                 self._leave(conn)
-                self.enqueue_req(conn)  # which finds that it is late, and says so
+                self.enqueue_req(conn)  # the thread notices that it is late, and answers 408
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(deadline)
@@ -134,7 +146,7 @@ class Worker(StayingWorker):
             conn.parser.deadline = self._waiting[conn] = min(self._waiting[conn], deadline)
 
     def _await_request(self, conn: Any) -> None:
-        """Wait for the request, or the rest of it."""
+        """Wait for a request, or for the rest of one."""
         conn.is_ending = False
         if conn.parser.deadline is None:
             conn.parser.deadline = time.monotonic() + (_REQUEST_SECONDS if self.alive else _CLOSING_SECONDS)
@@ -147,7 +159,7 @@ class Worker(StayingWorker):
         self.enqueue_req(conn)
 
     def _end(self, conn: Any) -> None:
-        """Close a connection when its client has read the last answer: what it sent and nobody read would reset it."""
+        """Close a connection after its client has read the last answer. Otherwise unread data would reset it."""
         conn.is_ending = True
         try:
             conn.sock.shutdown(socket.SHUT_WR)
@@ -188,7 +200,7 @@ class Worker(StayingWorker):
         conn.close()
 
     def _make_room(self) -> None:
-        """Close the connection that has waited longest: for its request, or else between two."""
+        """Close the connection that has waited longest for a request; if there is none, an idle one."""
         if self._waiting:
             self._close(min(self._waiting, key=self._waiting.__getitem__), "crowded")
         elif self.keepalived_conns:

@@ -1,4 +1,4 @@
-"""What a service tells about itself: traces, metrics, logs."""
+"""Traces, metrics and logs of a service."""
 
 from servicekit.telemetry import environment
 

@@ -1,8 +1,9 @@
-"""OTLP's ExportTraceServiceRequest of ended spans, with what repeats encoded once.
+"""Encodes ended spans as OTLP's ExportTraceServiceRequest; attributes that repeat are encoded only once.
 
-Most of what the official encoder does is to make the same attributes again for each span: `db.system.name`, the text of
-a statement. Here such an attribute is remembered as bytes. It is a length-delimited field, and protobuf lets serialised
-parts of a message be joined. A database span takes a third of the time (docs/performance.md).
+The official encoder spends most of its time on attributes that are the same in every span, such as `db.system.name` and
+the text of a statement. Here the encoded bytes of such an attribute are cached. That is valid because an attribute is a
+length-delimited field, and serialised parts of a protobuf message can be concatenated. A database span takes a third of
+the time (docs/performance.md).
 """
 
 from collections import defaultdict
@@ -22,10 +23,10 @@ _REMOTE_KNOWN, _REMOTE = 0x100, 0x200  # SpanFlags of trace.proto
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS, _ATTRIBUTES = 1, 2, 2, 9  # field numbers, of trace.proto
 _STATUSES = {code: Status(code=code.value) for code in StatusCode}  # type: ignore[arg-type]  # the numbers are the same
 _NO_RESOURCE = Resource.get_empty()
-# Of AnyValue, in common.proto. Such values are remembered: not floats, 0.0 equals -0.0; nor lists, whose elements may
-# differ in kind.
+# The fields of AnyValue (common.proto) for the types whose values are cached. Floats are not cached, since 0.0 equals
+# -0.0, nor are lists, since equal lists may have elements of different types.
 _FIELDS = {str: "string_value", int: "int_value", bool: "bool_value"}
-_MAX_REMEMBERED = 1024  # characters: what is remembered stays
+_MAX_REMEMBERED = 1024  # characters; longer texts are not cached, because cached values stay in memory
 
 
 def encode(spans: Sequence[ReadableSpan]) -> bytes:
@@ -49,7 +50,7 @@ def encode(spans: Sequence[ReadableSpan]) -> bytes:
 
 
 def _around(span: ReadableSpan) -> tuple[bytes, bytes]:
-    """Return the official encoding of what is around a span: its resource's and its scope's."""
+    """Return the resource and the scope of a span, as the official encoder encodes them."""
     [resource] = encode_spans([span]).resource_spans
     [scope] = resource.scope_spans
     return (
@@ -84,12 +85,12 @@ def _span(span: ReadableSpan) -> bytes:
 
 
 @lru_cache(2048)
-def _attribute(name: str, value: Any, kind: type) -> bytes:  # 1, 1.0 and True are one key without their kinds
+def _attribute(name: str, value: Any, kind: type) -> bytes:  # `kind` is needed: 1, 1.0 and True are equal keys
     if (field := _FIELDS.get(kind)) is not None:
-        with suppress(ValueError):  # it fits into no message: the official encoder drops it, and says so
+        with suppress(ValueError):  # the value does not fit: the official encoder drops and logs it
             encoded = KeyValue(key=name, value=AnyValue(**{field: value})).SerializeToString()
             return _field(_ATTRIBUTES, encoded)
-    # With a resource: for a span without one the SDK detects it anew, in threads, which takes a millisecond.
+    # A resource is given, because the SDK would otherwise detect one for each span, in threads, which takes 1 ms.
     bare = ReadableSpan("", INVALID_SPAN_CONTEXT, resource=_NO_RESOURCE, attributes={name: value})
     official = Span.FromString(_official(bare))
     return b"".join(_field(_ATTRIBUTES, attribute.SerializeToString()) for attribute in official.attributes)

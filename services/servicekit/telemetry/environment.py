@@ -1,10 +1,10 @@
-"""OpenTelemetry's environment variables: what this kit honours, and what happens to a value that cannot be one.
+"""OpenTelemetry's environment variables: which ones this kit supports, and what happens to invalid values.
 
-The SDK reads most of them itself. Some of them, with a value that it does not know, end the process; its warnings about
-others say neither which variable it was nor what counts instead, and quote the value. The specification wants a warning
-and the default (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/). So they are all
-looked at first. One that will not do is taken out; the others are written as the SDK knows them: without spaces around
-them, and in lower case where case does not matter.
+The SDK reads most of them itself, but an unknown value in some of them ends the process. Its warnings about others do
+not name the variable or the value that is used instead, and they quote the invalid value. The specification asks for a
+warning and the default (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/). So this
+module checks all variables before the SDK reads them. It removes invalid ones and rewrites the others in the form that
+the SDK knows: without surrounding spaces, and in lower case where case does not matter.
 """
 
 import os
@@ -17,22 +17,22 @@ from importlib.metadata import entry_points
 from urllib.parse import unquote, urlsplit
 
 EXPORTERS = ("compact", "otlp", "console", "none")
-"""What this kit knows of `OTEL_TRACES_EXPORTER`, beside installed entry points."""
+"""Values of `OTEL_TRACES_EXPORTER` that this kit knows, in addition to installed entry points."""
 
-_OTLP_IN_PYTHON = "otlp_proto_http"  # an entry point: as such, what it sends would be neither timed nor counted here
+_OTLP_IN_PYTHON = "otlp_proto_http"  # replaced by `otlp`: spans sent by this entry point would not be timed or counted
 
 SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
             "parentbased_traceidratio")  # fmt: skip
-"""What the SDK knows of `OTEL_TRACES_SAMPLER`, beside installed entry points."""
+"""Values of `OTEL_TRACES_SAMPLER` that the SDK knows, in addition to installed entry points."""
 
 DAY_MS = 86_400_000
-"""Stands for "no limit", where the specification says that 0 does."""
+"""The value that replaces 0 where the specification says that 0 means "no limit"."""
 
 _OF_DISTRO = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-"""What `opentelemetry-distro` sets where the user has set nothing."""
+"""Values that `opentelemetry-distro` sets if the user has not set the variable."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_TEXT = re.compile(r"[ !#-+\--:<-\[\]-~]*")  # what the exporter takes; all else has to be percent-encoded
+_HEADER_TEXT = re.compile(r"[ !#-+\--:<-\[\]-~]*")  # what the exporter accepts; the rest must be percent-encoded
 _ATTRIBUTE = re.compile(r"[^=,;\s]+")
 
 
@@ -41,8 +41,8 @@ class Ignored:
     """A variable that was ignored.
 
     Attributes:
-        variable: Its name. Its value is not told: it may be a secret.
-        reason: What a value has to be.
+        variable: Its name. The value is left out, because it may be a secret.
+        reason: Why its value is invalid.
     """
 
     variable: str
@@ -56,11 +56,11 @@ class Variable:
     Attributes:
         name: Its name.
         says: What it is for.
-        default: What counts without it, as the specification says, or as `why` explains.
-        read: Returns a value as the SDK takes it; nothing if it is as good as none. Raises ValueError, with what a
-            value has to be, for one that will not do.
-        why: Why the default, or what a value may be, is not the specification's.
-        ours: The default that is set here, because the SDK's own is another one.
+        default: The default: that of the specification, or another one that `why` explains.
+        read: Takes a value and returns it in the form that the SDK expects, or an empty string to leave the variable
+            unset. Raises ValueError for an invalid value; the message says what is wrong.
+        why: Why the default or the valid values differ from the specification.
+        ours: The default that is set here, because the SDK has a different one.
     """
 
     name: str
@@ -82,7 +82,7 @@ def _one_of(*known: str, group: str = "") -> Callable[[str], str]:
         for found in entry_points(group=group, name=value) if group else ():
             try:
                 found.load()
-            except Exception as error:  # whatever somebody else's code does when it is imported
+            except Exception as error:  # an import of foreign code may raise anything
                 raise ValueError("it is installed, but cannot be imported") from error
             return value
         raise ValueError(f"not one of {', '.join(known)}" + (", nor installed" if group else ""))
@@ -156,7 +156,7 @@ def _headers(value: str) -> str:
 
 
 def _is_latin(text: str) -> bool:
-    """Whether it can be a header's value: nothing that ends a line, and no character that HTTP has no byte for."""
+    """Whether a text can be a header's value: no line breaks, and only characters of Latin-1."""
     return text.isprintable() and all(ord(character) < 0x100 for character in text)  # noqa: PLR2004
 
 
@@ -193,7 +193,7 @@ def _share(value: str) -> str:
 
 def _expressions(value: str) -> str:
     try:
-        re.compile("|".join(_items(value)))  # an empty one would match everything
+        re.compile("|".join(_items(value)))  # without empty expressions, which would match everything
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError("not regular expressions, separated by commas") from error
     return ",".join(_items(value))
@@ -209,7 +209,7 @@ def _context(value: str) -> str:
 def _made_here(value: str) -> str:
     if value not in {"sdk_tracer_provider", "default_tracer_provider"}:
         raise ValueError("not sdk_tracer_provider")
-    return ""  # the API would make one that sends nothing to nobody
+    return ""  # if it stayed set, the API would create a provider that exports nothing
 
 
 def _otlp(suffix: str, says: str, default: str, read: Callable[[str], str], why: str = "") -> tuple[Variable, Variable]:
@@ -397,7 +397,7 @@ VARIABLES: tuple[Variable, ...] = (
         why="Python's own, not the specification's.",
     ),
 )
-"""All that is honoured, in the order of the documentation."""
+"""All supported variables, in the order of the documentation."""
 
 CHECKED: tuple[Variable, ...] = (
     *(
@@ -414,7 +414,7 @@ CHECKED: tuple[Variable, ...] = (
         for kind in ("REQUEST", "RESPONSE")
     ),
 )
-"""What nothing here needs, but others' instrumentation reads. A bad value would end the process, or each request."""
+"""Variables that only other instrumentation reads. An invalid value would end the process, or fail each request."""
 
 _AT_IMPORT = ("OTEL_PYTHON_CONTEXT", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER",
               "OTEL_PYTHON_LOGGER_PROVIDER")  # fmt: skip
@@ -422,18 +422,18 @@ _found_at_import: list[Ignored] = []
 
 
 def prepare_import() -> None:
-    """Take out what OpenTelemetry's API could not use when it is imported, or when a library asks it for a tracer."""
+    """Remove invalid values that OpenTelemetry's API reads on import, or when a library asks it for a tracer."""
     _found_at_import.extend(_read(os.environ, [each for each in (*VARIABLES, *CHECKED) if each.name in _AT_IMPORT]))
 
 
 def prepare(environ: MutableMapping[str, str]) -> list[Ignored]:
-    """Take out what the SDK could not use, and set the defaults that are ours.
+    """Remove values that the SDK could not use, and set our own defaults.
 
     Args:
-        environ: The environment, usually `os.environ`: the SDK reads it there.
+        environ: The environment; the SDK reads `os.environ`.
 
     Returns:
-        What was taken out.
+        The variables that were removed.
     """
     has_own_endpoint = bool(environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip())
     _take_out_defaults(environ)
@@ -459,7 +459,7 @@ def _read(environ: MutableMapping[str, str], variables: Iterable[Variable]) -> I
         value = environ.pop(variable.name, "").strip()
         try:
             value.encode()  # the operating system may have bytes that are no text
-            if value and (read := variable.read(value)):  # the specification: an empty value is none
+            if value and (read := variable.read(value)):  # by the specification, an empty value counts as unset
                 environ[variable.name] = read
         except ValueError as error:
             reason = "not text" if isinstance(error, UnicodeError) else str(error)
@@ -467,7 +467,7 @@ def _read(environ: MutableMapping[str, str], variables: Iterable[Variable]) -> I
 
 
 def _take_out_defaults(environ: MutableMapping[str, str]) -> None:
-    """Take out what nobody has set, and nobody need be told of."""
+    """Remove values that `opentelemetry-distro` set, without a warning: the user did not set them."""
     if "opentelemetry.distro" in sys.modules:
         for name, value in _OF_DISTRO.items():
             if environ.get(name) == value:
@@ -475,7 +475,7 @@ def _take_out_defaults(environ: MutableMapping[str, str]) -> None:
 
 
 def _send_nowhere_else(environ: MutableMapping[str, str], endpoint: str, ignored: Iterable[Ignored]) -> None:
-    """Where the endpoint is a bad one, let nothing be sent to another: the headers may hold a key, for that one."""
+    """If the endpoint is invalid, do not send to another one: the headers may contain a key for this endpoint."""
     others = "OTEL_EXPORTER_OTLP_ENDPOINT" in environ or "OTEL_TRACES_EXPORTER" in environ
     if others and any(each.variable == endpoint for each in ignored):
         names = _items(environ.get("OTEL_TRACES_EXPORTER", ""))
@@ -496,12 +496,12 @@ def _sampler_argument(environ: MutableMapping[str, str]) -> Iterable[Ignored]:
 
 
 def measures(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `OTEL_METRICS_EXPORTER` wants anything measured. A value that is not known does."""
+    """Whether `OTEL_METRICS_EXPORTER` asks for metrics. An unknown value counts as yes."""
     return {item.lower() for item in _items(environ.get("OTEL_METRICS_EXPORTER", ""))} != {"none"}
 
 
 def service_name(environ: Mapping[str, str]) -> str | None:
-    """Return `service.name` as the environment has it, before or after `prepare`; None if it has none that will do.
+    """Return the `service.name` that the environment sets, or None. Works before and after `prepare`.
 
     Args:
         environ: The environment.
@@ -527,11 +527,11 @@ def _is_text(value: str) -> bool:
 
 
 def first(environ: Mapping[str, str], setting: str) -> str | None:
-    """Return what an exporter of traces goes by: `OTEL_EXPORTER_OTLP_TRACES_...`, or the one for all signals.
+    """Return the setting for traces: `OTEL_EXPORTER_OTLP_TRACES_...`, else the variable for all signals.
 
     Args:
         environ: The environment, after `prepare`.
-        setting: The end of their names, such as `TIMEOUT`.
+        setting: The last part of the variables' names, such as `TIMEOUT`.
     """
     names = (f"OTEL_EXPORTER_OTLP_TRACES_{setting}", f"OTEL_EXPORTER_OTLP_{setting}")
     return next((environ[name] for name in names if name in environ), None)

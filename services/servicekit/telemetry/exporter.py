@@ -1,12 +1,12 @@
-"""What leaves the process: spans, cut of what is nobody else's business, by OTLP/HTTP, and counted.
+"""Exports spans by OTLP/HTTP: removes private data from them first, and counts what was sent and lost.
 
-Telemetry must not hurt the service. What the queue cannot take is dropped, oldest first; what the backend does not take
-is lost; both are counted, and told once a minute.
+Telemetry must not hurt the service. If the queue is full, the oldest spans are dropped. If the backend does not accept
+spans, they are lost. Both are counted, and logged at most once a minute.
 
-`OTEL_TRACES_EXPORTER` takes entry points of the group `opentelemetry_traces_exporter`, of packages that are installed.
-This kit is a folder, not a package, so `compact` is no entry point: the name is known here, as `otlp` is. If you make a
-package of it, `compact = "servicekit.telemetry.exporter:CompactSpanExporter"` in that group gives the encoder to other
-programs too; what `Privacy` cuts, they send.
+`OTEL_TRACES_EXPORTER` may name entry points of the group `opentelemetry_traces_exporter` of installed packages. This
+kit is a folder, not a package, so `compact` is not an entry point; this module knows the name, as it knows `otlp`. If
+you make a package of it, the entry point `compact = "servicekit.telemetry.exporter:CompactSpanExporter"` in that group
+makes the encoder available to other programs too. Those programs do not apply `Privacy`.
 """
 
 import contextlib
@@ -140,7 +140,7 @@ PERSONAL = frozenset({
     "user.roles",
     "user_agent.original",
 })  # fmt: skip
-"""Attributes of the semantic conventions, old and new, that hold a client's text, or say who it is."""
+"""Attributes of the semantic conventions, old and new, that contain text from the client or identify it."""
 
 PERSONAL_PREFIXES = (
     "db.elasticsearch.path_parts.",
@@ -160,12 +160,12 @@ PERSONAL_PREFIXES = (
     "rpc.response.metadata.",
     "tls.client.",
 )
-"""How further ones begin."""
+"""Prefixes of further personal attributes."""
 
 _STATEMENTS = frozenset({"db.query.text", "db.statement"})
-"""Templates in the kit's own spans; other instrumentations record statements with the values in them."""
+"""The kit's own spans have templates here; other instrumentations record statements that contain values."""
 
-# Who has such a header's value can act as the client. With `_` or `-`, as the instrumentations differ.
+# Anybody who knows the value of such a header can act as the client. Some instrumentations write `_`, others `-`.
 _SECRET = re.compile(
     r"(http|rpc)\..*(header|metadata)\..*(auth|cookie|credential|password|secret|session|token|api[_-]?key)",
     re.IGNORECASE,
@@ -174,7 +174,7 @@ _STACKTRACE = "exception.stacktrace"
 _OF_EXCEPTIONS = frozenset({"exception.type", _STACKTRACE, "exception.escaped"})
 
 STOP_SECONDS = 1.5
-"""How long the last spans may take to be sent when the process ends."""
+"""The time limit for sending the last spans when the process ends."""
 
 _REMIND_SECONDS = 60.0
 _STATUSES = {code: Status(code) for code in StatusCode}
@@ -183,17 +183,17 @@ _TIMEOUT, _UNAVAILABLE, _REJECTED, _SHUTDOWN, _OTHER = _FAILURES
 
 
 class Privacy:
-    """Cuts spans of what must not leave the process.
+    """Removes from spans what must not leave the process.
 
-    Instrumentation libraries record more than one would think: path and query, the user agent, the client's address,
-    messages of exceptions. A list of what may leave keeps out what they will think of next. The client's tracestate is
-    handed on in headers, as W3C wants it, and not kept.
+    Instrumentation libraries record a lot: path and query, the user agent, the client's address, messages of
+    exceptions. A list of allowed attributes also keeps out what their future versions record. The client's tracestate
+    is sent on in headers, as W3C Trace Context requires, but it is not kept in spans.
 
     Args:
-        attributes: The names of the attributes that may leave; a `.` at the end stands for all that begin so, but for
-            those that are known to be personal: each of these has to be named. Without a list, all may but the
-            personal ones. Headers that hold a key or a token never do. Statements of other instrumentations than the
-            kit's own are personal, too.
+        attributes: The names of the attributes that may leave. A name that ends with `.` allows all attributes with
+            this prefix, except those that are known to be personal; these have to be named in full. Without a list,
+            all attributes except personal ones may leave. Headers that contain a key or a token never leave.
+            Statements that other instrumentations recorded count as personal, too.
     """
 
     def __init__(self, attributes: Collection[str] | None = None) -> None:
@@ -204,7 +204,7 @@ class Privacy:
         self._cut_of_others = _STATEMENTS - self._names
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other cuts the same."""
+        """Whether the other one removes the same attributes."""
         return isinstance(other, Privacy) and other._listed == self._listed
 
     def __hash__(self) -> int:
@@ -220,7 +220,7 @@ class Privacy:
         return attribute not in PERSONAL and not attribute.startswith(PERSONAL_PREFIXES)
 
     def cut(self, span: ReadableSpan) -> ReadableSpan:
-        """Return a span with what may leave."""
+        """Return a copy of a span with only what may leave the process."""
         scope = span.instrumentation_scope
         attributes = self._kept(span.attributes)
         if scope is None or scope.name != SCOPE:
@@ -235,7 +235,7 @@ class Privacy:
             events=_listed([self._event(event) for event in span.events], span.dropped_events),
             links=_listed([self._link(link) for link in span.links], span.dropped_links),
             kind=span.kind,
-            status=_STATUSES[span.status.status_code],  # without its description, which quotes an exception
+            status=_STATUSES[span.status.status_code],  # without the description, which quotes the exception
             start_time=span.start_time,
             end_time=span.end_time,
             instrumentation_scope=span.instrumentation_scope,
@@ -244,7 +244,7 @@ class Privacy:
     def _kept(self, attributes: Any) -> dict[str, Any]:
         if not attributes:
             return {}
-        plain = attributes.copy()  # the SDK's own mapping takes a lock for each look at it
+        plain = attributes.copy()  # a copy, because each lookup in the SDK's own mapping takes a lock
         kept = {name: value for name, value in plain.items() if self.leaves(name)}
         if _STACKTRACE in kept:
             kept[_STACKTRACE] = cut_stacktrace(str(kept[_STACKTRACE]))
@@ -266,10 +266,10 @@ class Privacy:
 
 
 class _Cutting:
-    """Stands before the processors of a provider, and gives them each span cut.
+    """Removes private data from each ended span before the processors of a provider get it.
 
     Args:
-        processors: What the provider gives its ended spans: all its processors, those that it has and those to come.
+        processors: The provider's own object that calls all its processors, also those that are added later.
     """
 
     def __init__(self, processors: SpanProcessor) -> None:
@@ -278,7 +278,7 @@ class _Cutting:
         processors.on_end = self.on_end  # type: ignore[method-assign]
 
     def add(self, privacy: Privacy) -> None:
-        """Cut by this, too."""
+        """Remove what this one removes, too."""
         if privacy not in self._privacies:
             self._privacies.append(privacy)
 
@@ -290,13 +290,14 @@ class _Cutting:
 
 
 def cut_spans_of(provider: TracerProvider, privacy: Privacy) -> bool:
-    """Cut all spans of a provider that somebody else has made, whatever its processors and exporters are.
+    """Remove private data from all spans of a provider that other code made, whatever its processors and exporters are.
 
-    The SDK has no public way: no processor can change what the next one gets. So this takes one attribute that is not
-    public: all tracers of a provider, also those made before, hand their spans to it. What several want cut is all cut.
+    The SDK has no public way to do this, because a processor cannot change what the next one gets. So this function
+    uses a private attribute, to which all tracers of the provider, also existing ones, give their ended spans. If
+    several callers ask for it, everything that one of them wants removed is removed.
 
     Returns:
-        Whether it can be done; not with an SDK that has no such attribute.
+        False if the SDK does not have this attribute.
     """
     processors = getattr(provider, "_active_span_processor", None)
     if not isinstance(processors, SpanProcessor):
@@ -307,13 +308,13 @@ def cut_spans_of(provider: TracerProvider, privacy: Privacy) -> bool:
 
 
 def _text(name: object) -> str:
-    """Return a name that can be encoded: what is no text, or half a character, would cost all spans of the batch."""
+    """Return a name that can be encoded. One that cannot, such as half a surrogate pair, would lose the whole batch."""
     text = name if isinstance(name, str) else str(name)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _counted(attributes: dict[str, Any], dropped: int) -> Any:
-    """Attributes that say how many the limits took, as the SDK's own do."""
+    """Return attributes that also hold the number of dropped ones, as the SDK's own do."""
     if not dropped:
         return attributes
     counted = BoundedAttributes(attributes=attributes)
@@ -322,7 +323,7 @@ def _counted(attributes: dict[str, Any], dropped: int) -> Any:
 
 
 def _listed(items: list[Any], dropped: int) -> Any:
-    """Events or links that say how many the limits took, as the SDK's own do."""
+    """Return events or links that also hold the number of dropped ones, as the SDK's own do."""
     if not dropped:
         return items
     listed = BoundedList.from_seq(None, items)
@@ -339,7 +340,7 @@ def _stateless(context: SpanContext | None) -> SpanContext | None:
 class CompactSpanExporter(OTLPSpanExporter):
     """OpenTelemetry's OTLP/HTTP exporter with another encoder; see `encoder` for why.
 
-    Its arguments, and the environment variables that it reads, are the official one's.
+    It takes the same arguments and reads the same environment variables as the official exporter.
     """
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -351,11 +352,11 @@ class CompactSpanExporter(OTLPSpanExporter):
 
 
 class _Watch(HTTPAdapter):
-    """Sees what became of an export: the exporters themselves say no more than that it failed.
+    """Finds out why an export failed; the exporters themselves report only that it failed.
 
     Attributes:
-        failure: Why the last try failed; empty if it did not.
-        refused: How many spans the backend refused of a batch that it took.
+        failure: Why the last try failed; empty if it succeeded.
+        refused: How many spans of an accepted batch the backend rejected.
     """
 
     def __init__(self) -> None:
@@ -365,14 +366,14 @@ class _Watch(HTTPAdapter):
         os.register_at_fork(after_in_child=self._begin_anew)
 
     def _begin_anew(self) -> None:
-        # A connection that was open at a fork is the parent's, and another thread may have held the pool's lock.
+        # After a fork, open connections belong to the parent, and another thread may have held the pool's lock.
         self._of_parent = self.poolmanager, self.proxy_manager
         self.proxy_manager = {}
         self.init_poolmanager(DEFAULT_POOLSIZE, DEFAULT_POOLSIZE)
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         if self._certificate is not None:
-            kwargs["verify"] = self._certificate  # requests prefers REQUESTS_CA_BUNDLE to what the exporter says
+            kwargs["verify"] = self._certificate  # else REQUESTS_CA_BUNDLE overrides the exporter's setting
         self.failure, self.refused = _OTHER, 0
         try:
             response = super().send(*args, **kwargs)
@@ -385,7 +386,7 @@ class _Watch(HTTPAdapter):
             raise
         self.failure = _failure(response.status_code)
         if not self.failure:
-            # An answer that is none: the status says that it took them.
+            # The body is not valid OTLP, but the status says that the spans were accepted.
             with contextlib.suppress(DecodeError):
                 self.refused = ExportTraceServiceResponse.FromString(content).partial_success.rejected_spans
         return response
@@ -394,20 +395,20 @@ class _Watch(HTTPAdapter):
 def _failure(status: int) -> str:
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return ""
-    # A redirection is not followed: the headers may hold a key, and are for one address.
+    # A redirect is not followed: the headers may contain a key, which only this address may get.
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 429}:
         return _UNAVAILABLE
     return _REJECTED
 
 
 class Outlet(SpanExporter):
-    """Hands spans to an exporter, cut of what must not leave; counts and tells what is lost.
+    """Gives spans to an exporter without private data; counts and logs the lost ones.
 
     Args:
-        exporter: Where they go.
-        privacy: Cuts them.
-        counts: Where they are counted.
-        watch: Knows why the exporter failed, if somebody does.
+        exporter: The exporter.
+        privacy: Removes private data.
+        counts: The metrics that count spans.
+        watch: Knows why an export failed; None if nothing does.
     """
 
     def __init__(self, exporter: SpanExporter, privacy: Privacy, counts: "Counts", watch: _Watch | None = None) -> None:
@@ -418,7 +419,7 @@ class Outlet(SpanExporter):
         self.begin()
 
     def begin(self) -> None:
-        """Know nothing of what was sent before: in the child of a fork, that is the parent's to tell."""
+        """Reset the state. In the child of a fork, earlier exports are the parent's to count and log."""
         self._lost = 0
         self._told_at = -_REMIND_SECONDS
         self._told = False
@@ -430,7 +431,7 @@ class Outlet(SpanExporter):
         self._in_hand = len(spans)
         result = SpanExportResult.FAILURE
         if self._watch is not None:
-            self._watch.failure = _OTHER  # until it was asked to send something
+            self._watch.failure = _OTHER  # stays if the exporter fails before it sends a request
         try:
             result = self._exporter.export([self._privacy.cut(span) for span in spans])
         finally:
@@ -448,7 +449,7 @@ class Outlet(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
     def give_up(self, waiting: int) -> None:
-        """Count and tell what nobody will send: what waits, and what the backend has not answered."""
+        """Count and log the spans that will not be sent: those in the queue, and those of an unfinished export."""
         if self._given_up:
             return
         self._given_up = True
@@ -460,7 +461,7 @@ class Outlet(SpanExporter):
     def _count(self, count: int, *, failed: bool) -> None:
         failure, refused = (_OTHER if failed else ""), 0
         if self._watch is not None:
-            # The official exporter takes a redirection for a success.
+            # The official exporter counts a redirect as a success.
             failure, refused = self._watch.failure or failure, self._watch.refused
         lost = count if failure else min(refused, count)
         if lost:
@@ -472,7 +473,7 @@ class Outlet(SpanExporter):
                 self._tell("", 0)
 
     def _tell(self, failure: str, count: int) -> None:
-        # A line a minute at most, however often it comes and goes. The endpoint stays out: it may hold a password.
+        # At most one line a minute, even if the backend fails and recovers often. No endpoint: it may have a password.
         if failure:
             self._lost += count
             if time.monotonic() - self._told_at >= _REMIND_SECONDS:
@@ -484,7 +485,7 @@ class Outlet(SpanExporter):
 
 
 class Counts:
-    """OpenTelemetry's SDK metrics, by their conventional names, in Prometheus' form.
+    """The SDK metrics of OpenTelemetry's semantic conventions, in Prometheus' form.
 
     Args:
         registry: Where they are registered.
@@ -517,28 +518,28 @@ class Counts:
         self._dropped = self._processed.labels("queue_full")
 
     def watch(self, batches: "Batches") -> None:
-        """Show how full its queue is; with several exporters, of all together."""
+        """Expose how full its queue is; with several exporters, the sum of their queues."""
         self._watched.append(batches)
 
     def dropped(self) -> None:
-        """Count a span that found no room."""
+        """Count a span that was dropped because the queue was full."""
         self._dropped.inc()
 
     def exported(self, count: int, error_type: str) -> None:
-        """Count spans that the exporter was handed, and what became of them."""
+        """Count spans that were given to the exporter; `error_type` is empty if they were sent."""
         self._processed.labels("").inc(count)
         self._exported.labels(error_type).inc(count)
 
 
 class Batches(BatchSpanProcessor):
-    """OpenTelemetry's batch processor, which counts what it drops and ends in bounded time.
+    """OpenTelemetry's batch processor, which also counts dropped spans and stops within a time limit.
 
-    The SDK's own counts need a second metrics library in the process, and its end waits half a minute for a backend
-    that hangs.
+    The SDK's own counts need a second metrics library in the process, and its shutdown waits half a minute for a
+    backend that hangs.
 
     Args:
-        outlet: Where spans go.
-        counts: Where they are counted.
+        outlet: Exports the spans.
+        counts: The metrics that count spans.
     """
 
     def __init__(self, outlet: Outlet, counts: Counts) -> None:
@@ -549,26 +550,26 @@ class Batches(BatchSpanProcessor):
         os.register_at_fork(after_in_child=lambda: (call := begin()) and call())
         self._outlet = outlet
         self._counts = counts
-        self._queue = self._batch_processor._queue  # noqa: SLF001  # not public; the tests notice when it is another
+        self._queue = self._batch_processor._queue  # noqa: SLF001  # private; the tests notice if the SDK changes it
         self.capacity: int = self._queue.maxlen or 0
         counts.watch(self)
 
     def _begin_in_child(self) -> None:
-        # The SDK's processor empties its queue and starts its thread again, but knows nothing of what is not its own.
+        # After a fork, the SDK's processor empties its queue and restarts its thread. The rest has to be reset here.
         self._began_ns = time.time_ns()
         self._backdated = set()
         self._outlet.begin()
 
     @property
     def waiting(self) -> int:
-        """How many spans wait: who can come back later need not have any dropped."""
+        """How many spans are in the queue. A caller that can wait may use this to avoid that spans are dropped."""
         return len(self._queue)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """See OpenTelemetry's SDK."""
         del parent_context
         if (span.start_time or 0) < self._began_ns and span.context is not None and span.context.trace_flags.sampled:
-            self._backdated.add(span.context.span_id)  # it begins in this process, whatever time it is given
+            self._backdated.add(span.context.span_id)  # began in this process, though its start time is earlier
 
     def on_end(self, span: ReadableSpan) -> None:
         """See OpenTelemetry's SDK."""
@@ -576,27 +577,27 @@ class Batches(BatchSpanProcessor):
             return
         if (span.start_time or 0) < self._began_ns:
             if span.context.span_id not in self._backdated:
-                return  # it was open at a fork, so the parent has it too and sends it
+                return  # began before a fork: the parent has it too, and exports it
             self._backdated.discard(span.context.span_id)
         if len(self._queue) >= self.capacity:
             self._counts.dropped()
         super().on_end(span)
 
     def shutdown(self) -> None:
-        """Send what is there, for as long as that may take, say what is left, and end."""
+        """Send the waiting spans within the time limit, count and log the rest, and stop."""
         self._batch_processor.shutdown(int(STOP_SECONDS * 1000))
         self._outlet.give_up(self.waiting)
 
 
 def processors(registry: CollectorRegistry, privacy: Privacy) -> list[Batches]:
-    """Make what the environment asks for, after `environment.prepare`.
+    """Create the span processors that the environment asks for. Call `environment.prepare` first.
 
     Args:
-        registry: Where to count.
-        privacy: Cuts spans.
+        registry: Where the metrics about spans are registered.
+        privacy: Removes private data from spans.
 
     Returns:
-        One for each exporter; none if nothing is to be exported.
+        One processor for each exporter; none if nothing is to be exported.
     """
     default = "none" if environment.first(os.environ, "ENDPOINT") is None else "compact"
     names = [name for name in os.environ.get("OTEL_TRACES_EXPORTER", default).split(",") if name != "none"]
@@ -607,7 +608,7 @@ def processors(registry: CollectorRegistry, privacy: Privacy) -> list[Batches]:
     for name in names:
         try:
             exporter, watch = _exporter(name)
-        except Exception as error:  # noqa: BLE001  # an installed one does what it likes; the service starts
+        except Exception as error:  # noqa: BLE001  # an installed exporter may raise anything; start without it
             reason = f"an exporter could not be made: {type(error).__qualname__}"
             logs.get_logger().warning("telemetry.setting_ignored", variable="OTEL_TRACES_EXPORTER", reason=reason)
         else:
@@ -637,7 +638,7 @@ def _endpoint() -> str:
 
 
 def _seconds() -> float:
-    """How long an export may take. The specification counts milliseconds; Python's exporter takes them for seconds."""
+    """The time limit of an export. The specification has milliseconds; Python's exporter reads them as seconds."""
     limits = environment.first(os.environ, "TIMEOUT"), os.environ.get("OTEL_BSP_EXPORT_TIMEOUT")
     return min(int(limit or default) for limit, default in zip(limits, (10_000, 30_000), strict=True)) / 1000
 

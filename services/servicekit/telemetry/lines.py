@@ -1,4 +1,4 @@
-"""A log line as JSON: whatever the values are, and never too long."""
+"""Encodes a log line as JSON, whatever its values are, in a limited number of bytes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,20 +7,20 @@ from typing import Any
 import orjson
 
 MAX_LINE = 8192
-"""Bytes of a line. Docker cuts lines at 16 KB, in the middle of the JSON; Loki refuses them from 256 KB."""
+"""The most bytes of a line. Docker splits lines at 16 KB, within the JSON; Loki rejects lines from 256 KB on."""
 
 _MAX_VALUE = 1024  # characters of a value in a line that is too long
 
 _KEPT = ("timestamp", "level", "service", "event", "trace_id", "span_id")
-"""What is left of a line that has too many fields."""
+"""The fields that are kept if a line has too many."""
 
 
 def dumps(event: Mapping[str, Any], default: Callable[[Any], Any] = repr) -> bytes:
     """Encode an event; a serializer for structlog's JSONRenderer.
 
     Args:
-        event: The fields. Of a line that is too long, each value is shortened and the field `cut` is added.
-        default: Gives a value for one that JSON has no form for.
+        event: The fields. If the line is too long, its values are shortened, and the field `cut` is added.
+        default: Converts a value that JSON cannot represent.
     """
     line = _encoded(event, default)
     if len(line) > MAX_LINE:
@@ -31,10 +31,10 @@ def dumps(event: Mapping[str, Any], default: Callable[[Any], Any] = repr) -> byt
 
 
 def _encoded(event: Mapping[str, Any], default: Callable[[Any], Any]) -> bytes:
-    # A field that JSON has no form for must not cost a request its answer.
+    # A request must not fail because JSON cannot represent a log field.
     try:
         return orjson.dumps(event, default=default)
-    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no string, a list in itself
+    except TypeError:  # half a surrogate pair, an integer above 64 bits, a key that is not text, a list in itself
         kept = {name: value if isinstance(value, str | int | None) else repr(value) for name, value in event.items()}
         return json.dumps(kept, separators=(",", ":")).encode()
 
@@ -47,7 +47,7 @@ def _shortened(value: object) -> object:
 
 
 def _last_of(items: list[object]) -> list[object]:
-    """Keep what fits of a list: of a traceback, the innermost frames."""
+    """Keep as many of the last items of a list as fit: of a traceback, the innermost frames."""
     kept: list[object] = []
     room = _MAX_VALUE
     for item in reversed(items):

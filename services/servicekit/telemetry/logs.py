@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object a line on stdout, whoever wrote it.
+"""Structured logs: one JSON object per line on stdout, also for lines of libraries.
 
-Our own events are noun-then-verb with their values as fields. What a library logs through the standard library
-comes out in the same form, as the event `library.logged`; what one prints, as `library.printed`.
+Our own events are named noun-then-verb, and their values are fields. Records that a library logs through the standard
+library get the same form, as the event `library.logged`. Text that it prints becomes `library.printed`.
 """
 
 import logging
@@ -22,17 +22,17 @@ from servicekit.telemetry import environment, lines
 from servicekit.telemetry.printed import Printed
 
 MAX_FRAMES = 20
-"""Frames kept of a traceback, the innermost ones: enough to find the cause, small enough for any log store."""
+"""The most frames of a traceback that are kept, the innermost ones: enough to find the cause, and short enough."""
 
 _FIRST = ("timestamp", "level", "service", "event", "trace_id", "span_id")
 
 
 class _Process:
-    """What all lines of this process have.
+    """What all log lines of this process have in common.
 
     Attributes:
-        service: Its name.
-        is_named: Whether an app has named it, since `configure`.
+        service: The service's name.
+        is_named: Whether an app has set the name since `configure`.
     """
 
     service = ""
@@ -42,9 +42,10 @@ class _Process:
 _process = _Process()
 
 _QUIET = {
-    "opentelemetry": logging.CRITICAL,  # it quotes a tracestate that it does not like, which is the client's text
-    "urllib3": logging.INFO,  # below, it quotes whole URLs, and that of a telemetry backend may hold a key
-    "werkzeug": logging.WARNING,  # its access lines are raw request lines
+    "opentelemetry": logging.CRITICAL,  # it quotes an invalid tracestate, which is the client's text
+    "urllib3": logging.INFO,  # its debug lines quote whole URLs, which may contain the key of a telemetry backend
+    "waitress.queue": logging.ERROR,  # it warns of requests that come before its threads are ready
+    "werkzeug": logging.WARNING,  # its access lines quote raw request lines
 }
 
 
@@ -52,7 +53,7 @@ def configure(service: str, level: str = "info") -> None:
     """Set up logging for this process.
 
     Args:
-        service: Value of the field `service` until an app has another, and unless the environment has.
+        service: The field `service`, unless the environment sets another; the first app replaces it.
         level: The least severe level that is written, in lower case.
     """
     name_service(service)
@@ -60,7 +61,7 @@ def configure(service: str, level: str = "info") -> None:
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
-        # Its "iso" leaves the fraction out when it is zero: lines of the same second would not sort as text.
+        # structlog's "iso" omits a fraction that is zero; then lines of the same second would not sort as text.
         structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
         add_service,
         add_trace_ids,
@@ -74,7 +75,7 @@ def configure(service: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(_Lasting(output)),  # type: ignore[arg-type]  # what it uses of a file
+        logger_factory=structlog.BytesLoggerFactory(_Lasting(output)),  # type: ignore[arg-type]  # a partial file
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(output)
@@ -93,7 +94,7 @@ def configure(service: str, level: str = "info") -> None:
 
 
 def name_service(service: str) -> None:
-    """Set the field `service` of this process's lines.
+    """Set the field `service` of this process's log lines.
 
     Args:
         service: Its name, unless the environment has another.
@@ -102,7 +103,7 @@ def name_service(service: str) -> None:
 
 
 def name_app(service: str) -> None:
-    """Name this process after its first app, as its spans are: a second app renames no line of the first.
+    """Name this process's log lines after its first app, as its spans are; later apps do not change the name.
 
     Args:
         service: Its name, unless the environment has another.
@@ -119,12 +120,12 @@ def get_logger() -> FilteringBoundLogger:
 
 
 def capture_output() -> None:
-    """Turn what is printed, and what kills a thread or the process, into log lines; after `configure`.
+    """Turn printed text, and exceptions that end a thread or the process, into log lines. Call `configure` first.
 
-    For processes whose output is a log. What is written before, or by C code, is not caught. Of a traceback that is
-    printed the exception's message is left out; any other text is logged as it is.
+    It is for processes whose output is a log. Text that was printed before, or by C code, is not caught. If a traceback
+    is printed, the exception's message is left out; other text is logged unchanged.
     """
-    logging.raiseExceptions = False  # it would print the arguments of a log call that failed
+    logging.raiseExceptions = False  # else a failed log call prints its arguments
 
     def stdout_printed(message: str) -> None:
         get_logger().info("library.printed", message=message, stream="stdout")
@@ -153,7 +154,7 @@ def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 
 def add_trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add `trace_id` and `span_id` of the work at hand, if it has a span."""
+    """Add `trace_id` and `span_id` of the current span, if there is one."""
     span = trace.get_current_span().get_span_context()
     if span.is_valid:
         event["trace_id"] = trace.format_trace_id(span.trace_id)
@@ -162,10 +163,10 @@ def add_trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 def describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Turn `exc_info` into types and frames.
+    """Turn `exc_info` into types and frames, without messages and local variables.
 
-    Not structlog's ExceptionRenderer, which keeps messages: a database error quotes the row it refused, a validation
-    error the input, and either may hold a password or an e-mail address. Local variables are left out too.
+    structlog's ExceptionRenderer keeps messages. But a database error quotes the row that it rejected, and a validation
+    error the input. Both may contain a password or an e-mail address.
     """
     error = _exception(event.pop("exc_info", None))
     if error is None:
@@ -183,7 +184,7 @@ def describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -
 
 
 def name_library_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Give a record of the standard library's logging an event's name; its text becomes the `message`."""
+    """Set the event name of a record of the standard library's logging; its text becomes the field `message`."""
     event["message"] = event["event"]
     event["event"] = "library.logged"
     event["logger"] = event["_record"].name
@@ -191,12 +192,12 @@ def name_library_event(_logger: WrappedLogger, _method: str, event: EventDict) -
 
 
 def common_fields_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put what every line has before an event's own fields, for whoever reads the raw lines."""
+    """Put the common fields before the event's own fields, so that raw lines are easier to read."""
     return {**{name: event[name] for name in _FIRST if name in event}, **event}
 
 
 class _Encoded:
-    """Takes bytes for a stream that takes only text: a notebook's, a StringIO, what a test puts in place of stdout."""
+    """Writes bytes to a stream that accepts only text, such as a notebook's, a StringIO, or a test's stdout."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -208,9 +209,9 @@ class _Encoded:
 
 
 class _Lasting:
-    """Writes to stdout, and to what stands in its place once that is closed, as it is after each of pytest's tests.
+    """Writes to stdout. If it is closed, as after each test of pytest, writes to whatever replaced it.
 
-    Where there is neither, lines are lost: no request is.
+    If nothing replaced it, log lines are lost, but no request fails.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -227,18 +228,18 @@ class _Lasting:
                     self._file.write(line)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the stream."""
         with suppress(ValueError):
             self._file.flush()
 
 
 def _binary(stream: TextIO) -> BinaryIO:
     binary: Any = getattr(stream, "buffer", None) or _Encoded(stream)
-    return binary  # type: ignore[no-any-return]  # structlog needs no more than `write` and `flush`
+    return binary  # type: ignore[no-any-return]  # structlog needs only `write` and `flush`
 
 
 def _as_text(_logger: WrappedLogger, _method: str, line: Any) -> str:
-    text: str = line.decode()  # logging writes text, structlog's BytesLogger the bytes that orjson makes
+    text: str = line.decode()  # logging writes text, structlog's BytesLogger writes bytes from orjson
     return text
 
 
@@ -257,5 +258,5 @@ def _type_name(error: BaseException) -> str:
 
 
 def _replaced(stream: TextIO) -> TextIO:
-    """Return the process's own stream, though `capture_output` has put something before it."""
+    """Return the process's own stream, even if `capture_output` has replaced it."""
     return stream.replaced if isinstance(stream, Printed) else stream

@@ -1,4 +1,4 @@
-"""Prometheus metrics: one registry an app, RED metrics by route, exemplars that open the trace.
+"""Prometheus metrics: one registry per app, RED metrics by route, exemplars that link to the trace.
 
 Names and labels are those of OpenTelemetry's stable HTTP and database semantic conventions, in Prometheus' form.
 Label values are bounded: route templates, known methods, status codes, peers; never an id or a client's text.
@@ -15,20 +15,20 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the buckets of all latencies, unless an app gives its own.
+"""Upper bounds of the latency buckets, in seconds, unless an app gives its own.
 
-Most requests and statements take 1 to 100 ms, so most bounds are there, a factor of 2 to 2.5 apart, which is how exact
-a quantile can be. They are the same in all histograms, so that a client's can be laid over its server's. What they
-cost: 16 series for each combination of labels.
+Most requests and statements take 1 to 100 ms, so most bounds are in this range. They are a factor of 2 to 2.5 apart,
+which limits how exact a quantile is. All histograms have the same bounds, so a client's histogram can be compared with
+its server's. They cost 16 series for each combination of labels.
 """
 
 OTHER_METHOD = "_OTHER"
-"""Stands for every method that a client made up (as the semantic conventions say)."""
+"""Replaces unknown methods that a client made up, as the semantic conventions say."""
 
 CUT_REASONS = ("silent", "unread", "crowded")
-"""Why a service closes a connection: no request came, an answer was not taken, another connection needed the room.
+"""Why a service closes a connection: no request came, the client did not read an answer, or there were too many.
 
-A request of which only a part came has a status, 408, and is among the requests.
+If only a part of a request came, it is answered with 408 and counted among the requests instead.
 """
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -39,7 +39,7 @@ class Metrics:
 
     Args:
         enabled: Whether anything is measured and exposed.
-        buckets: The upper bounds of all latencies' buckets, in seconds, ascending.
+        buckets: The upper bounds of the latency buckets, in seconds, ascending.
 
     Attributes:
         registry: Where a service registers its own business metrics.
@@ -50,7 +50,7 @@ class Metrics:
     def __init__(self, *, enabled: bool = True, buckets: Sequence[float] = SECONDS) -> None:
         self.enabled = enabled
         self.buckets = buckets
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` series for each is pure cost
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series cost memory and nobody uses them
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -62,7 +62,7 @@ class Metrics:
             buckets=buckets,
             registry=self.registry,
         )
-        self._server_duration = cache(server_duration.labels)  # `labels` itself takes a lock and makes texts
+        self._server_duration = cache(server_duration.labels)  # cached, because `labels` takes a lock and formats texts
         self._active = Gauge("http_server_active_requests", "Requests being served now.", registry=self.registry)
         self._rejected = Counter(
             "http_server_requests_rejected_total",
@@ -98,12 +98,12 @@ class Metrics:
             self._active.inc()
 
     def request_left(self) -> None:
-        """Count a request as active no more."""
+        """Count a request as no longer active."""
         if self.enabled:
             self._active.dec()
 
     def request_rejected(self) -> None:
-        """Count a request that did not get its turn."""
+        """Count a request that was rejected because too many were waiting, or because it waited for too long."""
         self._rejected.inc()
 
     def connection_cut(self, reason: str) -> None:
@@ -116,13 +116,13 @@ class Metrics:
             self._server_duration(method, route, status).observe(seconds, current_exemplar())
 
     def call_ended(self, peer: str, method: str, route: str, status: int | None, seconds: float) -> None:
-        """Record a call to another service; `status` is None where no answer came."""
+        """Record a call to another service; `status` is None if no answer came."""
         if self.enabled:
             code = "error" if status is None else status
             self._client_duration(peer, method, route, code).observe(seconds, current_exemplar())
 
     def peer_known(self, peer: str) -> None:
-        """Start the peer's retries at 0: the rate of a counter that appears at 1 misses the first."""
+        """Start the peer's retries at 0. If the counter first appeared at 1, `rate` would miss the first retry."""
         self._client_retries.labels(peer)
 
     def call_retried(self, peer: str) -> None:
@@ -171,7 +171,7 @@ class DatabaseMetrics:
             self._query_duration(summary, "ok" if ok else "error").observe(seconds, current_exemplar())
 
     def connection_taken(self, seconds: float) -> None:
-        """Record how long a connection was waited for."""
+        """Record how many seconds a caller waited for a connection."""
         if self._enabled:
             self._pool_wait.observe(seconds, current_exemplar())
 
@@ -186,14 +186,14 @@ def known_method(method: str) -> str:
 
 
 def exemplar(span: trace.SpanContext | None) -> dict[str, str] | None:
-    """Return the labels of an exemplar that opens this span; None if there is none to open."""
+    """Return the labels of an exemplar that links to this span; None if there is no span."""
     if span is None:
         return None
     return {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
 
 
 def current_exemplar() -> dict[str, str] | None:
-    """Return the labels of an exemplar for the work at hand; None if no backend will have its trace."""
+    """Return the labels of an exemplar for the current span; None if it is not recorded and sampled."""
     span = trace.get_current_span()
     context = span.get_span_context()
     return exemplar(context) if span.is_recording() and context.trace_flags.sampled else None

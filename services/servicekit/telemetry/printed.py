@@ -1,4 +1,4 @@
-"""What somebody prints, line by line, without the messages of tracebacks."""
+"""Passes on printed text line by line, without the messages of tracebacks."""
 
 import inspect
 import io
@@ -11,21 +11,21 @@ from servicekit.telemetry.stacktrace import Stacktrace
 
 
 class _Writing(threading.local):
-    """Where a thread is in what it prints: threads must not mix theirs."""
+    """What one thread has printed of a line, kept apart so that lines of different threads do not mix."""
 
     def __init__(self) -> None:
-        self.rest = ""  # of a line, until its end comes
+        self.rest = ""  # the unfinished line
         self.by_traceback = False
         self.cut = Stacktrace()
 
 
 class Printed(io.TextIOBase):
-    """Stands in for `sys.stdout` or `sys.stderr`, and hands on each line that is written.
+    """Replaces `sys.stdout` or `sys.stderr`, and passes on each line that is written.
 
     Args:
-        replaced: The stream that it stands in for.
-        tell: Takes a line.
-        max_line: A line without end is handed on in pieces of about this many characters.
+        replaced: The stream that it replaces.
+        tell: Is called with each line.
+        max_line: A longer line is passed on in pieces of about this many characters.
     """
 
     def __init__(self, replaced: TextIO, tell: Callable[[str], None], max_line: int) -> None:
@@ -38,7 +38,8 @@ class Printed(io.TextIOBase):
         """See `io.TextIOBase`."""
         writing = self._writing
         if (by_traceback := _is_traceback()) is not writing.by_traceback:
-            # Python's module writes a message, and each line of a note, by itself; without frames also without a head.
+            # Python's `traceback` module writes the message, and each line of a note, in a separate call. Without
+            # frames, it writes no heading either.
             writing.by_traceback = by_traceback
             writing.cut = Stacktrace("frames" if by_traceback else "text")
         *lines, writing.rest = (writing.rest + text).split("\n")
@@ -49,7 +50,7 @@ class Printed(io.TextIOBase):
             if (told := writing.cut.keep(line)).strip():
                 self._tell(told)
         if writing.cut.inside == "message" and text.endswith("\n") and not by_traceback:
-            writing.cut = Stacktrace()  # a message of many lines is written at once
+            writing.cut = Stacktrace()  # a message of several lines is written in one call
         return len(text)
 
     def writable(self) -> bool:
@@ -57,12 +58,12 @@ class Printed(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return that of the stream itself, for who hands it on to a child process."""
+        """Return the replaced stream's descriptor, for callers that pass it to a child process."""
         return self.replaced.fileno()
 
 
 def _is_traceback() -> bool:
-    """Whether Python's module `traceback` prints."""
+    """Whether the caller is Python's module `traceback`."""
     frame = inspect.currentframe()
     for _ in range(2):
         frame = frame and frame.f_back

@@ -1,7 +1,7 @@
-"""Cuts formatted exceptions, line by line: frames and types are kept, what exceptions say and quote is not.
+"""Shortens formatted exceptions, line by line: keeps frames and types, removes messages and quoted text.
 
-What an exception says may be a row or somebody's input. A SyntaxError quotes what could not be parsed, before its type;
-notes and the exceptions of a group follow it.
+An exception's message may contain a database row or a user's input. A SyntaxError quotes the invalid text before its
+type. Notes and the exceptions of a group come after it.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Literal
 
 _HEAD = "Traceback (most recent call last):"
 _WHOLE_HEAD = re.compile(r"( *[+|] )?(Exception Group )?" + re.escape(_HEAD))
-_MARGIN = re.compile(r" *\| ")  # of the lines of a group
+_MARGIN = re.compile(r" *\| ")  # of the lines of an exception group
 _FRAME = re.compile(r"""  File "(?P<file>[^"]*)", line \d+, in [\w.<> '-]+""")
 _REPEATED = re.compile(r"  \[Previous line repeated \d+ more times?\]")
 _TYPE = re.compile(r"(?:[\w.]|<locals>)*")
@@ -20,10 +20,10 @@ _BETWEEN = frozenset({
 
 
 class Stacktrace:
-    """Cuts lines, among which there may be formatted exceptions.
+    """Removes messages from lines that may contain formatted exceptions.
 
     Args:
-        inside: What comes first: any text, or an exception, which need not have a head.
+        inside: What the first line belongs to: other text, or an exception, which may lack its heading.
 
     Attributes:
         inside: What the next line belongs to.
@@ -35,7 +35,7 @@ class Stacktrace:
         self._source_follows = False
 
     def keep(self, line: str) -> str:
-        """Return what may be kept of a line."""
+        """Return the part of a line that is kept."""
         if _WHOLE_HEAD.fullmatch(line) or (self.inside == "text" and line.endswith(_HEAD)):
             self._has_margin = line.startswith(" ")
             self.inside, self._source_follows = "frames", False
@@ -53,18 +53,18 @@ class Stacktrace:
         source_follows, self._source_follows = self._source_follows, False
         if self.inside == "frames":
             if frame := _FRAME.fullmatch(line):
-                self._source_follows = not frame["file"].startswith("<")  # what has no file may be anybody's code
+                self._source_follows = not frame["file"].startswith("<")  # code without a file may be user input
                 return line
             if line.startswith("    "):
-                return line if source_follows else ""  # else what marks a part of it
+                return line if source_follows else ""  # otherwise it is a line of markers below the source
             if _REPEATED.fullmatch(line):
                 return line
         if line.startswith(" "):
             self.inside = "quote"
             return ""
-        kind = _TYPE.match(line)[0]  # type: ignore[index]  # it may be empty, and always matches
+        kind = _TYPE.match(line)[0]  # type: ignore[index]  # the pattern always matches, if only an empty text
         if self.inside == "quote" and not kind.endswith("Error"):
-            kind = ""  # a further line of what is quoted
+            kind = ""  # another line of the quoted text
         self.inside = "message"
         return kind
 
@@ -72,8 +72,8 @@ class Stacktrace:
 def cut_stacktrace(text: str) -> str:
     """Return the frames of a formatted exception, and its type.
 
-    Whatever follows the first exception's type is left out: nobody can tell a message of many lines from what Python
-    writes after it.
+    Everything after the first exception's type is left out, because a message of several lines cannot be told from what
+    Python writes after it.
     """
     head, *lines = text.split("\n")
     if not _WHOLE_HEAD.fullmatch(head):

@@ -1,10 +1,10 @@
-"""W3C Trace Context and spans: the identity that a request keeps on its way through the services, and what it did.
+"""W3C Trace Context and spans: the ids that a request keeps on its way through the services, and what it did.
 
-Every request runs inside a span context, so that its log lines, its errors and its calls to other services carry the
-same trace id. Whether anything is recorded is another matter: see `setup`.
+Every request has a span context, so that its log lines, its errors and its calls to other services have the same trace
+id. Whether spans are recorded is configured separately; see `setup`.
 
-Spans of calls and of statements are made here, by OpenTelemetry's API, and not by the official instrumentations. Those
-record whole URLs, and statements as they are sent with what was put into them; these record templates, never values.
+Spans of calls and of statements are made here with OpenTelemetry's API, not by the official instrumentations. Those
+record whole URLs, and statements with the values in them. The spans made here have templates, never values.
 """
 
 import random
@@ -25,9 +25,9 @@ _w3c = TraceContextTextMapPropagator()
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
-    """Add the context to the headers of an outgoing request, as OTEL_PROPAGATORS wants it.
+    """Add the context to the headers of an outgoing request, in the formats of OTEL_PROPAGATORS.
 
-    By default these are `traceparent`, `tracestate` and `baggage`, where there are any.
+    By default the headers are `traceparent`, and `tracestate` and `baggage` if the context has them.
     """
     from opentelemetry import propagate  # noqa: PLC0415  # reads the environment when it is imported; see `environment`
 
@@ -35,7 +35,7 @@ def inject(headers: MutableMapping[str, str]) -> None:
 
 
 def current_ids() -> tuple[str, str] | None:
-    """Return the trace id and span id of the work at hand as lower-case hex, or None outside of any."""
+    """Return the current trace id and span id as lower-case hex, or None if there is no current span."""
     span_context = trace.get_current_span().get_span_context()
     if not span_context.is_valid:
         return None
@@ -43,7 +43,7 @@ def current_ids() -> tuple[str, str] | None:
 
 
 def is_recorded() -> bool:
-    """Whether the work at hand is recorded: whether its trace id will open a trace."""
+    """Whether the current span is recorded, so that its trace can be found by the trace id."""
     return trace.get_current_span().is_recording()
 
 
@@ -58,7 +58,7 @@ def _traceparent(of: trace.SpanContext) -> str:
 
 
 def describe(name: str | None = None, attributes: Mapping[str, AttributeValue] | None = None) -> None:
-    """Name the span at hand, and add attributes to it, if it is recorded."""
+    """Rename the current span and add attributes to it, if it is recorded."""
     span = trace.get_current_span()
     if not span.is_recording():
         return
@@ -69,29 +69,29 @@ def describe(name: str | None = None, attributes: Mapping[str, AttributeValue] |
 
 
 def failed(error_type: str) -> None:
-    """Say that the work at hand failed.
+    """Mark the current span as failed.
 
     Args:
-        error_type: What went wrong, of few possible values: an exception's type, a status.
+        error_type: What went wrong, of low cardinality: an exception's type or a status.
     """
     _mark_failed(trace.get_current_span(), error_type)
 
 
 def raised(error: BaseException) -> None:
-    """Add an exception to the span at hand, as an event; see `exporter.Privacy` for what of it leaves the process."""
+    """Add an exception to the current span as an event. `exporter.Privacy` says what of it leaves the process."""
     trace.get_current_span().record_exception(error)
 
 
 def mark() -> context.Context:
-    """Remember what is current, for `abandon`."""
+    """Return the current context, for `abandon`."""
     return context.get_current()
 
 
 def abandon(before: context.Context) -> None:
-    """Make current again what was, and end the span of work that broke off before anybody could.
+    """Restore an earlier context, and end the current span, whose work broke off before it could end the span itself.
 
     Args:
-        before: What `mark` gave.
+        before: The context that `mark` returned.
     """
     span = trace.get_current_span()
     if context.get_current() is not before:
@@ -100,10 +100,10 @@ def abandon(before: context.Context) -> None:
 
 
 class Work:
-    """Work within a trace, in a span of its own: a context manager.
+    """Work with a span of its own, as a context manager.
 
-    An exception that leaves it is why it failed: by its type, and as an event of the span. What it says leaves the
-    process with neither; see `exporter.Privacy`.
+    If an exception leaves the block, the span is marked as failed with the exception's type, and the exception is added
+    as an event. Its message does not leave the process; see `exporter.Privacy`.
     """
 
     def __init__(self, span: trace.Span) -> None:
@@ -115,13 +115,13 @@ class Work:
         self._span.set_attribute(name, value)
 
     def fail(self, error_type: str) -> None:
-        """Say that the work failed; see `failed`."""
+        """Mark the span as failed; see `failed`."""
         self._failed = True
         _mark_failed(self._span, error_type)
 
     @property
     def traceparent(self) -> str:
-        """Its identity as a `traceparent` header."""
+        """The span's ids as a `traceparent` header."""
         return _traceparent(self._span.get_span_context())
 
     def __enter__(self) -> Self:
@@ -134,14 +134,14 @@ class Work:
         if error is not None:
             self._span.record_exception(error)
             if not self._failed:
-                # Our own exceptions say what it means for the caller; what they were raised from says what happened.
+                # Our own exceptions say what it means for the caller; their cause says what happened.
                 self.fail(type(error.__cause__ or error).__qualname__)
         context.detach(self._token)
         self._span.end()
 
 
 class _Nothing(Work):
-    """Stands in where nothing is recorded: the context stays as it is."""
+    """Is used if nothing is recorded; it leaves the context unchanged."""
 
     def __init__(self) -> None:
         super().__init__(trace.INVALID_SPAN)
@@ -159,44 +159,44 @@ class _Nothing(Work):
 
 
 NOTHING = _Nothing()
-"""No span: what is current stays current."""
+"""Creates no span, and leaves the context unchanged."""
 
 
 class Tracer:
-    """Makes spans of a service's own work and of its calls; those of its requests are the Flask instrumentation's.
+    """Creates spans for a service's own work and its calls. The Flask instrumentation creates those of requests.
 
     Args:
-        tracer: OpenTelemetry's. Without one, nothing is recorded.
+        tracer: OpenTelemetry's tracer; None records nothing.
     """
 
     def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self._tracer = tracer
 
     def span(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Work:
-        """Begin a piece of the service's own work, inside a trace that is recorded; elsewhere nothing."""
+        """Start a span for the service's own work, if the current trace is recorded; otherwise return NOTHING."""
         return self._child(name, trace.SpanKind.INTERNAL, attributes)
 
     def client(self, name: str, attributes: Mapping[str, AttributeValue]) -> Work:
-        """Begin a call to somebody else, inside a trace that is recorded; elsewhere nothing.
+        """Start a client span for a call, if the current trace is recorded; otherwise return NOTHING.
 
-        Work that nobody asked for, such as a look at the database each second, makes no traces of its own.
+        So periodic work without a trace, such as a query to the database each second, does not start traces.
         """
         return self._child(name, trace.SpanKind.CLIENT, attributes)
 
     def root(self, name: str, attributes: Mapping[str, AttributeValue], cause: str | None = None) -> Work:
-        """Begin a trace for work that no request asked for.
+        """Start a new trace for work that does not belong to a request.
 
         Args:
-            name: What is done.
-            attributes: What is known about it.
-            cause: The `traceparent` of what led to it, which the new trace links to.
+            name: The span's name.
+            attributes: The span's attributes.
+            cause: The `traceparent` of the span that led to this work; the new trace links to it.
         """
         if self._tracer is None:
             return identity({})
         links = []
         if cause is not None:
             origin = trace.get_current_span(_w3c.extract({"traceparent": cause}, context=context.Context()))
-            links = [trace.Link(origin.get_span_context())]  # the SDK leaves out a link to nothing
+            links = [trace.Link(origin.get_span_context())]  # the SDK omits a link to an invalid context
         return Work(self._tracer.start_span(name, context.Context(), attributes=attributes, links=links))
 
     def _child(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, AttributeValue] | None) -> Work:
@@ -211,7 +211,7 @@ def _mark_failed(span: trace.Span, error_type: str) -> None:
 
 
 class _Identity(Work):
-    """Gives work ids, hands on what came with it, and records nothing."""
+    """Gives work a trace id and a span id, and passes on the context that came with it, but records nothing."""
 
     def __init__(self, span: trace.Span, around: context.Context) -> None:
         super().__init__(span)
@@ -223,7 +223,7 @@ class _Identity(Work):
 
 
 class _Headers(Getter[Mapping[str, Any]]):
-    """Reads a request's headers where WSGI has them: propagators ask for each by the name that it has on the wire."""
+    """Reads headers from WSGI's environment, by the names that propagators use, which are those on the wire."""
 
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         """See `Getter`."""
@@ -238,27 +238,27 @@ class _Headers(Getter[Mapping[str, Any]]):
 _headers = _Headers()
 
 
-@lru_cache(64)  # names may hold a client's text
+@lru_cache(64)  # limited, because names may be text from a client
 def header_variable(name: str) -> str:
-    """Return where WSGI's environment has a header."""
+    """Return the key of a header in WSGI's environment."""
     return f"HTTP_{name.upper().replace('-', '_')}"
 
 
 def header_names() -> set[str]:
-    """Return the headers that carry a context, as OTEL_PROPAGATORS wants it."""
+    """Return the names of the headers that carry a context, by OTEL_PROPAGATORS."""
     from opentelemetry import propagate  # noqa: PLC0415  # as in `inject`
 
     return propagate.get_global_textmap().fields
 
 
 def identity(environ: Mapping[str, Any]) -> Work:
-    """Begin work that is not recorded, but has ids: a valid context in the headers is continued, with its flags.
+    """Start work that is not recorded, but has ids. A valid context in the headers is continued, with its flags.
 
-    A new trace is not sampled: nobody here records it, and whom it is handed on to would take that for a decision
-    that it is to be recorded, whatever share they record themselves.
+    A new trace is marked as not sampled. Nothing is recorded here, and a "sampled" flag would make the called services
+    record the trace, whatever their own sampling ratio is.
 
     Args:
-        environ: WSGI's environment of a request; empty for work that no request asked for.
+        environ: WSGI's environment of a request; empty for work that does not belong to a request.
     """
     from opentelemetry import propagate  # noqa: PLC0415  # as in `inject`
 
@@ -277,7 +277,7 @@ def identity(environ: Mapping[str, Any]) -> Work:
 
 
 def unsampled() -> Work:
-    """Begin work that no trace shows, here or at those it calls: what is done again and again for its own sake."""
+    """Start work that is in no trace, neither here nor in the services that it calls, such as a periodic task."""
     own = trace.SpanContext(_random_id(128), _random_id(64), is_remote=False)
     return Work(trace.NonRecordingSpan(own))
 

@@ -1,1 +1,1 @@
-"""What comes in: the app and its routes, errors, the OpenAPI document, pages of lists, the names it answers to."""
+"""Handling of requests: the Flask app, errors, validation, OpenAPI, pages of lists, the check of `Host`."""

@@ -1,4 +1,4 @@
-"""What makes a plain Flask app a service: context, access log, RED metrics, health, errors."""
+"""Turns a Flask app into a service: trace context, request log, RED metrics, health checks, errors."""
 
 import functools
 import io
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 UNMATCHED = "unmatched"
-"""Stands for every path that has no route."""
+"""The route of all requests whose path has no route."""
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-# What a request's environment carries of ours.
+# Our own keys in a request's environment.
 _ROUTE, _STARTED, _ADMITTED = "servicekit.route", "servicekit.started", "servicekit.admitted"
 _REFUSED, _IDENTITY, _OF = "servicekit.refused", "servicekit.identity", "servicekit.identity_of"
 
@@ -49,25 +49,25 @@ def make_app(  # noqa: PLR0913  # what makes a service, by name
     ready_checks: Sequence[Callable[[], None]] = (),
     tasks: Sequence[Periodic] = (),
 ) -> Flask:
-    """Put a service's routes into an app with everything that is the same in all of them.
+    """Create an app with a service's routes and everything that all services have in common.
 
     Args:
-        service: Its name, such as `parcel-service`.
-        settings: Its settings; here, how much it takes on at once.
+        service: The service's name, such as `parcel-service`.
+        settings: Its limits on concurrent and waiting requests.
         metrics: Its metrics.
         telemetry: Its tracing, which the server's worker shuts down.
-        application: What it is a part of, which errors name; by default itself.
+        application: The application's name, which appears in errors; by default the service's name.
         blueprints: Its routes.
         error_table: Its errors and their statuses.
-        ready_checks: Each raises DependencyUnavailable while the service cannot serve for want of something.
-        tasks: Background work, which the server's worker starts and stops (see `gunicorn_conf`).
+        ready_checks: Functions that raise DependencyUnavailable while a dependency of the service is unavailable.
+        tasks: Background tasks, which the server's worker starts and stops (see `gunicorn_conf`).
 
     Returns:
         The app.
     """
     app = Flask(service, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.url_map.merge_slashes = False  # a path has one spelling: `/parcels//1` is not found, not redirected
+    app.url_map.merge_slashes = False  # `/parcels//1` is not found instead of redirected
     assert isinstance(app.json, DefaultJSONProvider)  # noqa: S101
     app.json.sort_keys = False
     instrument(app, service, metrics, telemetry, application=application, ready_checks=ready_checks, tasks=tasks)
@@ -88,10 +88,10 @@ def instrument(  # noqa: PLR0913
     ready_checks: Sequence[Callable[[], None]] = (),
     tasks: Sequence[Periodic] = (),
 ) -> None:
-    """Have an app tell what it does: spans, metrics, an access line; and answer `/healthz`, `/readyz`, `/metrics`.
+    """Add to an app: spans, metrics, a log line for each request, and `/healthz`, `/readyz` and `/metrics`.
 
-    What it answers otherwise stays its own business. To be called before any other hook is registered, so that they run
-    inside the request's span. The arguments are those of `make_app`.
+    Its other answers are not changed. Call it before other hooks are registered, so that they run inside the request's
+    span. The arguments are those of `make_app`.
     """
     app.extensions[errors.APPLICATION] = application or service
     app.extensions["tasks"] = tasks
@@ -105,9 +105,9 @@ def instrument(  # noqa: PLR0913
 
 
 class _Admission:
-    """Lets so many requests work at once and so many wait, for so long; refuses the rest while refusing is cheap.
+    """Limits how many requests run, how many wait, and for how long. Rejects the rest early, which is cheap.
 
-    Probes are let through: a service whose threads all wait for the database is alive, and has to be seen to be.
+    Probes are not limited: if all threads wait for the database, the service is still alive and has to say so.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -116,7 +116,7 @@ class _Admission:
         self._wait_seconds = settings.queue_wait_seconds
 
     def enter(self) -> bool:
-        """Say whether the request may work now, after waiting for its turn if there is room to wait."""
+        """Return whether the request may run, after waiting for its turn if the queue is not full."""
         if self._working.acquire(blocking=False):
             return True
         if self._waiting is None or not self._waiting.acquire(blocking=False):
@@ -127,12 +127,12 @@ class _Admission:
             self._waiting.release()
 
     def leave(self) -> None:
-        """Make room for the next one."""
+        """Let the next request run."""
         self._working.release()
 
 
 class ServerSide:
-    """What the server's worker wants of an app beside WSGI: it stands in its `extensions` as `server`.
+    """What the server's worker needs of an app in addition to WSGI. It is `extensions["server"]` of the app.
 
     Args:
         app: The app.
@@ -146,19 +146,19 @@ class ServerSide:
         self._metrics = metrics
 
     def refusal(self, status: HTTPStatus, received: bytes) -> bytes:
-        """Answer what the server does not take for a request, with span, metrics and log line as any other.
+        """Answer data that is not a valid request, with a span, metrics and a log line as for a valid one.
 
         Args:
-            status: Why not.
-            received: What came. Of it only a method and a trace context are used, if they are there and valid.
+            status: The status of the answer.
+            received: The received bytes. Only the method and the trace context are used, if they are valid.
 
         Returns:
-            The answer as it goes over the wire. The connection has to be closed after it.
+            The bytes of the answer. The server has to close the connection after sending them.
         """
         head = received.partition(b"\r\n\r\n")[0]
         environ = {
             "REQUEST_METHOD": known_method(head.lstrip().partition(b" ")[0].decode("latin-1")),
-            "PATH_INFO": "*",  # no route has it
+            "PATH_INFO": "*",  # matches no route
             "SERVER_NAME": self._service,
             "SERVER_PORT": "0",
             "wsgi.url_scheme": "http",
@@ -175,21 +175,21 @@ class ServerSide:
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.get_data()
 
     def connection_cut(self, reason: str) -> None:
-        """Count a connection that the server closed for its client's fault."""
+        """Count a connection that the server closed because of its client."""
         self._metrics.connection_cut(reason)
 
 
 def _log_exception(exc_info: Any) -> None:
-    """Log what no handler took, without the path, which Flask would quote."""
-    request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)  # the instrumentation adds the exception's event
+    """Log an exception that no handler handled, without the path, which Flask's own method quotes."""
+    request.environ.setdefault(errors.TYPE, exc_info[0].__qualname__)  # the instrumentation adds the event to the span
     logs.get_logger().error("request.failed", exc_info=exc_info)
 
 
 class _Requests:
-    """What is told of each request: in Flask's hooks where they will do, and around the app where they will not.
+    """Spans, metrics and log lines of requests. It uses Flask's hooks where possible, and wraps the WSGI app elsewhere.
 
-    Flask runs no further hook once one has failed, and those at the end again for each copy of the request's context.
-    What is taken for a request is given back once, so that is done around the app.
+    If a hook fails, Flask runs no further ones, and it runs teardown hooks again for each copy of the request context.
+    But what was acquired for a request has to be released exactly once. So that is done around the WSGI app.
 
     Args:
         app: The app.
@@ -205,7 +205,7 @@ class _Requests:
         app.before_request(self._begin)
         app.before_request(self._refuse)
         app.teardown_request(self._forget_identity)
-        app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it
+        app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask documents it
 
     def _around(self, inner: "WSGIApplication") -> "WSGIApplication":
         def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -218,7 +218,7 @@ class _Requests:
             before = tracing.mark()
             try:
                 return inner(environ, start)
-            except BaseException:  # also of a hook at the end: then nobody has ended the span
+            except BaseException:  # also raised by a teardown hook; then the span is still open
                 tracing.abandon(before)
                 raise
             finally:
@@ -229,7 +229,7 @@ class _Requests:
     def _begin(self) -> None:
         environ = request.environ
         route = environ[_ROUTE] = route_template(request.url_rule)
-        if tracing.current_ids() is None:  # a probe, or nobody asks for spans
+        if tracing.current_ids() is None:  # a probe, or tracing is off
             environ[_IDENTITY] = tracing.identity(environ).__enter__()
             environ[_OF] = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
         else:
@@ -241,7 +241,7 @@ class _Requests:
             abort(refused)
 
     def _describe(self, method: str, route: str) -> tuple[str, dict[str, str]]:
-        """Name a request's span after the route, in our own words where the client's were taken: method, path, Host."""
+        """Name a request's span after the route; replace the client's method, path and Host by known values."""
         name = "HTTP" if method == OTHER_METHOD else method
         attributes = {"http.request.method": method, "server.address": self._service}
         if route != UNMATCHED:
@@ -250,18 +250,18 @@ class _Requests:
         return name, attributes
 
     def _tell(self, status: int, headers: list[tuple[str, str]], environ: "WSGIEnvironment") -> list[tuple[str, str]]:
-        """Count and log the answer when its head is sent, inside the request's span; return its headers."""
+        """Count and log the answer when its head is sent, inside the request's span; return the headers to send."""
         if has_request_context():
-            environ = request.environ  # middleware may have made another of it
+            environ = request.environ  # middleware may have passed on a copy
             if _ROUTE not in environ:
-                self._begin()  # it failed before it came there
-        # Without a context, middleware between this and the app has answered itself.
+                self._begin()  # it failed before the hook
+        # Without a request context, middleware between this and the app has answered.
         route, method = environ.get(_ROUTE, UNMATCHED), known_method(environ["REQUEST_METHOD"])
         seconds = time.perf_counter() - environ[_STARTED]
         self._metrics.request_ended(method, route, status, seconds)
         if (error_type := environ.get(errors.TYPE)) is not None:
             tracing.failed(error_type)
-        if route not in _PROBES:  # they would be most of the log, and metrics count them
+        if route not in _PROBES:  # probes would fill the log, and metrics count them
             self._log.info(
                 "request.completed", method=method, http_route=route, status=status, duration_s=round(seconds, 6)
             )
@@ -269,7 +269,7 @@ class _Requests:
         return headers if traceresponse is None else [*headers, ("traceresponse", traceresponse)]
 
     def _forget_identity(self, _error: BaseException | None) -> None:
-        """End what `_begin` began; not for a copy of the request's context, which ends when it likes."""
+        """End the work that `_begin` started, but not for copies of the request context, which may end at any time."""
         if request.environ.get(_OF) is request_ctx._get_current_object():  # type: ignore[attr-defined]  # noqa: SLF001
             del request.environ[_OF]
             request.environ.pop(_IDENTITY).__exit__(None, None, None)
@@ -277,19 +277,19 @@ class _Requests:
 
 def _without_needless_type(response: Response) -> Response:
     if request.method == "OPTIONS" and not response.get_data():
-        response.headers.pop("Content-Type", None)  # Flask calls the empty body HTML
+        response.headers.pop("Content-Type", None)  # Flask sets HTML also for an empty body
     return response
 
 
 class _Door:
-    """Lets requests in, or refuses them in a Flask hook; around the app, it makes room for the next.
+    """Admits or rejects requests in a Flask hook, and lets the next one run when one has ended.
 
     Args:
         app: The app.
         service: The service's name.
-        metrics: Where refused requests are counted.
-        admission: Who may work.
-        hosts: The names that the service goes by.
+        metrics: The metrics that count rejected requests.
+        admission: Limits the requests.
+        hosts: The host names of the service.
     """
 
     def __init__(self, app: Flask, service: str, metrics: Metrics, admission: _Admission, hosts: Hosts) -> None:
@@ -302,7 +302,7 @@ class _Door:
         app.wsgi_app = self._around(app.wsgi_app)  # type: ignore[assignment, method-assign]
 
     def _check(self) -> ResponseReturnValue | None:
-        """Let the request in, or refuse it."""
+        """Admit the request, or return the answer that rejects it."""
         environ = request.environ
         if not self._trusted(environ.get("HTTP_HOST"), environ.get("SERVER_PROTOCOL")):
             return errors.problem_response(
@@ -311,7 +311,7 @@ class _Door:
                 "Unknown host",
                 f"{self._service} does not go by the name in the Host header. TRUSTED_HOSTS names further ones.",
             )
-        if isinstance(request.routing_exception, RequestRedirect):  # for a missing slash, in HTML
+        if isinstance(request.routing_exception, RequestRedirect):  # Flask would redirect a missing slash, in HTML
             abort(HTTPStatus.NOT_FOUND)
         if environ[_ROUTE] in _PROBES:
             return None
@@ -343,12 +343,12 @@ def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) ->
 
     @blueprint.get("/healthz")
     def healthz() -> dict[str, str]:
-        """Alive: the process answers. Depends on nothing, so that a dead database restarts no service."""
+        """Tell that the process is alive. It checks no dependency, so that a dead database restarts no service."""
         return {"status": "ok"}
 
     @blueprint.get("/readyz")
     def readyz() -> Response | dict[str, str]:
-        """Ready: what this service itself needs is there. Other services are not asked: they answer for themselves."""
+        """Tell whether this service's own dependencies are available. Other services are not checked."""
         for check in ready_checks:
             try:
                 check()
@@ -377,7 +377,7 @@ def _operations(metrics: Metrics, ready_checks: Sequence[Callable[[], None]]) ->
 def route_template(rule: Rule | None) -> str:
     """Return a route as OpenAPI writes it, `/parcels/{parcel_id}`, or `unmatched`.
 
-    It is the one form in which a path may appear in a log line, a metric or a span.
+    Log lines, metrics and spans contain paths only in this form.
 
     Args:
         rule: The request's `url_rule`.

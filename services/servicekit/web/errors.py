@@ -1,4 +1,4 @@
-"""Errors on the wire: `application/problem+json` (RFC 9457), and the table that says which error has which status."""
+"""Error responses: `application/problem+json` (RFC 9457), and the table that maps exceptions to statuses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from servicekit.telemetry import logs, tracing
 
-_MAX_FIELDS = 10  # an answer names at most so many fields: the client can fix those and ask again
-_MAX_NAME = 64  # a field's name may be the client's own text
+_MAX_FIELDS = 10  # the most fields that an answer names; the client can correct these and ask again
+_MAX_NAME = 64  # characters; a field's name may be text from the client
 
 
-class DependencyUnavailable(Exception):  # noqa: N818  # named for what happened, not for being an error
-    """Something that this service needs did not answer in time."""
+class DependencyUnavailable(Exception):  # noqa: N818  # named after what happened
+    """A dependency of this service did not answer in time."""
 
     def __init__(self, dependency: str) -> None:
         super().__init__(f"{dependency} is not available at the moment. Try again in a moment.")
@@ -25,11 +25,11 @@ class DependencyUnavailable(Exception):  # noqa: N818  # named for what happened
 
 
 class InvalidRequest(Exception):  # noqa: N818
-    """The request is not what the OpenAPI document asks for.
+    """The request does not match the OpenAPI document.
 
     Args:
-        location: Where the values are: `body`, `query` or `header`.
-        error: What Pydantic found.
+        location: The part of the request that is invalid: `body`, `query` or `header`.
+        error: Pydantic's error.
     """
 
     def __init__(self, location: str, error: ValidationError) -> None:
@@ -67,7 +67,7 @@ class Problem:
         kind: The last part of the type URI, such as `parcel-not-found`.
         title: The kind of problem in words.
         headers: Further headers.
-        challenge: The scheme that a 401 asks for, `Bearer` or `Basic`; the realm is the application.
+        challenge: The scheme of a 401's `WWW-Authenticate`, `Bearer` or `Basic`; the realm is the application.
     """
 
     status: int
@@ -80,25 +80,25 @@ class Problem:
 ErrorTable = Mapping[type[Exception], Problem]
 
 UNAUTHENTICATED = "unauthenticated"
-"""The kind of problem that a request without a valid token is."""
+"""The kind of problem for a request without a valid token."""
 
 RETRY_AFTER = {"Retry-After": "1"}
 
 TYPE = "servicekit.error_type"
-"""Where a request's environment says what went wrong unexpectedly."""
+"""The key in a request's environment for the type of an unexpected exception."""
 
 
 APPLICATION = "application"
-"""Where an app's `extensions` have the application's name."""
+"""The key in an app's `extensions` for the application's name."""
 
 
 def problem_type(kind: str) -> str:
-    """Return the URI that names a kind of problem of the current app's application."""
+    """Return the type URI of a kind of problem in the current app's application."""
     return f"urn:{_application()}:problem:{kind}"
 
 
 def is_problem(body: object, kind: str) -> bool:
-    """Whether another service's answer is a problem of this kind, whatever application it belongs to."""
+    """Whether another service's answer is a problem of this kind, in any application."""
     named = body.get("type") if isinstance(body, dict) else None
     return isinstance(named, str) and named.startswith("urn:") and named.endswith(f":problem:{kind}")
 
@@ -123,7 +123,7 @@ def problem_response(  # noqa: PLR0913  # the members of RFC 9457
         status: HTTP status.
         kind: The last part of the type URI.
         title: The kind of problem in words.
-        detail: What went wrong this time; never holds a secret.
+        detail: What went wrong this time, without secrets.
         headers: Further headers.
         extensions: Further members of the body.
 
@@ -175,7 +175,7 @@ def _handler_of(row: Problem) -> Callable[[Any], Response]:
 
 
 def _dependency_unavailable(error: DependencyUnavailable) -> Response:
-    # The client is told what, the log also why: refused, too slow, no connection free.
+    # The client learns which dependency failed; the log also says why: refused, too slow, no free connection.
     cause = type(error.__cause__).__name__ if error.__cause__ is not None else None
     logs.get_logger().warning("dependency.unavailable", dependency=error.dependency, cause=cause)
     return problem_response(
@@ -209,7 +209,7 @@ def _http_error(error: HTTPException) -> Response:
 def _unexpected_error(error: Exception) -> Response:
     logs.get_logger().error("request.failed", exc_info=error)
     tracing.raised(error)
-    request.environ[TYPE] = type(error).__qualname__  # for the request's span, which would say no more than 500
+    request.environ[TYPE] = type(error).__qualname__  # for the request's span, which would otherwise say only 500
     return problem_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal-error",

@@ -1,8 +1,8 @@
-"""Which `Host` a request may name: keeps out web pages that had their own name resolve to this machine.
+"""Checks the `Host` of requests, as a protection against DNS rebinding.
 
-With such DNS rebinding a page reaches what listens on loopback or in a private network, and the browser takes it for
-the page's own server. The name stays in `Host`, where a script cannot change it. An address cannot be had that way, and
-`localhost` is resolved by nobody's name server.
+In this attack, the name of a web page resolves to this machine. So the page can call services on loopback or in a
+private network, and the browser treats them as the page's own server. But `Host` still contains the page's name, and a
+script cannot change it. IP addresses and `localhost` are safe: no attacker's name server resolves them.
 """
 
 import ipaddress
@@ -12,11 +12,11 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?"
 
 
 class Hosts:
-    """The names that a service goes by.
+    """The host names of a service.
 
     Args:
-        service: Its name.
-        further: More of them, separated by commas; with a dot in front all names below that one.
+        service: The service's name.
+        further: Further names, separated by commas; a name with a leading dot stands for all its subdomains.
     """
 
     def __init__(self, service: str, further: str = "") -> None:
@@ -29,7 +29,7 @@ class Hosts:
 
         Args:
             host: The header.
-            protocol: Such as `HTTP/1.1`. HTTP/1.0 has requests without the header; no browser sends them.
+            protocol: Such as `HTTP/1.1`. In HTTP/1.0 the header may be missing; no browser sends such requests.
         """
         if host is None:
             return protocol == "HTTP/1.0"

@@ -1,4 +1,4 @@
-"""Validation and the OpenAPI document from one source: the Pydantic models on the views, through SpecTree."""
+"""Validation and the OpenAPI document, both from the Pydantic models of the views, by SpecTree."""
 
 import copy
 import functools
@@ -27,27 +27,27 @@ def _digits(text: object) -> object:
 
 
 MAX_ID = 2**31 - 1
-"""The largest id: what PostgreSQL's SERIAL holds."""
+"""The largest id: the maximum of PostgreSQL's SERIAL."""
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Text without control characters: PostgreSQL stores no NUL, and nobody's name has a line break."""
+"""Text without control characters: PostgreSQL cannot store NUL, and names have no line breaks."""
 
 DIGITS = BeforeValidator(_digits)
-"""For an integer in a query string: it is written as one, not as `1.0`, `+1` or `1_0`, which Python takes too.
+"""Validates an integer in a query string: rejects `1.0`, `+1` and `1_0`, which Python's `int` accepts.
 
-It stands last in an `Annotated`, or the bounds before it are missing from the document.
+Put it last in an `Annotated`; otherwise the bounds before it are missing from the OpenAPI document.
 """
 
 BEARER: dict[str, list[str]] = {"bearer": []}
-"""`security=BEARER` says in the document that a view wants a token; `Authenticator.required` is what asks for it."""
+"""`security=BEARER` documents that a view needs a token; `Authenticator.required` is what checks it."""
 
-_ALWAYS_POSSIBLE = (400, 408, 413, 414, 417, 429, 431, 500, 502, 503, 504)  # the gateway's own answers among them
+_ALWAYS_POSSIBLE = (400, 408, 413, 414, 417, 429, 431, 500, 502, 503, 504)  # includes the gateway's own answers
 
 
 class Body(BaseModel):
-    """The base of request bodies: no unknown fields, and a JSON type is that type (`true` is no integer)."""
+    """The base of request bodies: no unknown fields, no conversion between JSON types (`true` is not an integer)."""
 
-    # NaN and Infinity are no JSON (RFC 8259), though Pydantic reads them.
+    # NaN and Infinity are not JSON (RFC 8259), though Pydantic accepts them.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -58,7 +58,7 @@ class Query(BaseModel):
 
 
 class Headers(BaseModel):
-    """The base of header models: only the declared headers are looked at."""
+    """The base of header models; undeclared headers are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -72,7 +72,7 @@ Moment = Annotated[
     PlainSerializer(_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""A time in an answer, always of one length: Pydantic, as `isoformat`, leaves the fraction out when it is 0."""
+"""A time in an answer, always with a fraction; Pydantic and `isoformat` omit it if it is 0."""
 
 
 class Answer(BaseModel):
@@ -85,9 +85,10 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class _StrictFlaskPlugin(FlaskPlugin):
-    """SpecTree's plugin, but a body that is no JSON is an error instead of an empty object.
+    """SpecTree's plugin, but a body that is not JSON is an error instead of an empty object.
 
-    And quicker: SpecTree's own turns an answer into JSON by way of a dictionary, and copies all headers to read one.
+    It is also faster. SpecTree's own plugin converts an answer to a dictionary before it makes JSON of it, and copies
+    all headers to read one.
     """
 
     def request_validation(  # noqa: PLR0913, PLR0917  # the signature is SpecTree's
@@ -114,13 +115,13 @@ class _StrictFlaskPlugin(FlaskPlugin):
         if resp_model is None or not isinstance(answer, BaseModel) or type(answer) is not resp_model.find_model(status):
             checked: tuple[FlaskResponse, Any] = super().validate_response(resp, resp_model, *args)
             return checked
-        body = answer.__pydantic_serializer__.to_json(answer)  # a model is valid since it was made
+        body = answer.__pydantic_serializer__.to_json(answer)  # a model was validated when it was created
         return FlaskResponse(body, status, headers, content_type="application/json"), None
 
 
 def _declared_headers(model: type[BaseModel], request: Request) -> dict[str, str | list[str]]:
-    # Those declared here have one value each. WSGI joins a header that is given twice with a comma, as a proxy may: it
-    # becomes a list, which no model takes.
+    # Each declared header has one value. WSGI joins repeated headers with a comma, as a proxy may. The value then
+    # becomes a list, which no model accepts.
     given = request.environ
     return {
         name: given[variable].split(",") if "," in given[variable] else given[variable]
@@ -136,7 +137,7 @@ def _header_variables(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _single_values(request: Request) -> dict[str, str | list[str]]:
-    # A parameter given twice stays a list, which no model takes: guessing which one was meant helps nobody.
+    # A repeated parameter stays a list, which no model accepts: it is unclear which value was meant.
     return {
         name: values[0] if len(values) == 1 else values for name, values in request.args.to_dict(flat=False).items()
     }
@@ -154,7 +155,7 @@ def _validated_json(model: type[_M], request: Request) -> _M:
         raise UnsupportedMediaType
     body = request.get_data(cache=False)
     if request.content_length is None and len(body) == request.max_content_length:
-        raise RequestEntityTooLarge  # Werkzeug cuts a chunked body at the limit, and half a body is no request
+        raise RequestEntityTooLarge  # Werkzeug truncates a chunked body at the limit without an error
     try:
         validated = model.model_validate_json(body)
         json.loads(body, object_pairs_hook=_distinct)
@@ -164,11 +165,11 @@ def _validated_json(model: type[_M], request: Request) -> _M:
 
 
 def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that names a member twice: Pydantic takes the last, somebody else the first (RFC 8259)."""
+    """Reject an object with a repeated member: parsers disagree on which one counts (RFC 8259)."""
     found: dict[str, Any] = {}
     for name, value in members:
         if name in found:
-            # With the type that says that the body is no JSON.
+            # With the error type for a body that is not JSON.
             problem = PydanticCustomError("json_invalid", "Invalid JSON: the same name twice in an object")
             raise ValidationError.from_exception_data("", [{"type": problem, "loc": (name,), "input": None}])
         found[name] = value
@@ -176,7 +177,7 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def create_api(title: str, description: str) -> SpecTree:
-    """Make the object whose `validate` decorates an app's views.
+    """Create the object whose `validate` decorates an app's views.
 
     Args:
         title: The API's name in the document.
@@ -203,7 +204,7 @@ def create_api(title: str, description: str) -> SpecTree:
 
 
 def _response_checked(_request: Any, _response: Any, error: Exception | None, *_: Any) -> None:
-    if error is not None:  # a view that breaks its own document is our bug: a 500, not a surprise to clients
+    if error is not None:  # an answer that does not match the document is our bug, so it becomes a 500
         raise error
 
 
@@ -211,8 +212,8 @@ def answers(success: dict[int, type[BaseModel] | None], *problems: int) -> Respo
     """Declare a view's responses.
 
     Args:
-        success: Status to body model, None for an empty body.
-        problems: Error statuses of this view beside those that any request can get.
+        success: The body model for each status; None for an empty body.
+        problems: Error statuses of this view, in addition to those that any request can get.
     """
     models: dict[str, Any] = {f"HTTP_{status}": model for status, model in success.items()}
     for status in sorted({*problems, *_ALWAYS_POSSIBLE}):
@@ -228,7 +229,7 @@ def document_blueprint(api: SpecTree, prefix: str) -> Blueprint:
         prefix: The service's public prefix, such as `parcels`.
     """
     blueprint = Blueprint("openapi", __name__)
-    published: dict[str, Any] = {}  # made once, when it is first asked for: the routes are all there then
+    published: dict[str, Any] = {}  # created at the first request, when all routes are registered
 
     @blueprint.get(f"/{prefix}/openapi.json")
     def openapi_document() -> FlaskResponse:
@@ -240,7 +241,7 @@ def document_blueprint(api: SpecTree, prefix: str) -> Blueprint:
 
 
 def _published(spec: dict[str, Any]) -> dict[str, Any]:
-    """Leave out internal routes, and say that errors are problem+json."""
+    """Remove internal routes, and set the content type of errors to problem+json."""
     spec = copy.deepcopy(spec)
     spec["paths"] = {path: item for path, item in spec["paths"].items() if not path.startswith("/internal/")}
     for item in spec["paths"].values():

@@ -1,4 +1,4 @@
-"""Lists in pages: newest first, `?limit=&cursor=`, `{"items": [...], "next_cursor": ...}`."""
+"""Pages of lists, newest first: `?limit=&cursor=` returns `{"items": [...], "next_cursor": ...}`."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
@@ -22,21 +22,21 @@ class PageQuery(Query):
 
     @property
     def before_id(self) -> int:
-        """Only items with a smaller id are on this page."""
+        """The page contains only items with a smaller id."""
         return MAX_ID + 1 if self.cursor is None else self.cursor
 
 
 def cut_page(rows: Sequence[_T], limit: int, id_of: Callable[[_T], int]) -> tuple[Sequence[_T], str | None]:
-    """Cut what was read to a page.
+    """Split rows into a page and the cursor of the next page.
 
     Args:
-        rows: Up to `limit + 1` rows: the one too many says that there is a next page.
-        limit: Items a page.
-        id_of: Gives a row's id.
+        rows: Up to `limit + 1` rows; one more than `limit` means that there is a next page.
+        limit: The most items of a page.
+        id_of: Returns a row's id.
 
     Returns:
-        The page's rows and the next page's cursor, None at the end. The cursor is the last id of this page: what
-        comes in meanwhile is newer, and so neither repeats nor hides anything.
+        The page's rows and the next page's cursor, None at the end. The cursor is the last id of this page. Items that
+        are added meanwhile have larger ids, so they do not repeat or hide anything on the next page.
     """
     if len(rows) <= limit:
         return rows, None

@@ -1,11 +1,13 @@
 """The reconciler: what a request could not finish is finished, once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 from structlog.testing import capture_logs
 
 from order_service.app import create_app
+from order_service.reconciler import Reconciler
 from tests.fixtures.services import eventually, task
 
 
@@ -207,3 +209,34 @@ def test_the_backlog_and_its_age_are_measured(orders, database, pending, payment
     reconcile()
     assert orders.metric("orders_pending") == 0
     assert orders.metric("orders_pending_oldest_age_seconds") == 0
+
+
+def test_the_backlog_is_measured_while_a_round_has_no_end(monkeypatch):
+    """Orders whose charge is refused come back as fast as they are tried: who looks at the graph must see them."""
+    measured, tried = [], []
+
+    class Orders:
+        def lease_pending(self):
+            return object()
+
+        def backlog(self):
+            return len(tried)
+
+    class Ordering:
+        def settle(self, order, *, late):
+            tried.append(late)
+            return order, True  # payment answered: it refuses
+
+    class Signals:
+        def order_reconciling(self, _order):
+            return nullcontext()
+
+        def order_reconciled(self, order):
+            pass
+
+        def backlog_measured(self, backlog):
+            measured.append(backlog)
+
+    monkeypatch.setattr("order_service.reconciler.INTERVAL_SECONDS", 0.0)
+    Reconciler(Orders(), Ordering(), Signals()).run(lambda: len(tried) == 5)
+    assert measured == [0, 1, 2, 3, 4, 5, 5]

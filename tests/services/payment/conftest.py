@@ -8,13 +8,13 @@ from tests.fixtures.services import database_settings
 
 
 @pytest.fixture
-def start(serve, database, auth_peer):
-    """`start(payment_outage=True)`: a client of a payment-service with these settings."""
+def start(serve, database, auth_peer, fault):
+    """`start(payment_limit_minor=10)`: a client of a payment-service with these settings."""
 
     def run(**settings):
         # The wait is long because the machine may be busy: what a short one does is tested in servicekit.
         where = {**database_settings(database, "payments_app"), "database_pool_wait_seconds": 10}
-        return serve(create_app(PaymentSettings(**where, auth_url=auth_peer.root, **settings)))
+        return serve(create_app(PaymentSettings(**where, auth_url=auth_peer.root, flags_file=fault.path, **settings)))
 
     return run
 

@@ -1,12 +1,11 @@
 import concurrent.futures
-import time
 
 import pytest
 from structlog.testing import capture_logs
 
 from payment_service.settings import ProcessorSettings
 from servicekit.config import ConfigError, load
-from tests.fixtures.services import Signer
+from tests.fixtures.services import Signer, eventually
 
 ROWS = "SELECT order_id, user_id, amount_minor, currency, outcome FROM payments.payments"
 
@@ -79,8 +78,8 @@ def test_20_at_once_with_one_key_are_one_charge(client, charge, database):
     assert client.metric("payments_total", outcome="PAID") == 1
 
 
-def test_an_outage_is_503_and_records_nothing(start, charge, database):
-    client = start(payment_outage=True)
+def test_an_outage_is_503_and_records_nothing(client, charge, database, fault):
+    fault("payment-down")
     answer = charge(client)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert "payment-processor" in answer.json()["detail"]
@@ -89,34 +88,47 @@ def test_an_outage_is_503_and_records_nothing(start, charge, database):
     assert client.get("/readyz").status_code == 200  # the fault is the processor's, not this service's
 
 
-@pytest.mark.parametrize("fault", [{"payment_outage": True}, {"payment_latency_ms": 5000}])
-def test_what_was_charged_before_a_fault_is_answered_during_it(start, charge, fault):
+@pytest.mark.parametrize("name", ["payment-down", "payment-slow"])
+def test_what_was_charged_before_a_fault_is_answered_during_it(start, charge, fault, name):
     payment = charge(start()).json()
-    answer = charge(start(**fault))
+    fault(name, "strong" if name == "payment-slow" else "on")
+    answer = charge(start())
     assert (answer.status_code, answer.json()) == (200, payment)
     assert answer.elapsed.total_seconds() < 2
 
 
-def test_latency_makes_the_processor_think(start, charge):
-    client = start(payment_latency_ms=200)
-    started = time.monotonic()
-    assert charge(client).json()["outcome"] == "PAID"
-    assert time.monotonic() - started >= 0.2
+def test_a_slow_processor_thinks_for_as_long_as_it_says(client, charge, fault):
+    fault("payment-slow", "weak")
+    answer = charge(client)
+    assert answer.json()["outcome"] == "PAID"
+    assert answer.elapsed.total_seconds() >= 0.3
 
 
-def test_a_share_of_charges_is_declined_the_same_ones_each_time(start, charge):
-    client = start(payment_decline_share=0.3)
-    first = [charge(client, f"order-{n}").json() for n in range(60)]
-    declined = [payment for payment in first if payment["outcome"] == "DECLINED"]
-    assert 6 <= len(declined) <= 30
-    assert {payment["decline_reason"] for payment in declined} == {"declined_by_bank"}
-    assert [charge(client, f"order-{n}").json() for n in range(60)] == first
+def test_only_charges_in_francs_are_slow(client, charge, fault):
+    fault("currency-slow", "weak")
+    assert charge(client, "order-1", order_id=1, currency="CHF").elapsed.total_seconds() >= 0.5
+    assert charge(client, "order-2", order_id=2).elapsed.total_seconds() < 0.5
 
 
-@pytest.mark.parametrize(("share", "outcome"), [(0.0, "PAID"), (1.0, "DECLINED")])
-def test_a_share_of_0_declines_none_and_of_1_all(start, charge, share, outcome):
-    client = start(payment_decline_share=share)
-    assert {charge(client, f"order-{n}").json()["outcome"] for n in range(20)} == {outcome}
+@pytest.mark.parametrize(
+    ("name", "status", "least", "most"), [("payment-flaky", 503, 8, 32), ("payment-declines", 201, 12, 38)]
+)
+def test_a_share_of_charges_is_hit_the_same_ones_each_time(client, charge, fault, name, status, least, most):
+    fault(name)
+    answers = [charge(client, f"order-{n}", order_id=n) for n in range(1, 61)]
+    hit = [answer.status_code == 503 or answer.json()["outcome"] == "DECLINED" for answer in answers]
+    assert least <= sum(hit) <= most
+    assert {answer.status_code for answer, is_hit in zip(answers, hit, strict=True) if is_hit} == {status}
+    again = [charge(client, f"order-{n}", order_id=n) for n in range(1, 61)]
+    assert [answer.status_code == 503 or answer.json()["outcome"] == "DECLINED" for answer in again] == hit
+
+
+def test_a_wrong_answer_is_about_another_amount_and_the_books_are_right(client, charge, fault, database):
+    fault("payment-wrong")
+    answer = charge(client)
+    assert (answer.status_code, answer.json()["amount_minor"]) == (201, 1451)
+    assert database.run(ROWS) == [(7, 1, 1450, "EUR", "PAID")]
+    assert charge(client).json()["amount_minor"] != 1450
 
 
 def test_charges_are_counted_and_logged_with_ids_and_amounts_only(client, charge):
@@ -172,13 +184,6 @@ def test_a_bad_charge_is_422_and_names_the_field(client, charge, field, value):
     [
         ("PAYMENT_LIMIT_MINOR", "-1"),
         ("PAYMENT_LIMIT_MINOR", "1000.50"),
-        ("PAYMENT_LATENCY_MS", "-1"),
-        ("PAYMENT_LATENCY_MS", "60001"),
-        ("PAYMENT_DECLINE_SHARE", "1.1"),
-        ("PAYMENT_DECLINE_SHARE", "-0.1"),
-        ("PAYMENT_DECLINE_SHARE", "nan"),
-        ("PAYMENT_DECLINE_SHARE", "30%"),
-        ("PAYMENT_OUTAGE", "perhaps"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(monkeypatch, name, value):
@@ -187,26 +192,14 @@ def test_a_setting_that_makes_no_sense_is_refused(monkeypatch, name, value):
         load(ProcessorSettings)
 
 
-def test_all_faults_are_off_by_default(monkeypatch):
-    for name in ("LATENCY_MS", "DECLINE_SHARE", "OUTAGE", "LIMIT_MINOR"):
-        monkeypatch.delenv(f"PAYMENT_{name}", raising=False)
-    settings = load(ProcessorSettings)
-    assert (settings.payment_latency_ms, settings.payment_decline_share, settings.payment_outage) == (0, 0.0, False)
-
-
-@pytest.mark.parametrize(
-    ("settings", "fault"),
-    [
-        ({}, None),
-        ({"payment_latency_ms": 1}, "payment_latency"),
-        ({"payment_decline_share": 0.5}, "payment_declines"),
-        ({"payment_outage": True}, "payment_outage"),
-    ],
-)
-def test_a_fault_that_is_set_shows_in_the_metrics(start, settings, fault):
-    client = start(**settings)
-    for name in ("payment_latency", "payment_declines", "payment_outage"):
-        assert client.metric("simulated_faults", fault=name) == (name == fault)
+def test_a_fault_that_is_set_shows_in_the_metrics_and_is_gone_when_it_is_off(client, fault):
+    assert client.metric("simulated_faults", fault="payment-down") == 0
+    assert 'simulated_faults{fault="payment-down"} 0.0' in client.get("/metrics").text
+    fault("payment-down")
+    eventually(lambda: client.metric("simulated_faults", fault="payment-down") == 1, 2)
+    assert client.metric("simulated_faults", fault="payment-slow") == 0
+    fault("payment-down", "off")
+    eventually(lambda: client.metric("simulated_faults", fault="payment-down") == 0, 2)
 
 
 REFUSED = {

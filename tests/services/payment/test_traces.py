@@ -43,9 +43,10 @@ def test_a_charge_is_looked_up_decided_and_recorded(client, traced, collector, s
     assert not any(span.failed for span in spans)
 
 
-def test_a_processor_that_is_down_is_why_a_charge_failed(start, traced, collector):
+def test_a_processor_that_is_down_is_why_a_charge_failed(client, traced, collector, fault):
+    fault("payment-down")
     with capture_logs() as events:
-        traced(start(payment_outage=True))
+        traced(client)
     assert {"event": "processor.unavailable", "order_id": 7, "log_level": "warning"} in events
     collector.trace(TRACE, 3)
     decide = collector.one("decide charge")

@@ -1,1 +1,1 @@
-"""auth-service: turns credentials into tokens, and publishes the keys that verify them."""
+"""auth-service: checks logins, issues tokens, and publishes the public keys that verify them."""

@@ -2,11 +2,10 @@
 
 from flask import Flask
 
-from auth_service import routes
+from auth_service import faults, routes
 from auth_service.clients import Users
 from auth_service.domain import NAME, BadCredentials, ClientRefused
 from auth_service.issuing import Issuer, OwnTokens
-from auth_service.keys import KeyRing
 from auth_service.settings import AuthSettings
 from auth_service.signals import Signals
 from servicekit.config import load
@@ -14,6 +13,7 @@ from servicekit.identity import auth
 from servicekit.service import Service
 from servicekit.web.errors import ErrorTable, Problem
 from shop import SHOP
+from shop.faults import Faults
 
 ERRORS: ErrorTable = {
     **auth.ERRORS,
@@ -30,7 +30,8 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     """
     settings = settings or load(AuthSettings)
     kit = Service(NAME, settings, SHOP)
-    ring = KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds)
+    set_faults = Faults(kit, settings, *faults.FLAGS)
+    ring = faults.KeyRing(settings.auth_keys_dir, settings.token_ttl_seconds, set_faults)
     ring.ensure()
     kit.ready_when(ring.check)
     issuer = Issuer(settings, ring)
@@ -39,4 +40,4 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     api = kit.api("Log in, and verify what logging in gave.")
     asking = kit.authenticator(ring, settings)
     blueprint = routes.blueprint(api, issuer, users, ring, asking, Signals(kit.metrics), settings.token_ttl_seconds)
-    return kit.app(api, blueprint, prefix="auth", errors=ERRORS)
+    return set_faults.spoil(kit.app(api, blueprint, prefix="auth", errors=ERRORS))

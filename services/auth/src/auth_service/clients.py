@@ -1,4 +1,4 @@
-"""user-service, as auth-service sees it."""
+"""The client of user-service."""
 
 from http import HTTPStatus
 from typing import Literal
@@ -12,7 +12,7 @@ from servicekit.web.openapi import MAX_ID
 
 
 class _Account(BaseModel):
-    """What an answer has to hold; whatever else it holds is not looked at."""
+    """The fields that an answer must have; others are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -34,10 +34,10 @@ class Users:
         """Return the account that these credentials belong to.
 
         Raises:
-            BadCredentials: To none.
-            DependencyUnavailable: user-service did not answer, or its answer names no account.
+            BadCredentials: They belong to no account.
+            DependencyUnavailable: user-service did not answer, or its answer contains no account.
         """
-        # Not tried again: a password check is made to be slow, and a client who gets 503 will ask again anyway.
+        # No retry: password checks are slow on purpose, and a client that gets 503 tries again anyway.
         reply = self._client.post("/internal/credentials", {"username": username, "password": password})
         if reply.status == HTTPStatus.UNAUTHORIZED:
             raise BadCredentials

@@ -1,19 +1,19 @@
-"""What a token says."""
+"""The claims of tokens, and who may get one."""
 
 from dataclasses import dataclass
 from typing import Any
 
 NAME = "auth-service"
-"""What this service is called, by itself and by others."""
+"""The name of this service."""
 
 MAY_CALL = {"order-service": frozenset({"payment-service"})}
-"""Which internal routes are open to whom: caller, and the services it gets tokens for. Each says itself what it opens.
+"""For each caller, the services that it gets tokens for. The called service decides which routes these tokens open.
 
-auth-service's own calls to user-service are not here: it makes that token for itself.
+auth-service's own calls to user-service are not listed: it creates the token for them itself.
 """
 
 
-class BadCredentials(Exception):  # noqa: N818  # named for what happened
+class BadCredentials(Exception):  # noqa: N818  # named after what happened
     """Username and password do not belong together. The message does not say which of them is wrong."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class BadCredentials(Exception):  # noqa: N818  # named for what happened
 
 
 class ClientRefused(Exception):  # noqa: N818
-    """It is no service that gets tokens, or the secret is not its own. The message does not say which."""
+    """The caller is not a known service, or its secret is wrong. The message does not say which."""
 
     def __init__(self) -> None:
         super().__init__("This needs the name of a service and its secret.")
@@ -29,14 +29,14 @@ class ClientRefused(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Account:
-    """Whose credentials were right."""
+    """The account of a user whose credentials were right."""
 
     user_id: int
     role: str
 
 
 def claims(account: Account, *, issuer: str, audience: str, now: int, ttl_seconds: int) -> dict[str, Any]:
-    """Return the claims of a token (RFC 7519): no name and no address, the id is enough.
+    """Return the claims of a user's token (RFC 7519). It has the user's id, but no name and no address.
 
     Args:
         account: Whose token it is.
@@ -56,7 +56,7 @@ def claims(account: Account, *, issuer: str, audience: str, now: int, ttl_second
 
 
 def service_claims(caller: str, *, issuer: str, audience: str, now: int, ttl_seconds: int) -> dict[str, Any]:
-    """Return the claims of a service's token: `aud` is the one service that it may call, and no user's token has that.
+    """Return the claims of a service's token. Its `aud` is the called service, which no user's token has.
 
     Args:
         caller: The service whose token it is.

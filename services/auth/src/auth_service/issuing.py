@@ -1,4 +1,4 @@
-"""Signs tokens: users', and those with which services call each other's internal routes."""
+"""Signs tokens of users, and tokens of services for calls to each other's internal routes."""
 
 import hmac
 import time
@@ -13,15 +13,15 @@ from auth_service.settings import AuthSettings
 from servicekit.identity.auth import ALGORITHM, Forbidden
 from servicekit.web.errors import DependencyUnavailable
 
-_OWN_SECONDS = 60  # of a token that is made for the call at hand
+_OWN_SECONDS = 60  # the lifetime of a token that is created for a single call
 
 
 class Issuer:
-    """Makes tokens.
+    """Creates tokens.
 
     Args:
-        settings: What they say, and how long they live.
-        ring: What signs them.
+        settings: Their claims and lifetimes.
+        ring: The keys that sign them.
     """
 
     def __init__(self, settings: AuthSettings, ring: KeyRing) -> None:
@@ -42,11 +42,11 @@ class Issuer:
         )
 
     def identify(self, caller: str, secret: str) -> None:
-        """See whether a service is who it says it is.
+        """Check the name and secret of a service.
 
         Raises:
-            ClientRefused: It is not.
-            DependencyUnavailable: Its secret is not there to be compared.
+            ClientRefused: The name is unknown, or the secret is wrong.
+            DependencyUnavailable: The expected secret cannot be read.
         """
         if caller not in domain.MAY_CALL:
             raise domain.ClientRefused
@@ -61,14 +61,14 @@ class Issuer:
         """Return a token for a service's calls to another.
 
         Raises:
-            Forbidden: It is not to call that one.
+            Forbidden: The caller is not allowed to call this service.
         """
         if audience not in domain.MAY_CALL[caller]:
             raise Forbidden("This service gets no token for this audience.")
         return self._for_service(caller, audience, self._settings.token_ttl_seconds)
 
     def own(self, audience: str) -> str:
-        """Return a token for a call of this service's own."""
+        """Return a token for a call that this service makes itself."""
         return self._for_service(domain.NAME, audience, _OWN_SECONDS)
 
     def _for_service(self, caller: str, audience: str, ttl_seconds: int) -> str:
@@ -88,15 +88,15 @@ class Issuer:
 
 
 class OwnTokens:
-    """A token for each call of auth-service's own; see `servicekit.calls.client.Credential`."""
+    """Creates a token for each call that auth-service makes; see `servicekit.calls.client.Credential`."""
 
     def __init__(self, issuer: Issuer, audience: str) -> None:
         self._issuer = issuer
         self._audience = audience
 
     def token(self) -> str:
-        """Make a token."""
+        """Create a token."""
         return self._issuer.own(self._audience)
 
     def refused(self, token: str) -> None:
-        """Keep nothing, and so forget nothing."""
+        """Do nothing: no token is kept."""

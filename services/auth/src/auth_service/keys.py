@@ -1,12 +1,12 @@
-"""The signing keys: files in a folder, shared by all replicas, kept over restarts.
+"""The signing keys: files in a folder that all replicas share, and that survives restarts.
 
-A rotation adds a key. It is published at once and signs a little later, when every service could have fetched it; the
-key before it stays published until the last token that it signed has expired. So nobody is logged out.
+A rotation adds a key. It is published at once, and signs tokens a little later, when every service could have fetched
+it. The previous key stays published until the last token that it signed has expired. So no user is logged out.
 
-When a key may be in wrong hands, that is too long. To revoke is to rotate without any of this: a new key signs at once,
-all others are withdrawn, and do not count again, even if somebody puts their files back.
+If a key has leaked, that takes too long. Revoking adds a new key that signs at once, and withdraws all others. A
+withdrawn key stays invalid, even if its file is put back.
 
-`python -m auth_service.keys rotate` rotates, `... revoke` revokes, `... ensure` makes the first key if there is none.
+`python -m auth_service.keys rotate` rotates, `... revoke` revokes, `... ensure` creates the first key if there is none.
 """
 
 import argparse
@@ -33,17 +33,17 @@ from servicekit.identity.auth import REFETCH_SECONDS, REFRESH_SECONDS
 from servicekit.web.errors import DependencyUnavailable
 
 PREPUBLISH_SECONDS = 15
-"""A new key signs after this time. Services ask again for an unknown key every 10 s at most."""
+"""Seconds after which a new key signs. Services fetch an unknown key at most every 10 s."""
 
-_EXPIRY_MARGIN_SECONDS = 60  # replicas' clocks differ a little
+_EXPIRY_MARGIN_SECONDS = 60  # because replicas' clocks differ a little
 _KEY_BITS = 2048
-_REVOKED = ".revoked"  # a file of this suffix for each key that was revoked, named by its kid
-_FILE_NAME = re.compile(r"^(\d{13})\.pem$")  # milliseconds since the epoch, when it was made
+_REVOKED = ".revoked"  # the suffix of a marker file for each revoked key, named after its kid
+_FILE_NAME = re.compile(r"^(\d{13})\.pem$")  # the time at which it was created, in milliseconds since the epoch
 
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key pair and its public names."""
+    """A key pair, its id and its public JWK."""
 
     name: str
     kid: str
@@ -54,11 +54,11 @@ class SigningKey:
 
 
 class KeyRing:
-    """The keys in a folder. Looks at the folder each time, so that a rotation by anybody counts at once.
+    """The keys in a folder. It reads the folder each time, so that any process's rotation takes effect at once.
 
     Args:
-        folder: Where the keys are.
-        token_ttl_seconds: How long a token lives, and so how long a retired key stays published.
+        folder: The folder of the key files.
+        token_ttl_seconds: The lifetime of a token, and so the time for which a retired key stays published.
         clock: Seconds since the epoch, for tests.
     """
 
@@ -69,7 +69,7 @@ class KeyRing:
         self._loaded: dict[str, SigningKey] = {}
 
     def signing_key(self) -> SigningKey:
-        """Return the key that signs now: the newest one that has been published for long enough."""
+        """Return the key that signs now: the newest one that has been published for PREPUBLISH_SECONDS."""
         keys = self._published()
         ripe = self._clock() - PREPUBLISH_SECONDS
         return next((key for key in reversed(keys) if key.created_at <= ripe), keys[0])
@@ -86,7 +86,7 @@ class KeyRing:
         return None
 
     def check(self) -> None:
-        """See whether there is a key to sign with.
+        """Check that there is a key for signing.
 
         Raises:
             DependencyUnavailable: There is none.
@@ -94,15 +94,15 @@ class KeyRing:
         self.signing_key()
 
     def ensure(self) -> None:
-        """Make the first key, if there is none. Replicas that start together make one between them."""
+        """Create the first key if there is none. Replicas that start at the same time create only one."""
         if self._folder.is_dir() and self._load():
-            return  # nothing to write: the folder may be mounted read-only
+            return  # write nothing, since the folder may be read-only
         with self._lock():
             if not self._load():
                 self._add()
 
     def rotate(self) -> str:
-        """Add a key and delete those that no living token needs.
+        """Add a key, and delete those whose tokens have all expired.
 
         Returns:
             The new key's id.
@@ -115,17 +115,17 @@ class KeyRing:
             return self._add().kid
 
     def revoke(self) -> tuple[str, int]:
-        """Add a key that signs at once, and withdraw all others, whatever they signed.
+        """Add a key that signs at once, and withdraw all others. Tokens that they signed become invalid.
 
         Returns:
-            The new key's id, and how many were withdrawn.
+            The new key's id, and how many keys were withdrawn.
         """
         with self._lock():
             withdrawn = self._load()
             new = self._add()
             for key in withdrawn:
-                # Before its file goes: a key that was given to Compose is put back at the next start. The digest is
-                # for order-db-services/make_secrets.py, which knows no kid.
+                # Written before the key's file is deleted, because Compose puts a given key back at the next start. The
+                # digest is for order-db-services/make_secrets.py, which does not know the kid.
                 digest = hashlib.sha256((self._folder / key.name).read_bytes()).hexdigest()
                 _write(self._folder / f"{key.kid}{_REVOKED}", digest.encode())
             for name in self._names():
@@ -146,7 +146,7 @@ class KeyRing:
     def _keys(self) -> list[SigningKey]:
         try:
             keys = self._load()
-        except (OSError, ValueError, TypeError) as error:  # a file is no key: somebody has to look
+        except (OSError, ValueError, TypeError) as error:  # a file is not a valid key; an operator has to check it
             raise DependencyUnavailable("signing-keys") from error
         if not keys:
             raise DependencyUnavailable("signing-keys")
@@ -155,7 +155,7 @@ class KeyRing:
     def _load(self) -> list[SigningKey]:
         loaded = {}
         for name in self._names():
-            with suppress(FileNotFoundError):  # withdrawn in this moment
+            with suppress(FileNotFoundError):  # withdrawn at this moment
                 loaded[name] = self._loaded.get(name) or _read(self._folder / name)
         self._loaded = loaded
         revoked = {path.stem for path in self._folder.glob(f"*{_REVOKED}")}
@@ -172,7 +172,7 @@ class KeyRing:
             serialization.NoEncryption(),
         )
         newest = max((int(name.removesuffix(".pem")) for name in self._names()), default=0)
-        stamp = max(int(self._clock() * 1000), newest + 1)  # the clock may have gone back; the newest key has to sign
+        stamp = max(int(self._clock() * 1000), newest + 1)  # the newest key signs, even if the clock went back
         path = self._folder / f"{stamp:013d}.pem"
         _write(path, pem)
         return _read(path)
@@ -186,7 +186,7 @@ class KeyRing:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")  # a reader sees a whole file or none
+    temporary = path.with_suffix(".new")  # then renamed, so that a reader sees a whole file or none
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
         file.flush()
@@ -206,7 +206,7 @@ def _read(path: Path) -> SigningKey:
 
 
 def _thumbprint(jwk: dict[str, Any]) -> str:
-    """Name a key by its content (RFC 7638)."""
+    """Return a key's thumbprint (RFC 7638), which is its id."""
     canonical = json.dumps({name: jwk[name] for name in ("e", "kty", "n")}, separators=(",", ":"), sort_keys=True)
     return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).rstrip(b"=").decode()
 

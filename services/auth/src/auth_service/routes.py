@@ -23,7 +23,7 @@ _R = TypeVar("_R")
 
 
 class Credentials(Body):
-    """What a user knows."""
+    """A user's name and password."""
 
     username: Annotated[Text, Field(min_length=1, max_length=64, examples=["admin"])]
     password: Annotated[Password, Field(examples=["password"])]
@@ -38,7 +38,7 @@ class TokenAnswer(Answer):
 
 
 class ValidToken(Answer):
-    """What a valid token says."""
+    """The content of a valid token."""
 
     valid: bool = True
     user_id: int
@@ -47,14 +47,14 @@ class ValidToken(Answer):
 
 
 class ServiceTokenRequest(Body):
-    """What a service asks for (RFC 6749, section 4.4); who it is stands in `Authorization: Basic`."""
+    """A service's request for a token (RFC 6749, section 4.4); `Authorization: Basic` has its name and secret."""
 
     grant_type: Literal["client_credentials"]
     audience: Annotated[Text, Field(max_length=64, description="The service that it wants to call.")]
 
 
 class ServiceTokenAnswer(Answer):
-    """A token for internal routes of the audience."""
+    """A token for the internal routes of one service."""
 
     access_token: str
     token_type: str = "Bearer"  # noqa: S105
@@ -73,7 +73,7 @@ class Jwk(Answer):
 
 
 class Jwks(Answer):
-    """The keys that verify tokens: the one that signs, and those that signed what may still be valid."""
+    """The keys that verify tokens: the signing key, and earlier ones whose tokens may still be valid."""
 
     keys: list[Jwk]
 
@@ -122,7 +122,7 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @auth.required
     @api.validate(resp=answers({200: ValidToken}, 401), security=BEARER, tags=["auth"])
     def validate() -> ValidToken:
-        """Say what a token says, if it is valid. The services verify tokens themselves; this is for clients."""
+        """Return the content of a token if it is valid. This is for clients; services verify tokens themselves."""
         return ValidToken(user_id=principal().user_id, role=principal().role, expires_at=g.token_expires_at)
 
     @routes.get("/auth/.well-known/jwks.json")
@@ -135,7 +135,7 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @for_clients
     @api.validate(resp=answers({200: ServiceTokenAnswer}, 401, 403, 415, 422))
     def service_token(json: ServiceTokenRequest) -> tuple[ServiceTokenAnswer, int, dict[str, str]]:
-        """Give a service a token for its calls to another; not reachable through the gateway."""
+        """Give a service a token for its calls to another one. Not reachable through the gateway."""
         token = issuer.for_service(g.client, json.audience)
         return ServiceTokenAnswer(access_token=token, expires_in=ttl_seconds), 200, {"Cache-Control": "no-store"}
 

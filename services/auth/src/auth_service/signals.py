@@ -1,4 +1,4 @@
-"""What auth-service tells the outside about its work."""
+"""The telemetry of auth-service's own work."""
 
 from prometheus_client import Counter
 
@@ -9,7 +9,7 @@ _OUTCOMES = ("succeeded", "rejected", "unavailable")
 
 
 class Signals:
-    """Log events and metrics, named as the business names them."""
+    """Log events and metrics, with methods named after business events."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._log = logs.get_logger()
@@ -18,12 +18,12 @@ class Signals:
             self._logins.labels(outcome)
 
     def login_succeeded(self, user_id: int) -> None:
-        """Somebody got a token."""
+        """A user got a token."""
         self._logins.labels("succeeded").inc()
         self._log.info("login.succeeded", user_id=user_id)
 
     def login_rejected(self) -> None:
-        """The credentials were wrong. Whose they were meant to be is nobody's business: people type passwords there."""
+        """The credentials were wrong. The username is not logged, since people type passwords into its field."""
         self._logins.labels("rejected").inc()
         self._log.info("login.rejected")
 

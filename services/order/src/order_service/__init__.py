@@ -1,1 +1,1 @@
-"""order-service: takes orders, has them paid, and loses none."""
+"""order-service: stores orders and lets payment-service charge each of them once."""

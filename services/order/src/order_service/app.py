@@ -1,10 +1,11 @@
 """order-service's composition root."""
 
+from functools import partial
+
 from flask import Flask
 
-from order_service import clients, routes
+from order_service import clients, faults, routes
 from order_service.domain import KeyReused, OrderNotFound, ProductNotFound
-from order_service.ordering import Ordering
 from order_service.reconciler import INTERVAL_SECONDS, Reconciler
 from order_service.settings import OrderSettings
 from order_service.signals import Signals
@@ -14,6 +15,7 @@ from servicekit.identity import auth
 from servicekit.service import Service
 from servicekit.web.errors import ErrorTable, Problem
 from shop import DATABASE, SHOP
+from shop.faults import ROUND_SECONDS, Faults
 
 ERRORS: ErrorTable = {
     **auth.ERRORS,
@@ -32,23 +34,29 @@ def create_app(settings: OrderSettings | None = None) -> Flask:
     settings = settings or load(OrderSettings)
     kit = Service("order-service", settings, SHOP)
     signals = Signals(kit.metrics, kit.tracer)
-    orders = Orders(kit.database(settings, DATABASE, statistics=True), settings.lease_seconds)
-    connections = max(1, settings.threads * 3 // 4)  # a peer that hangs leaves threads for what does not need it
+    set_faults = Faults(kit, settings, *faults.FLAGS)
+    database = kit.database(settings, DATABASE, statistics=True)
+    orders = Orders(faults.Statements(database, set_faults), settings.lease_seconds)
+    connections = max(1, settings.threads * 3 // 4)  # so a hanging peer leaves threads for other requests
     products = kit.client(
         "product-service",
         settings.product_url,
         timeout_seconds=settings.product_timeout_seconds,
         connections=connections,
     )
-    payments = kit.client(
+    ask_payment = partial(
+        kit.client,
         "payment-service",
-        settings.payment_url,
         timeout_seconds=settings.payment_timeout_seconds,
         connections=connections,
         credential=kit.tokens("payment-service", settings.auth_url, settings),
     )
-    ordering = Ordering(orders, clients.Products(products), clients.Payments(payments), signals)
+    payments = faults.Payments(ask_payment(settings.payment_url), settings.payment_url, ask_payment, set_faults)
+    ordering = faults.Ordering(
+        orders, clients.Products(products), clients.Payments(payments), signals, faults=set_faults
+    )
+    kit.every(ROUND_SECONDS, "nuisance", faults.Nuisance(database, set_faults).round)
     kit.every(INTERVAL_SECONDS, "reconciler", Reconciler(orders, ordering, signals).run)
     api = kit.api("Place orders, and look them up.")
     blueprint = routes.blueprint(api, ordering, kit.authenticator(kit.keys(settings), settings))
-    return kit.app(api, blueprint, prefix="orders", errors=ERRORS)
+    return set_faults.spoil(kit.app(api, blueprint, prefix="orders", errors=ERRORS))

@@ -1,25 +1,25 @@
-"""product-service and payment-service, as order-service sees them."""
+"""The clients of product-service and payment-service."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from order_service.domain import MAX_PRICE, ChargeRefused, Order, ProductNotFound, Refusal, Settlement, Status
-from servicekit.calls.client import ServiceClient
+from servicekit.calls.client import Reply, ServiceClient
 from servicekit.web.errors import DependencyUnavailable
 from servicekit.web.openapi import MAX_ID, Text
 
 
 class _Agreed(BaseModel):
-    """What an answer has to hold; whatever else it holds is not looked at."""
+    """The fields that an answer must have; others are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class _Product(_Agreed):
-    """What an order keeps of a product."""
+    """The fields of a product that an order stores."""
 
     id: int
     sku: Text
@@ -29,7 +29,7 @@ class _Product(_Agreed):
 
 
 class _Payment(_Agreed):
-    """What an order keeps of a payment."""
+    """The fields of a payment that an order needs."""
 
     id: int = Field(ge=1, le=MAX_ID)
     order_id: int
@@ -39,7 +39,7 @@ class _Payment(_Agreed):
 
 
 class Products:
-    """Knows products.
+    """Reads products.
 
     Args:
         client: A client of product-service.
@@ -49,11 +49,11 @@ class Products:
         self._client = client
 
     def get(self, product_id: int) -> Mapping[str, Any]:
-        """Return what an order keeps of a product, as it is now.
+        """Return the fields of a product that an order stores, as they are now.
 
         Raises:
-            ProductNotFound: There is none with this id.
-            DependencyUnavailable: product-service did not answer, or its answer is no product that can be sold.
+            ProductNotFound: There is no product with this id.
+            DependencyUnavailable: product-service did not answer, or its answer is not a product that can be sold.
         """
         reply = self._client.get("/products/{product_id}", product_id=product_id)
         if reply.status == HTTPStatus.NOT_FOUND:
@@ -69,22 +69,31 @@ class Products:
         return product.model_dump()
 
 
+class Posts(Protocol):
+    """Sends a request with a body; see `ServiceClient`."""
+
+    def post(
+        self, route: str, body: Mapping[str, Any], *, idempotency_key: str | None = None, retry: bool = False
+    ) -> Reply:
+        """Send it, and return the answer."""
+
+
 class Payments:
-    """Has orders paid.
+    """Charges orders.
 
     Args:
         client: A client of payment-service.
     """
 
-    def __init__(self, client: ServiceClient) -> None:
+    def __init__(self, client: Posts) -> None:
         self._client = client
 
     def charge(self, order: Order) -> Settlement:
-        """Charge an order. Safe to repeat: the order's id is the idempotency key.
+        """Charge an order. It is safe to repeat, because the order's id is the idempotency key.
 
         Raises:
             DependencyUnavailable: No answer; the charge may have been made all the same.
-            ChargeRefused: An answer that says neither paid nor declined, or is about another order or amount.
+            ChargeRefused: The answer is neither PAID nor DECLINED, or is about another order or amount.
         """
         asked = {"order_id": order.id, "amount_minor": order.amount_minor, "currency": order.currency}
         reply = self._client.post(

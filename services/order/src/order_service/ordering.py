@@ -9,12 +9,12 @@ from servicekit.web.errors import DependencyUnavailable
 
 
 class Orders(Protocol):
-    """Keeps orders; see `store.Orders`."""
+    """Stores orders; see `store.Orders`."""
 
     def add(
         self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None, traceparent: str | None
     ) -> Order | None:
-        """Keep a new PENDING order; None if this user has used the key."""
+        """Store a new PENDING order; return None if this user has used the key before."""
 
     def by_key(self, user_id: int, key: str) -> Order | None:
         """Find an order by its idempotency key."""
@@ -23,34 +23,34 @@ class Orders(Protocol):
         """Find an order."""
 
     def newest(self, user_id: int | None, before_id: int, count: int) -> Sequence[Order]:
-        """List a user's orders, or everybody's."""
+        """List the orders of a user, or of all users."""
 
     def settle(self, order_id: int, settlement: Settlement) -> tuple[Order, bool]:
-        """Settle an order if it is PENDING; says whether it was."""
+        """Settle an order if it is PENDING; return also whether it was."""
 
 
 class Products(Protocol):
-    """Knows products; see `clients.Products`."""
+    """Reads products; see `clients.Products`."""
 
     def get(self, product_id: int) -> Mapping[str, Any]:
         """Return a product as it is now."""
 
 
 class Payments(Protocol):
-    """Charges; see `clients.Payments`."""
+    """Charges orders; see `clients.Payments`."""
 
     def charge(self, order: Order) -> Settlement:
-        """Charge an order, once however often it is called."""
+        """Charge an order. Repeated calls charge it only once."""
 
 
 class Ordering:
     """Places and settles orders.
 
     Args:
-        orders: Keeps them.
-        products: Knows what they are for.
-        payments: Has them paid.
-        signals: Tells the outside.
+        orders: Stores them.
+        products: Reads the ordered products.
+        payments: Charges them.
+        signals: Writes the telemetry.
     """
 
     def __init__(self, orders: Orders, products: Products, payments: Payments, signals: Signals) -> None:
@@ -63,9 +63,9 @@ class Ordering:
         """Place an order, or find the one that was placed with this key.
 
         Args:
-            user_id: Who orders.
-            product_id: What.
-            quantity: How many.
+            user_id: The user who orders.
+            product_id: The product.
+            quantity: The number of items.
             key: The client's idempotency key.
 
         Returns:
@@ -74,7 +74,7 @@ class Ordering:
         Raises:
             ProductNotFound: There is no such product.
             KeyReused: The key was used for another order.
-            DependencyUnavailable: Product or database did not answer: nothing was ordered, as far as can be known.
+            DependencyUnavailable: product-service or the database did not answer. Most likely nothing was ordered.
         """
         earlier = self._orders.by_key(user_id, key) if key is not None else None
         if earlier is None:
@@ -84,7 +84,7 @@ class Ordering:
                 self._signals.order_created(order)
                 return self._answered(order), True
             assert key is not None, "only a key can be taken"  # noqa: S101
-            earlier = self._orders.by_key(user_id, key)  # another request with the key was faster
+            earlier = self._orders.by_key(user_id, key)  # another request with this key was faster
             assert earlier is not None, "orders are never deleted"  # noqa: S101
         if not earlier.is_for(product_id, quantity):
             raise KeyReused
@@ -96,15 +96,15 @@ class Ordering:
         return order
 
     def settle(self, order: Order, *, late: bool = False) -> tuple[Order, bool]:
-        """Have a PENDING order paid.
+        """Charge a PENDING order and store the result.
 
         Args:
             order: The order.
-            late: Whether the request that placed it is over: the reconciler is at work.
+            late: Whether the reconciler calls this, after the request that placed the order.
 
         Returns:
-            The order, and whether payment and database answered. It is PAID or DECLINED. It is still PENDING if they
-            did not answer, or if payment refused the charge; then it is the reconciler's turn, a little later.
+            The order, and whether payment-service and the database answered. The order is PAID or DECLINED. It stays
+            PENDING if they did not answer, or if payment-service rejected the charge; the reconciler tries again later.
         """
         if order.status != Status.PENDING:
             return order, True
@@ -127,7 +127,7 @@ class Ordering:
         """Return an order to its owner, or to an admin.
 
         Raises:
-            OrderNotFound: There is none, or it is not for these eyes: the answer is the same.
+            OrderNotFound: There is no such order, or the user may not see it.
         """
         order = self._orders.by_id(order_id)
         if order is None or not (is_admin or order.user_id == user_id):
@@ -135,5 +135,5 @@ class Ordering:
         return order
 
     def newest(self, before_id: int, count: int, *, user_id: int, is_admin: bool) -> Sequence[Order]:
-        """Return up to `count` orders with smaller ids than `before_id`, newest first: one's own, or all for admins."""
+        """Return up to `count` orders with ids below `before_id`, newest first: the user's own, or all for admins."""
         return self._orders.newest(None if is_admin else user_id, before_id, count)

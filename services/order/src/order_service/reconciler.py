@@ -1,5 +1,6 @@
-"""Finishes what a request could not: orders that are PENDING because payment did not answer or a process died."""
+"""Settles orders that are still PENDING because payment-service did not answer or a process died."""
 
+import time
 from collections.abc import Callable
 
 from order_service.ordering import Ordering
@@ -7,16 +8,17 @@ from order_service.signals import Signals
 from order_service.store import Orders
 
 INTERVAL_SECONDS = 1.0
-_MISSES = 3  # in a row without an answer: payment is down, and asking for each of the others would only take time
+# Failures in a row after which the round ends: payment-service is down, and the other orders would only take time.
+_MISSES = 3
 
 
 class Reconciler:
-    """Settles PENDING orders. Every replica runs one; `Orders.lease_pending` shares the work out.
+    """Settles PENDING orders. Every replica runs one; `Orders.lease_pending` divides the work between them.
 
     Args:
-        orders: Where the orders are.
+        orders: Stores the orders.
         ordering: Settles them.
-        signals: Tells the outside.
+        signals: Writes the telemetry.
     """
 
     def __init__(self, orders: Orders, ordering: Ordering, signals: Signals) -> None:
@@ -25,16 +27,15 @@ class Reconciler:
         self._signals = signals
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Settle all that is due, until there is no more or payment does not answer.
+        """Settle all orders that are due, until there are no more or payment-service does not answer.
 
-        What cannot be settled has its lease to sit out, and so comes after all that waits already: one order that
-        payment chokes on keeps no other waiting. An order whose charge payment refuses is no reason to stop: payment
-        did answer.
+        An order that cannot be settled is not due again until its lease expires, so it does not block the others. If
+        payment-service rejects a charge, the round goes on, since payment-service did answer.
 
         Args:
             stopping: Whether the process is about to end.
         """
-        misses = 0
+        misses, measured_at = 0, self._measure()
         while misses < _MISSES and not stopping():
             order = self._orders.lease_pending()
             if order is None:
@@ -43,4 +44,10 @@ class Reconciler:
                 order, answered = self._ordering.settle(order, late=True)
                 self._signals.order_reconciled(order)
             misses = 0 if answered else misses + 1
+            if time.monotonic() - measured_at >= INTERVAL_SECONDS:  # a round of rejected orders may go on without end
+                measured_at = self._measure()
+        self._measure()
+
+    def _measure(self) -> float:
         self._signals.backlog_measured(self._orders.backlog())
+        return time.monotonic()

@@ -18,21 +18,21 @@ MAX_QUANTITY = 100
 
 
 class OrderRequest(Body):
-    """What to buy."""
+    """A new order."""
 
     product_id: int = Field(ge=1, le=MAX_ID, examples=[1])
     quantity: int = Field(1, ge=1, le=MAX_QUANTITY)
 
 
 class OrderHeaders(Headers):
-    """What makes an order happen once."""
+    """The headers of a new order."""
 
     idempotency_key: str | None = Field(
         None,
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[\x21-\x2b\x2d-\x7e]+$",  # no comma: that is how a header given twice arrives
+        pattern=r"^[\x21-\x2b\x2d-\x7e]+$",  # no comma, because repeated headers arrive joined by one
         description="The same key and body give the same order, however often they are sent. One key, without a comma.",
     )
 
@@ -53,7 +53,7 @@ BoughtProduct = Annotated[
         }
     ),
 ]
-"""Not checked on the way out: a row that somebody wrote by hand must not break the list that shows it."""
+"""Not validated in answers: a row that was inserted by hand must not break the whole list."""
 
 
 class OrderAnswer(Answer):
@@ -86,7 +86,7 @@ def blueprint(api: SpecTree, ordering: Ordering, auth: Authenticator) -> Bluepri
         tags=["orders"],
     )
     def place_order(json: OrderRequest, headers: OrderHeaders) -> Any:
-        """Place an order: 201 paid, 202 payment is still to come, 402 declined, 200 placed before with this key."""
+        """Place an order: 201 paid, 202 payment pending, 402 declined, 200 placed before with this key."""
         order, is_new = ordering.place(principal().user_id, json.product_id, json.quantity, headers.idempotency_key)
         location = {"Location": f"/orders/{order.id}"}
         if order.status == Status.DECLINED:
@@ -99,7 +99,7 @@ def blueprint(api: SpecTree, ordering: Ordering, auth: Authenticator) -> Bluepri
     @auth.required
     @api.validate(resp=answers({200: OrderPage}, 401, 422), security=BEARER, tags=["orders"])
     def list_orders(query: PageQuery) -> OrderPage:
-        """List one's own orders; everybody's for admins."""
+        """List your own orders; admins see all orders."""
         found = ordering.newest(
             query.before_id, query.limit + 1, user_id=principal().user_id, is_admin=principal().is_admin
         )
@@ -110,7 +110,7 @@ def blueprint(api: SpecTree, ordering: Ordering, auth: Authenticator) -> Bluepri
     @auth.required
     @api.validate(resp=answers({200: OrderAnswer}, 401, 404), security=BEARER, tags=["orders"])
     def read_order(order_id: int) -> OrderAnswer:
-        """Read one of one's own orders; any for admins."""
+        """Read one of your own orders; admins can read any order."""
         return _answer(ordering.read(order_id, user_id=principal().user_id, is_admin=principal().is_admin))
 
     return routes

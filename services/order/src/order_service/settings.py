@@ -3,24 +3,25 @@
 from pydantic import Field
 
 from servicekit.config import ClientSettings, ServiceSettings, Url
+from servicekit.flags import FlagSettings
 from shop.settings import OrderDbSettings, ShopVerifierSettings
 
 
-class OrderSettings(OrderDbSettings, ClientSettings, ShopVerifierSettings, ServiceSettings):
-    """All of them."""
+class OrderSettings(OrderDbSettings, ClientSettings, ShopVerifierSettings, ServiceSettings, FlagSettings):
+    """All settings of order-service."""
 
     product_url: Url = Field("http://127.0.0.1:5003", description="product-service.")
     product_timeout_seconds: float = Field(1.0, gt=0, le=5, description="How long product-service may take to answer.")
     payment_url: Url = Field("http://127.0.0.1:5005", description="payment-service.")
     payment_timeout_seconds: float = Field(
-        3.0, gt=0, le=5, description="How long payment-service may take; after that the client gets 202."
+        3.0, gt=0, le=5, description="How long payment-service may take to answer; after that the client gets 202."
     )
 
     @property
     def lease_seconds(self) -> float:
-        """How long a PENDING order is left to whoever works on it: a charge's two tries, each with its connecting.
+        """The lease of a PENDING order, in seconds: long enough for two tries of a charge, including connecting.
 
-        A slow database can make the work longer than that. Then two may work on one order, which the payment's
-        idempotency key makes a waste and no harm.
+        If the database is slow, the work may take longer. Then a request and a reconciler, or two reconcilers, may work
+        on the same order. This does no harm, because both use the same idempotency key for the payment.
         """
         return 2 * (self.payment_timeout_seconds + 1) + 2

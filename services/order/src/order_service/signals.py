@@ -1,4 +1,4 @@
-"""What order-service tells the outside about its work."""
+"""The telemetry of order-service's own work."""
 
 from prometheus_client import Counter, Gauge
 
@@ -10,7 +10,7 @@ from servicekit.telemetry.tracing import Tracer, Work
 
 
 class Signals:
-    """Log events, metrics and spans, named as the business names them."""
+    """Log events, metrics and spans, with methods named after business events."""
 
     def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._log = logs.get_logger()
@@ -41,17 +41,17 @@ class Signals:
         )
 
     def trace_of_request(self) -> str | None:
-        """Say which trace an order is placed in: what the order keeps of it."""
+        """Return the `traceparent` of the current request, which the order stores."""
         return tracing.traceparent()
 
     def order_created(self, order: Order) -> None:
-        """An order was placed, and is in the database."""
+        """A new order was stored in the database."""
         self.order_answered(order)
         self._orders.labels(Status.PENDING).inc()
         self._log.info("order.created", order_id=order.id, amount_minor=order.amount_minor, currency=order.currency)
 
     def order_answered(self, order: Order) -> None:
-        """A request placed this order, or found the one that it placed before."""
+        """A request placed this order, or repeated an earlier one that did."""
         tracing.describe(
             attributes={
                 "shop.order.id": order.id,
@@ -66,15 +66,15 @@ class Signals:
         return self._tracer.span("settle order", _about(order))
 
     def order_reconciling(self, order: Order) -> Work:
-        """An order whose request is over is about to be settled: in a trace of its own, linked to the request's."""
+        """The reconciler is about to settle an order, in a new trace that is linked to the trace of its request."""
         return self._tracer.root("reconcile order", _about(order), order.traceparent)
 
     def order_reconciled(self, order: Order) -> None:
-        """The reconciler is done with an order, for now if it is still PENDING."""
+        """The reconciler has finished with an order; if it is still PENDING, it will try again."""
         tracing.describe(attributes=_about(order))
 
     def order_settled(self, order: Order, *, late: bool) -> None:
-        """An order was paid or declined: by its request, or late, by the reconciler."""
+        """An order was paid or declined, by its request or later (`late`) by the reconciler."""
         tracing.describe(attributes=_about(order))
         self._orders.labels(order.status).inc()
         if late:
@@ -82,23 +82,23 @@ class Signals:
         self._log.info("order.settled", order_id=order.id, status=order.status, payment_id=order.payment_id, late=late)
 
     def order_settled_elsewhere(self, order: Order) -> None:
-        """Somebody else, request or reconciler, was faster; what they did is told already."""
+        """Another request, or a reconciler, was faster and has already reported it."""
         tracing.describe(attributes=_about(order))
 
     def order_left_pending(self, order: Order, dependency: str) -> None:
-        """Payment, or the database after it, did not answer: the reconciler will ask again."""
+        """payment-service or the database did not answer; the reconciler will try again."""
         tracing.failed("dependency_unavailable")
         self._left_pending.inc()
         self._log.warning("order.left_pending", order_id=order.id, dependency=dependency)
 
     def charge_refused(self, order: Order, error: ChargeRefused) -> None:
-        """Payment did not take a charge: the order waits for somebody who looks into it."""
+        """payment-service rejected a charge. The reconciler keeps trying, but an operator has to look into it."""
         tracing.failed("charge_refused")
         self._refused.inc()
         self._log.error("charge.refused", order_id=order.id, reason=error.reason)
 
     def backlog_measured(self, backlog: Backlog) -> None:
-        """So many orders wait for payment."""
+        """The number of orders that wait for payment was measured."""
         self._pending.set(backlog.orders)
         self._oldest.set(backlog.oldest_seconds)
 

@@ -1,15 +1,15 @@
-"""The schema `orders`."""
+"""Access to the schema `orders`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from order_service.domain import Order, Settlement
-from servicekit.database.pool import Database, Row
+from servicekit.database.pool import Row
 
-# The baseline column `created_at` has no time zone; it is written, and so read, in UTC.
+# The baseline column `created_at` has no time zone; it is written and read as UTC.
 _COLUMNS = (
     "id, user_id, product, quantity, status, payment_id, traceparent, created_at AT TIME ZONE 'UTC' AS created_at"
 )
@@ -20,12 +20,22 @@ class Backlog:
     """The PENDING orders.
 
     Attributes:
-        orders: How many.
-        oldest_seconds: Age of the oldest, 0 if there are none.
+        orders: Their number.
+        oldest_seconds: The age of the oldest one in seconds, 0 if there are none.
     """
 
     orders: int
     oldest_seconds: float
+
+
+class Statements(Protocol):
+    """Runs statements; see `servicekit.database.pool.Database`."""
+
+    def fetch_one(self, summary: str, sql: str, parameters: Mapping[str, Any] | None = None) -> Row | None:
+        """Return the only row, or None."""
+
+    def fetch_all(self, summary: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """Return the rows."""
 
 
 class Orders:
@@ -33,27 +43,27 @@ class Orders:
 
     Args:
         database: The service's database.
-        lease_seconds: How long a PENDING order belongs to whoever works on it, request or reconciler.
+        lease_seconds: For how many seconds a PENDING order is reserved for the request or reconciler that works on it.
     """
 
-    def __init__(self, database: Database, lease_seconds: float) -> None:
+    def __init__(self, database: Statements, lease_seconds: float) -> None:
         self._database = database
         self._lease = lease_seconds
 
     def add(  # a row's values
         self, user_id: int, product: Mapping[str, Any], quantity: int, key: str | None, traceparent: str | None
     ) -> Order | None:
-        """Keep a new PENDING order.
+        """Store a new PENDING order.
 
         Args:
-            user_id: Who orders.
+            user_id: The user who orders.
             product: The product as it is now.
-            quantity: How many.
+            quantity: The number of items.
             key: The client's idempotency key.
-            traceparent: The trace in which this happens.
+            traceparent: The current trace.
 
         Returns:
-            The order, None if this user has used the key.
+            The order, or None if this user has used the key before.
         """
         row = self._database.fetch_one(
             "INSERT orders",
@@ -92,7 +102,7 @@ class Orders:
         return None if row is None else _order(row)
 
     def newest(self, user_id: int | None, before_id: int, count: int) -> Sequence[Order]:
-        """Return up to `count` orders before `before_id`, newest first: a user's, or all if `user_id` is None."""
+        """Return up to `count` orders with ids below `before_id`, newest first; of all users if `user_id` is None."""
         whose = "" if user_id is None else " AND user_id = %(user_id)s"
         rows = self._database.fetch_all(
             "SELECT orders",
@@ -121,10 +131,10 @@ class Orders:
         return order, False
 
     def lease_pending(self) -> Order | None:
-        """Take the PENDING order that has waited longest for somebody to work on it, if there is one.
+        """Reserve the PENDING order that has been due for longest, and return it; None if none is due.
 
-        SKIP LOCKED and the lease keep replicas out of each other's way without a lock that lasts as long as a charge.
-        An order without an owner was written by hand: there is nobody to charge.
+        SKIP LOCKED and the lease prevent two replicas from taking the same order, without a lock during the charge.
+        Orders without a user are skipped: they were inserted by hand, and there is nobody to charge.
         """
         row = self._database.fetch_one(
             "UPDATE orders",
@@ -138,14 +148,14 @@ class Orders:
         return None if row is None else _order(row)
 
     def backlog(self) -> Backlog:
-        """Return how many orders are PENDING, and for how long."""
+        """Return how many orders are PENDING, and how old the oldest one is."""
         row = self._database.fetch_one(
             "SELECT orders",
             "SELECT count(*) AS orders, coalesce(extract(epoch FROM"
             " now() - min(created_at AT TIME ZONE 'UTC')), 0)::float AS oldest"
             " FROM orders.orders WHERE status = 'PENDING' AND user_id IS NOT NULL",
         )
-        assert row is not None  # noqa: S101  # an aggregate has a row
+        assert row is not None  # noqa: S101  # an aggregate always returns a row
         return Backlog(row["orders"], row["oldest"])
 
 

@@ -1,1 +1,1 @@
-"""payment-service: charges, each one once, through a simulated processor."""
+"""payment-service: charges each order once, through a simulated payment processor."""

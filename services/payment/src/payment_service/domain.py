@@ -6,21 +6,21 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a charge ended."""
+    """The result of a charge."""
 
     PAID = "PAID"
     DECLINED = "DECLINED"
 
 
-class PaymentNotFound(Exception):  # noqa: N818  # named for what happened
-    """There is no such payment, or it is somebody else's."""
+class PaymentNotFound(Exception):  # noqa: N818  # named after what happened
+    """There is no such payment, or it belongs to another user."""
 
     def __init__(self, payment_id: int) -> None:
         super().__init__(f"There is no payment {payment_id}.")
 
 
 class KeyReused(Exception):  # noqa: N818
-    """The idempotency key stands for another charge."""
+    """The idempotency key was used for another charge."""
 
     def __init__(self) -> None:
         super().__init__("Idempotency-Key: it was used for another charge.")
@@ -35,7 +35,7 @@ class ProcessorDown(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Charge:
-    """What is to be charged."""
+    """A charge that was requested."""
 
     order_id: int
     user_id: int

@@ -5,7 +5,7 @@ from pydantic import Field
 from spectree import SpecTree
 
 from payment_service.domain import Charge, Outcome, Payment, PaymentNotFound, ProcessorDown
-from payment_service.processor import Processor
+from payment_service.faults import Processor
 from payment_service.signals import Signals
 from payment_service.store import Payments
 from servicekit.identity.auth import Authenticator, Callers, principal
@@ -23,7 +23,7 @@ class ChargeRequest(Body):
 
 
 class ChargeHeaders(Headers):
-    """What makes a charge happen once."""
+    """The headers of a charge."""
 
     idempotency_key: str = Field(alias="Idempotency-Key", min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")
 
@@ -50,7 +50,7 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @auth.required
     @api.validate(resp=answers({200: PaymentAnswer}, 401, 404), security=BEARER, tags=["payments"])
     def read_payment(payment_id: int) -> PaymentAnswer:
-        """Read one of one's own payments; any for admins."""
+        """Read one of your own payments; admins can read any payment."""
         payment = payments.by_id(payment_id)
         if payment is None or not (principal().is_admin or payment.charge.user_id == principal().user_id):
             raise PaymentNotFound(payment_id)
@@ -60,10 +60,10 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @callers.only("order-service")
     @api.validate(resp=answers({200: PaymentAnswer, 201: PaymentAnswer}, 401, 403, 415, 422))
     def charge(json: ChargeRequest, headers: ChargeHeaders) -> tuple[PaymentAnswer, int]:
-        """Charge, once for a key; for order-service, and not reachable through the gateway."""
+        """Charge an order, once for each key. Only for order-service; not reachable through the gateway."""
         wanted = Charge(json.order_id, json.user_id, json.amount_minor, json.currency)
         recorded = payments.recorded(headers.idempotency_key, wanted)
-        if recorded is not None:  # however slow or down the processor is by now
+        if recorded is not None:  # so the processor need not be available
             signals.charge_repeated(recorded)
             return _answer(recorded), 200
         try:

@@ -1,8 +1,6 @@
-"""What payment-service tells the outside about its work."""
+"""The telemetry of payment-service's own work."""
 
-from collections.abc import Mapping
-
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from payment_service.domain import Outcome, Payment
 from servicekit.telemetry import logs, tracing
@@ -13,7 +11,7 @@ _UNAVAILABLE = "UNAVAILABLE"
 
 
 class Signals:
-    """Log events, metrics and spans, named as the business names them."""
+    """Log events, metrics and spans, with methods named after business events."""
 
     def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._log = logs.get_logger()
@@ -26,21 +24,13 @@ class Signals:
         )
         for outcome in (*Outcome, _UNAVAILABLE):
             self._payments.labels(outcome)
-        self._faults = Gauge(
-            "simulated_faults", "1 while this simulated fault is set.", ["fault"], registry=metrics.registry
-        )
-
-    def faults_set(self, faults: Mapping[str, bool]) -> None:
-        """The process runs with these simulated faults: whoever looks at a graph later wants to know."""
-        for name, is_set in faults.items():
-            self._faults.labels(name).set(is_set)
 
     def charge_deciding(self, order_id: int) -> Work:
-        """The processor is about to be asked."""
+        """The processor is about to decide on a charge."""
         return self._tracer.span("decide charge", {"shop.order.id": order_id})
 
     def processor_answered(self, outcome: Outcome) -> None:
-        """The processor decided; the charge is not recorded yet."""
+        """The processor has decided; the charge is not stored yet."""
         tracing.describe(attributes={"shop.payment.outcome": outcome})
 
     def charge_decided(self, payment: Payment) -> None:
@@ -57,7 +47,7 @@ class Signals:
         )
 
     def charge_repeated(self, payment: Payment) -> None:
-        """A charge was asked for again, and nothing was charged."""
+        """A charge was requested again, so nothing was charged."""
         self._log.info("charge.repeated", payment_id=payment.id, order_id=payment.charge.order_id)
 
     def processor_unavailable(self, order_id: int) -> None:

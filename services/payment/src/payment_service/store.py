@@ -1,4 +1,4 @@
-"""The schema `payments`."""
+"""Access to the schema `payments`."""
 
 from payment_service.domain import Charge, KeyReused, Outcome, Payment
 from servicekit.database.pool import Database, Row
@@ -26,15 +26,15 @@ class Payments:
         return None if row is None else _payment(row)
 
     def record(self, key: str, charge: Charge, outcome: Outcome, decline_reason: str | None) -> tuple[Payment, bool]:
-        """Record a decided charge under its key, or find the one that is recorded.
+        """Store a decided charge under its key, or return the one that is stored already.
 
-        The row is the charge: its commit is what moves the money, and its unique key is why that happens once.
+        The row is the charge: its commit moves the money, and its unique key makes sure that this happens only once.
 
         Returns:
-            The payment, and whether this call recorded it.
+            The payment, and whether this call stored it.
 
         Raises:
-            KeyReused: The key stands for another charge.
+            KeyReused: The key was used for another charge.
         """
         row = self._database.fetch_one(
             "INSERT payments",
@@ -59,10 +59,10 @@ class Payments:
         return recorded, False
 
     def recorded(self, key: str, charge: Charge) -> Payment | None:
-        """Return the payment that is recorded under a key, None if there is none.
+        """Return the payment that is stored under a key, None if there is none.
 
         Raises:
-            KeyReused: The key stands for another charge.
+            KeyReused: The key was used for another charge.
         """
         row = self._database.fetch_one(
             "SELECT payments",

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from product_service import routes
+from product_service import faults, routes
 from product_service.domain import ProductNotFound
 from product_service.settings import ProductSettings
 from product_service.store import read_catalogue
@@ -10,6 +10,7 @@ from servicekit.config import load
 from servicekit.service import Service
 from servicekit.web.errors import ErrorTable, Problem
 from shop import SHOP
+from shop.faults import Faults
 
 ERRORS: ErrorTable = {ProductNotFound: Problem(404, "product-not-found", "No such product")}
 
@@ -22,6 +23,8 @@ def create_app(settings: ProductSettings | None = None) -> Flask:
     """
     settings = settings or load(ProductSettings)
     kit = Service("product-service", settings, SHOP)
+    set_faults = Faults(kit, settings, *faults.FLAGS)
+    catalogue = faults.Catalogue(read_catalogue(settings.catalogue_file), set_faults)
     api = kit.api("What there is to buy.")
-    blueprint = routes.blueprint(api, read_catalogue(settings.catalogue_file))
-    return kit.app(api, blueprint, prefix="products", errors=ERRORS)
+    blueprint = routes.blueprint(api, catalogue)
+    return set_faults.spoil(kit.app(api, blueprint, prefix="products", errors=ERRORS))

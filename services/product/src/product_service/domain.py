@@ -1,10 +1,10 @@
-"""Products, and how they are found."""
+"""Products and the catalogue."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
-class ProductNotFound(Exception):  # noqa: N818  # named for what happened
+class ProductNotFound(Exception):  # noqa: N818  # named after what happened
     """There is no such product."""
 
     def __init__(self, product_id: int) -> None:
@@ -13,7 +13,7 @@ class ProductNotFound(Exception):  # noqa: N818  # named for what happened
 
 @dataclass(frozen=True)
 class Product:
-    """Something to buy. The price is in the currency's minor unit, so that no cent is lost to rounding."""
+    """A product. The price is an integer in the currency's minor unit, so that rounding loses no cent."""
 
     id: int
     sku: str
@@ -28,10 +28,10 @@ class Catalogue:
     """All products, newest first.
 
     Args:
-        products: In any order; ids and stock-keeping codes are unique.
+        products: The products in any order; ids and stock-keeping codes must be unique.
 
     Raises:
-        ValueError: They are not.
+        ValueError: An id or a stock-keeping code is not unique.
     """
 
     def __init__(self, products: Iterable[Product]) -> None:
@@ -61,10 +61,10 @@ class Catalogue:
         """Return up to `count` products with smaller ids than `before_id`, newest first.
 
         Args:
-            text: What name, description or stock-keeping code has to contain, whatever the case; None for anything.
-            tag: A tag they have to have; None for any.
-            before_id: Only products with a smaller id.
-            count: At most so many.
+            text: A text in the name, description or stock-keeping code, ignoring case; None for all products.
+            tag: A tag of the products; None for all products.
+            before_id: Return only products with a smaller id.
+            count: The most products to return.
         """
         wanted = (text or "").casefold()
         found = (

@@ -12,7 +12,7 @@ from servicekit.web.paging import PageQuery, cut_page
 
 
 class ProductQuery(PageQuery):
-    """What to look for."""
+    """The query string of a search."""
 
     q: Annotated[Text, Field(max_length=64)] | None = Field(
         None, description="Text in name, description or stock-keeping code."
@@ -59,7 +59,7 @@ def blueprint(api: SpecTree, catalogue: Catalogue) -> Blueprint:
 
     @routes.after_request
     def revalidate(response: Response) -> Response:
-        """Let clients keep what they have and ask whether it still holds (RFC 9110, section 13)."""
+        """Add an ETag, so that clients can revalidate a cached answer (RFC 9110, section 13)."""
         if response.status_code == 200:  # noqa: PLR2004
             response.add_etag()
             response.headers["Cache-Control"] = "no-cache"

@@ -1,4 +1,4 @@
-"""The catalogue's file."""
+"""Reads the catalogue's file."""
 
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ class _Entry(Body):
 
 
 def read_catalogue(path: Path | None = None) -> Catalogue:
-    """Read the catalogue, once: it changes with a release, not in between.
+    """Read the catalogue. It is read once, because it changes only with a release.
 
     Args:
         path: A JSON file like `catalogue.json` beside this module, which is the default.

@@ -1,1 +1,1 @@
-"""user-service: who the customers are, and whether a password is theirs."""
+"""user-service: stores users and checks their passwords."""

@@ -7,6 +7,7 @@ from servicekit.identity import auth
 from servicekit.service import Service
 from servicekit.web.errors import ErrorTable, Problem
 from shop import DATABASE, SHOP
+from shop.faults import Faults
 from user_service import routes
 from user_service.domain import BadCredentials, UsernameTaken, UserNotFound
 from user_service.passwords import Passwords
@@ -41,4 +42,4 @@ def create_app(settings: UserSettings | None = None) -> Flask:
         kit.callers(keys, settings),
         Signals(kit.metrics, kit.tracer),
     )
-    return kit.app(api, blueprint, prefix="users", errors=ERRORS)
+    return Faults(kit, settings).spoil(kit.app(api, blueprint, prefix="users", errors=ERRORS))

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
-class UserNotFound(Exception):  # noqa: N818  # named for what happened
-    """There is no such user, or the one who asks may not know."""
+class UserNotFound(Exception):  # noqa: N818  # named after what happened
+    """There is no such user, or the caller may not see it."""
 
     def __init__(self, user_id: int) -> None:
         super().__init__(f"There is no user {user_id}.")
 
 
 class UsernameTaken(Exception):  # noqa: N818
-    """Somebody has this name already, in whatever case."""
+    """The name is taken; upper and lower case count as the same."""
 
     def __init__(self) -> None:
         super().__init__("username: this name is taken.")
@@ -27,7 +27,7 @@ class BadCredentials(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class User:
-    """A user, without what only the password check needs."""
+    """A user, without the fields that only the password check needs."""
 
     id: int
     username: str
@@ -37,12 +37,12 @@ class User:
 
 @dataclass(frozen=True)
 class Login:
-    """How a user logs in.
+    """A user's login.
 
     Attributes:
-        user: Who.
-        password_hash: What the password is compared with.
-        closed: Whether it is closed: no password lets anybody in.
+        user: The user.
+        password_hash: The hash of the user's password.
+        closed: Whether the login is closed, so that no password is accepted.
     """
 
     user: User

@@ -1,4 +1,4 @@
-"""Passwords: argon2id (RFC 9106), a bounded number at a time."""
+"""Hashes and checks passwords by argon2id (RFC 9106), a limited number at the same time."""
 
 import threading
 
@@ -8,7 +8,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from servicekit.identity.passwords import prepared, spellings
 from servicekit.web.errors import DependencyUnavailable
 
-_AT_ONCE = 2  # each takes 19 MiB and a core for some 20 ms: more at once would only be slower
+_AT_ONCE = 2  # each uses 19 MiB and a core for some 20 ms, so more at the same time would not be faster
 _WAIT_SECONDS = 2.0
 
 
@@ -18,30 +18,30 @@ class Passwords:
     def __init__(self) -> None:
         # OWASP's first choice for argon2id: 19 MiB, 2 passes, 1 lane.
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # Apart, so that a flood of registrations, which anybody can send, shuts out no login.
+        # Separate limits, so that a flood of registrations, which anybody can send, does not block logins.
         self._hashing = threading.BoundedSemaphore(_AT_ONCE)
         self._checking = threading.BoundedSemaphore(_AT_ONCE)
         self._nobodys = self._hasher.hash("nobody's password")
 
     def hash(self, password: str) -> str:
-        """Return the encoded hash, salt and parameters included.
+        """Return the encoded hash, including salt and parameters.
 
         Raises:
-            DependencyUnavailable: Too many at once.
+            DependencyUnavailable: Too many passwords are being hashed.
         """
         with _Slot(self._hashing):
             return self._hasher.hash(prepared(password))
 
     def matches(self, password_hash: str | None, password: str) -> bool:
-        """Check a password, in whichever spelling. One in ASCII has one only; others take up to three checks.
+        """Check a password in all its Unicode forms: one for ASCII, up to three for others.
 
         Args:
-            password_hash: The user's hash, None if there is no such user: that takes just as long, so that the
-                time of an answer does not tell which names exist.
-            password: What was given.
+            password_hash: The user's hash; None if there is no such user. That takes just as long, so that the time of
+                an answer does not tell which names exist.
+            password: The given password.
 
         Raises:
-            DependencyUnavailable: Too many at once.
+            DependencyUnavailable: Too many passwords are being checked.
         """
         with _Slot(self._checking):
             found = any(self._verifies(password_hash or self._nobodys, spelling) for spelling in spellings(password))

@@ -28,14 +28,14 @@ class Registration(Body):
 
 
 class Credentials(Body):
-    """What auth-service was given."""
+    """The credentials that auth-service received."""
 
     username: Annotated[Text, Field(max_length=64)]
     password: Password
 
 
 class Account(Answer):
-    """Whose credentials they are."""
+    """The account that the credentials belong to."""
 
     user_id: int
     role: str
@@ -75,7 +75,7 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @auth.required
     @api.validate(resp=answers({200: UserPage}, 401, 403, 422), security=BEARER, tags=["users"])
     def list_users(query: PageQuery) -> UserPage:
-        """List the users; for admins."""
+        """List the users. Only for admins."""
         if not principal().is_admin:
             raise Forbidden
         found = users.newest(query.before_id, query.limit + 1)
@@ -86,14 +86,14 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @auth.required
     @api.validate(resp=answers({200: UserAnswer}, 401, 404), security=BEARER, tags=["users"])
     def read_me() -> UserAnswer:
-        """Read the user whose token this is."""
+        """Read the token's own user."""
         return _read(users, principal().user_id)
 
     @routes.get(f"/users/<int(min=1, max={MAX_ID}):user_id>")
     @auth.required
     @api.validate(resp=answers({200: UserAnswer}, 401, 404), security=BEARER, tags=["users"])
     def read_user(user_id: int) -> UserAnswer:
-        """Read a user: oneself, or anybody for admins."""
+        """Read a user: yourself; admins can read any user."""
         if not principal().is_admin and principal().user_id != user_id:
             raise UserNotFound(user_id)
         return _read(users, user_id)
@@ -102,7 +102,7 @@ def blueprint(  # noqa: PLR0913, PLR0917  # what the routes need, by name
     @callers.only("auth-service")
     @api.validate(resp=answers({200: Account}, 401, 403, 415, 422))
     def check_credentials(json: Credentials) -> Account:
-        """Check a password; for auth-service, and not reachable through the gateway."""
+        """Check a password. Only for auth-service; not reachable through the gateway."""
         found = users.credentials(json.username)
         with signals.password_verifying():
             matches = passwords.matches(found[1] if found else None, json.password)

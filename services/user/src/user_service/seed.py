@@ -1,4 +1,4 @@
-"""The seed step: makes the demo admin, or closes that login. `python -m user_service.seed`."""
+"""The seed step: creates the demo admin, or closes that login. Run it by `python -m user_service.seed`."""
 
 import argparse
 
@@ -13,7 +13,7 @@ from user_service.passwords import Passwords
 from user_service.settings import SeedSettings, UserSettings
 from user_service.store import Users
 
-_DEMO = ("admin", "password")  # the documented demo login: the one password that everybody may know
+_DEMO = ("admin", "password")  # the documented demo login, with its publicly known password
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def _open(users: Users, passwords: Passwords) -> None:
         try:
             user = users.add(username, passwords.hash(password), role="admin")
         except UsernameTaken:
-            pass  # another seed step was faster
+            pass  # another seed step has created it meanwhile
         else:
             log.info("seed.completed", user_id=user.id)
             return
@@ -60,12 +60,12 @@ def _close(users: Users, passwords: Passwords) -> None:
         logs.get_logger().info("seed.skipped")
         return
     users.close_login(login.user.id, closed=True)
-    # Tokens are not looked up anywhere: what it was given before counts until it expires.
+    # Issued tokens are not stored, so they stay valid until they expire.
     logs.get_logger().warning("seed.closed", user_id=login.user.id)
 
 
 def _is_the_demo(login: Login, passwords: Passwords) -> bool:
-    """Tell whether it is an admin's login with the known password: others of that name are somebody's own."""
+    """Tell whether it is an admin's login with the known password. Otherwise it is the login of a real user."""
     return login.user.role == "admin" and passwords.matches(login.password_hash, _DEMO[1])
 
 

@@ -1,4 +1,4 @@
-"""What user-service tells the outside about its work."""
+"""The telemetry of user-service's own work."""
 
 from prometheus_client import Counter
 
@@ -8,7 +8,7 @@ from servicekit.telemetry.tracing import Tracer, Work
 
 
 class Signals:
-    """Log events, metrics and spans, named as the business names them."""
+    """Log events, metrics and spans, with methods named after business events."""
 
     def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
         self._log = logs.get_logger()
@@ -16,10 +16,10 @@ class Signals:
         self._registrations = Counter("users_registered_total", "Users registered.", registry=metrics.registry)
 
     def password_verifying(self) -> Work:
-        """A password is about to be checked, which takes time on purpose. Whose it is, and the result, stay out."""
+        """A password is about to be checked, which is slow on purpose. User and result are not recorded."""
         return self._tracer.span("verify password")
 
     def user_registered(self, user_id: int) -> None:
-        """There is a new user: known by the id, the name is personal."""
+        """A user was registered. Only the id is recorded, because the name is personal."""
         self._registrations.inc()
         self._log.info("user.registered", user_id=user_id)

@@ -1,4 +1,4 @@
-"""The schema `users`."""
+"""Access to the schema `users`."""
 
 import psycopg2.errors
 
@@ -22,7 +22,7 @@ class Users:
         """Add a user.
 
         Raises:
-            UsernameTaken: The name exists, in whatever case.
+            UsernameTaken: The name exists; upper and lower case count as the same.
         """
         try:
             row = self._database.fetch_one(
@@ -33,7 +33,7 @@ class Users:
             )
         except psycopg2.errors.UniqueViolation:
             raise UsernameTaken from None
-        assert row is not None  # noqa: S101  # RETURNING gives one
+        assert row is not None  # noqa: S101  # RETURNING returns a row
         return _user(row)
 
     def by_id(self, user_id: int) -> User | None:
@@ -46,12 +46,12 @@ class Users:
         return None if row is None else _user(row)
 
     def credentials(self, username: str) -> tuple[User, str] | None:
-        """Return a user and the hash of the password, None if there is none of this name who may log in."""
+        """Return a user and the password's hash; None if no user with this name may log in."""
         found = self.login(username)
         return None if found is None or found.closed else (found.user, found.password_hash)
 
     def login(self, username: str) -> Login | None:
-        """Return the login of this name, closed or not."""
+        """Return the login with this name, open or closed; None if there is none."""
         row = self._database.fetch_one(
             "SELECT users",
             f"SELECT {_COLUMNS}, password_hash, closed_at FROM users.users"  # noqa: S608
@@ -61,7 +61,7 @@ class Users:
         return None if row is None else Login(_user(row), row["password_hash"], closed=row["closed_at"] is not None)
 
     def close_login(self, user_id: int, *, closed: bool) -> None:
-        """Let a user log in no more, or again."""
+        """Close or open a user's login."""
         self._database.fetch_one(
             "UPDATE users",
             "UPDATE users.users SET closed_at = CASE WHEN %(closed)s THEN now() END WHERE id = %(id)s RETURNING id",

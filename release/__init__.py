@@ -1,0 +1,1 @@
+"""What .github/workflows/release.yml runs between the images' build and the release's page. Needs Python alone."""
