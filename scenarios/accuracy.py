@@ -402,7 +402,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(asked: argparse.Namespace) -> int:
     """Run or replay the cases, and print the table."""
     folder = asked.replay or asked.folder
-    if asked.health or not asked.replay:
+    if not asked.replay:
         with finding.alone("make accuracy") as shop:
             if asked.health:
                 watch(asked.health, shop, folder, _say)

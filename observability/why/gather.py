@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 
 from local.errors import LocalError
 from observability.story import backends
+from observability.story.asking import Limits, limits
 from observability.story.errors import StoryError
 from observability.story.spans import parse
 from observability.story.window import Window
@@ -22,7 +24,7 @@ from observability.why import alerting, normal, requests, signals
 from observability.why.evidence import Evidence, Journey, Sample, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from observability.story.apis import Jaeger, Loki, Prometheus
     from observability.why.evidence import Event
@@ -44,8 +46,12 @@ _MOST_JOURNEYS = 16
 _MOST_ALERTS, _MOST_MEASURES = 5, 6
 _STEP = 15
 _EVENT_SECONDS, _BAD_EVENT_SECONDS = 30, 120
-PATIENCE, PATIENCE_EACH = 6.0, 2.5
-"""Seconds after which no query is sent, and the time limit of each query. The command has to answer within ten."""
+SECONDS, PATIENCE, PATIENCE_EACH = 7.0, 6.0, 2.5
+"""The time limit for all queries, the seconds after which none is sent, and the time limit of each.
+
+With the analysis, the answer then comes within ten seconds.
+"""
+_MAX_ANSWER = 8 * 1024 * 1024
 _FAILURES, _SILENT, _FEW = 5, 2, 3
 _WORKERS = 4
 _DETAILS = ("dependency", "exception_type", "sqlstate", "reason", "error_type")
@@ -92,6 +98,16 @@ class Backends:
             self.answered.add(who)
             return answer
         return otherwise
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Limit the time of all queries and the size of their results. A timeout does not exclude a backend afterwards."""
+    before = limits.set(Limits(time.monotonic() + seconds, _MAX_ANSWER, silent=None))
+    try:
+        yield
+    finally:
+        limits.reset(before)
 
 
 class _Workers(ThreadPoolExecutor):

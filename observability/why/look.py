@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from observability.story import backends
-from observability.story.asking import Limits, limits
 from observability.story.errors import StoryError
 from observability.why.diagnose import Diagnosis
-from observability.why.gather import PATIENCE, gather, lines_of
+from observability.why.gather import PATIENCE, SECONDS, gather, lines_of, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from observability.why.answer import Answer
     from observability.why.evidence import Evidence
     from observability.why.gather import Backends
 
 _MOST_LINES = 10
-_MAX_ANSWER = 8 * 1024 * 1024
-SECONDS = 7.0
-"""The time limit for all queries. With the analysis, the answer then comes within ten seconds."""
 _MOST_SPENT = 4.0
 
 
@@ -49,21 +44,11 @@ def look_at(
     began = time.monotonic()
     now = time.time() if at is None else at
     spent = min(spent, _MOST_SPENT)
-    with _within(began + SECONDS - spent):
+    with within(SECONDS - spent):
         evidence = gather(apis, now, None if since is None else now - since, said, PATIENCE - spent)
         answer = _look(apis, evidence, said)
     answer.seconds = round(time.monotonic() - began, 2)
     return answer
-
-
-@contextmanager
-def _within(ends: float) -> Iterator[None]:
-    """Limit the time of all queries and the size of their results. A timeout does not exclude a backend afterwards."""
-    before = limits.set(Limits(ends, _MAX_ANSWER, silent=None))
-    try:
-        yield
-    finally:
-        limits.reset(before)
 
 
 def _look(apis: Backends, evidence: Evidence, said: Callable[[str], None]) -> Answer:

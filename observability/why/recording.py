@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from observability.story.apis import Jaeger, Loki, Prometheus
 from observability.story.errors import StoryError
-from observability.why.gather import Backends, NotAsked, gather
+from observability.why.gather import SECONDS, Backends, NotAsked, gather, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +61,7 @@ def read(path: Path) -> Recording:
 
 
 def record(apis: Backends, at: float, since: float | None = None) -> tuple[Recording, Evidence]:
-    """Query these backends for all evidence, and keep the results."""
+    """Query these backends for all evidence, within the time of a complete analysis, and keep the results."""
     kept = Recording(at, since, apis.jaeger.root)
     asking = _Asking(kept, apis)
     heard = Backends(
@@ -69,7 +69,8 @@ def record(apis: Backends, at: float, since: float | None = None) -> tuple[Recor
         _LokiAgain(apis.loki.root, seconds=apis.loki.seconds, asking=asking),
         _PrometheusAgain(apis.prometheus.root, apis.prometheus.seconds, asking=asking),
     )
-    return kept, gather(heard, at, since)
+    with within(SECONDS):
+        return kept, gather(heard, at, since)
 
 
 @dataclass

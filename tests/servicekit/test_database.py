@@ -240,6 +240,27 @@ def test_what_postgresql_counts_is_exposed_without_any_privilege(connect, databa
     assert sample("pg_wal_written_bytes", here) > 0
 
 
+def test_a_session_without_a_role_is_no_role_s_connection(connect, database):
+    # Autovacuum's workers have none, but come when they like. A session whose role was dropped looks the same.
+    database.run("CREATE ROLE passing LOGIN PASSWORD 'passing'")
+    where = {"host": database.host, "port": database.port, "dbname": database.name}
+    session = psycopg2.connect(**where, user="passing", password="passing")
+    database.run("DROP ROLE passing")
+    assert database.run("SELECT 1 FROM pg_stat_activity WHERE datname = %s AND usename IS NULL", database.name)
+    metrics = Metrics()
+    statistics = Statistics(connect(database, metrics), metrics.registry)
+    statistics.ask()
+    session.close()
+    roles = {
+        sample.labels["usename"]
+        for metric in metrics.registry.collect()
+        if metric.name == "pg_stat_activity_count"
+        for sample in metric.samples
+    }
+    assert "users_app" in roles
+    assert roles <= {"users_app", "orders_user"}
+
+
 def test_a_lock_that_is_waited_for_is_seen_by_a_role_that_has_no_part_in_it(connect, database):
     metrics = Metrics()
     statistics = Statistics(connect(database, metrics), metrics.registry)

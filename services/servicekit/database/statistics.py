@@ -28,9 +28,11 @@ SELECT current_database() AS datname, d.numbackends, d.xact_commit, d.xact_rollb
        pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS wal_bytes
 FROM pg_stat_database d WHERE d.datname = current_database()
 """
+# Autovacuum's workers have no role. Their backend_type is hidden from a role without pg_monitor; that they have no name
+# is not.
 _CONNECTIONS = """
 SELECT current_database() AS datname, usename, count(*) AS count
-FROM pg_stat_activity WHERE datname = current_database() GROUP BY usename
+FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL GROUP BY usename
 """
 _TABLES = """
 SELECT current_database() AS datname, schemaname, relname, n_live_tup, n_dead_tup, seq_scan, idx_scan,
