@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import structlog
+import yaml
 
 from local.processes import hear_ctrl_c
 
@@ -23,6 +24,10 @@ pytest_plugins = [
         "left_out",
     )
 ]
+
+_LONGEST_ID = 100
+
+yaml.SafeLoader = yaml.CSafeLoader  # for `safe_load`: hundreds of files are read, and libyaml needs a tenth of the time
 
 
 def pytest_configure():
@@ -42,6 +47,13 @@ def pytest_addoption(parser):
         action="store_true",
         help="tests/conformance: ask the real Jaeger and Loki, as far as they are there, and keep their answers",
     )
+
+
+def pytest_make_parametrize_id(val):
+    """Shorten the ids of long values: of one of 17 MiB each process of the tests would keep several copies."""
+    if isinstance(val, str | bytes) and len(val) > _LONGEST_ID:
+        return f"{val[:_LONGEST_ID]!a} of {len(val)}"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
