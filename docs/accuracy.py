@@ -48,8 +48,8 @@ def page(found: Mapping[str, Any]) -> str:
     ]
     seeds = f"seed{'s' * (len(found['seeds']) > 1)} {', '.join(map(str, found['seeds']))}"
     measured = (
-        f"Measured on {found['date']} at commit `{found['commit']}`, on {found['processors']} processors that were also"
-        f" busy with other work (load average: median {load['median']:.0f}, highest {load['highest']:.0f}):"
+        f"Measured on {found['date']} at commit `{found['commit']}`, on {found['processors']} processors"
+        f" (load average: median {load['median']:.0f}, highest {load['highest']:.0f}):"
     )
     about = [line.strip() for line in found["tuned"].splitlines() if line.strip()]
     lines = [
