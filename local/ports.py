@@ -52,10 +52,13 @@ def check(parts: Sequence[Part], patience_seconds: float = 0) -> None:
 
 
 def free(count: int) -> list[int]:
-    """Find ports that nothing listens on, and that the kernel gives to no outgoing connection."""
+    """Find ports that nothing listens on, and that the kernel gives to no outgoing connection.
+
+    Below 28,000 the tests choose for themselves (`tests/fixtures/ports.py`).
+    """
     found: set[int] = set()
     while len(found) < count:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(28_000, 32_000)
         if not _bind_error(port):
             found.add(port)
     return list(found)
