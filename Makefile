@@ -111,7 +111,7 @@ kind: ## load the images into a kind cluster and install a metrics-server: CLUST
 	sh local/kind.sh $(CLUSTER)
 
 test: $(VENV)/ready-dev ## run all tests that need no Docker and no cluster, except the slow ones
-	$(PY) -m pytest -m "not slow and not compose and not kubernetes" -n 5 --dist loadgroup
+	$(PY) -m pytest -m "not slow and not compose and not kubernetes" -n 4 --dist loadgroup
 
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults, kills, alerts, every query of the dashboards
 	$(PY) -m pytest -m slow -n 3 --dist loadfile

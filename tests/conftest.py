@@ -1,5 +1,6 @@
 """Fixtures for all tests, and the rule that CI skips nothing."""
 
+import gc
 import os
 import signal
 import threading
@@ -26,6 +27,7 @@ pytest_plugins = [
 ]
 
 _LONGEST_ID = 100
+_FEWER_COLLECTIONS = (100_000, 20, 20)  # of garbage: with the defaults they cost more than half of what tests/why computes
 
 yaml.SafeLoader = yaml.CSafeLoader  # for `safe_load`: hundreds of files are read, and libyaml needs a tenth of the time
 
@@ -35,6 +37,7 @@ def pytest_configure():
 
     SIGTERM does the same: a step that exceeds its time limit in CI gets it, and stacks would stay otherwise.
     """
+    gc.set_threshold(*_FEWER_COLLECTIONS)
     hear_ctrl_c()
     if threading.current_thread() is threading.main_thread():  # no other may
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -62,6 +65,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "stack" in item.fixturenames and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group("stack"))
+
+
+def pytest_collection_finish():
+    """Leave thousands of tests, which stay, out of each collection of garbage."""
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
