@@ -27,7 +27,11 @@ pytest_plugins = [
 ]
 
 _LONGEST_ID = 100
-_FEWER_COLLECTIONS = (100_000, 20, 20)  # of garbage: with the defaults they cost more than half of what tests/why computes
+_FEWER_COLLECTIONS = (
+    100_000,
+    20,
+    20,
+)  # of garbage: with the defaults they cost more than half of what tests/why computes
 
 yaml.SafeLoader = yaml.CSafeLoader  # for `safe_load`: hundreds of files are read, and libyaml needs a tenth of the time
 
@@ -59,12 +63,28 @@ def pytest_make_parametrize_id(val):
     return None
 
 
+_FIRST = ("scenarios", "busy")
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Keep the tests of the session's stack together: each worker of `make test` that has one starts a stack."""
+    """Keep those together that share something, and begin with the groups that last longest.
+
+    The tests of the session's stack: each worker of `make test` that has one starts a stack. The slow tests of a file,
+    for its fixtures. The slow ones in "busy" keep the processors busy, so no two of them run at once.
+    """
     for item in items:
-        if "stack" in item.fixturenames and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("stack"))
+        if item.get_closest_marker("xdist_group") is None:
+            if "stack" in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group("stack"))
+            elif item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    items.sort(key=_place)
+
+
+def _place(item):
+    group = item.get_closest_marker("xdist_group")
+    return _FIRST.index(group.args[0]) if group and group.args[0] in _FIRST else len(_FIRST)
 
 
 def pytest_collection_finish():

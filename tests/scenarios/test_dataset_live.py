@@ -14,7 +14,7 @@ from scenarios import describing, flags
 from tests.fixtures.programs import find_promtool
 from tests.fixtures.stack import LocalStack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("dataset")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("busy")]
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "test-your-tool.md").read_text()
