@@ -21,7 +21,7 @@ from tests.fixtures.stack import LocalStack
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("busy")]
 
 USUAL = 60  # orders before the first fault: what later is bad beside them
-SEEN_SECONDS = 75
+SEEN_SECONDS = 150  # `make why` needs several tries on a machine on which its questions take long
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,15 @@ def crowd(shop):
 
 
 def look(shop, since):
+    answer, told = attempt(shop, since)
+    assert answer is not None, told
+    return answer
+
+
+def attempt(shop, since):
+    """The answer, None if nothing answered in time, and what was said of that."""
     done = shop._run("observability.why", "--json", "--since", since)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout) if done.returncode == 0 else None, done.stderr
 
 
 class Slow(Saboteur):
@@ -127,13 +133,21 @@ def test_each_query_that_it_prints_can_be_asked_of_the_stack_and_is_answered_wit
 @pytest.mark.parametrize("part", ["embedded-backend", "prometheus"])
 def test_of_a_backend_that_is_frozen_it_says_so_within_ten_seconds(shop, crowd, part):
     with Slow(shop).frozen_whole(part):
-        begin = time.monotonic()
-        answer = look(shop, "1m")
-        whole = time.monotonic() - begin
-    told = " ".join(answer["not_looked_at"])
-    assert ("Prometheus's API" if part == "prometheus" else "Jaeger's API") in told
+        took, answers = [], []
+
+        def answered():
+            begin = time.monotonic()
+            answers.append(attempt(shop, "1m"))
+            took.append(time.monotonic() - begin)
+            return answers[-1][0]
+
+        # On a busy machine those that are not frozen may be too late, too: it says so, and is asked again.
+        answer = eventually(answered, 60, pause=1)
+    frozen = "Prometheus's API" if part == "prometheus" else "Jaeger's API"
+    assert frozen in " ".join(answer["not_looked_at"])
+    assert all(frozen in told for seen, told in answers if seen is None)
     assert answer["seconds"] < 10
-    assert whole < 20  # with the start of Python, on a machine that does much else
+    assert max(took) < 20  # with the start of Python
     shop.wait_until_ready(60)
 
 
