@@ -27,11 +27,10 @@ pytest_plugins = [
 ]
 
 _LONGEST_ID = 100
-_FEWER_COLLECTIONS = (
-    100_000,
-    20,
-    20,
-)  # of garbage: with the defaults they cost more than half of what tests/why computes
+_FIRST = ("scenarios", "busy")
+"""Groups of tests that last long."""
+# Of garbage: with the defaults its collection costs more than half of what tests/why computes.
+_FEWER_COLLECTIONS = (100_000, 20, 20)
 
 yaml.SafeLoader = yaml.CSafeLoader  # for `safe_load`: hundreds of files are read, and libyaml needs a tenth of the time
 
@@ -61,9 +60,6 @@ def pytest_make_parametrize_id(val):
     if isinstance(val, str | bytes) and len(val) > _LONGEST_ID:
         return f"{val[:_LONGEST_ID]!a} of {len(val)}"
     return None
-
-
-_FIRST = ("scenarios", "busy")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
