@@ -27,8 +27,6 @@ pytest_plugins = [
 ]
 
 _LONGEST_ID = 100
-_FIRST = ("scenarios", "busy")
-"""Groups of tests that last long."""
 # Of garbage: with the defaults its collection costs more than half of what tests/why computes.
 _FEWER_COLLECTIONS = (100_000, 20, 20)
 
@@ -64,23 +62,10 @@ def pytest_make_parametrize_id(val):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Keep those together that share something, and begin with the groups that last longest.
-
-    The tests of the session's stack: each worker of `make test` that has one starts a stack. The slow tests of a file,
-    for its fixtures. The slow ones in "busy" keep the processors busy, so no two of them run at once.
-    """
+    """Keep the tests of the session's stack together: each worker of `make test` that has one starts a stack."""
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            if "stack" in item.fixturenames:
-                item.add_marker(pytest.mark.xdist_group("stack"))
-            elif item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.xdist_group(item.location[0]))
-    items.sort(key=_place)
-
-
-def _place(item):
-    group = item.get_closest_marker("xdist_group")
-    return _FIRST.index(group.args[0]) if group and group.args[0] in _FIRST else len(_FIRST)
+        if "stack" in item.fixturenames and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 def pytest_collection_finish():

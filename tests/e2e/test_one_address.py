@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.ports import free_port
 from tests.fixtures.stack import PROJECT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("busy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CONNECTIONS = 200
 

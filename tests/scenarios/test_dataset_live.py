@@ -14,7 +14,7 @@ from scenarios import describing, flags
 from tests.fixtures.programs import find_promtool
 from tests.fixtures.stack import LocalStack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("busy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("dataset")]
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "test-your-tool.md").read_text()
@@ -45,17 +45,21 @@ class Reader:
             (folder / name).symlink_to(PROJECT / name)
 
     def types(self, lines, seconds=400):
+        """What the commands print. What a busy machine spoils is recorded again, as `make dataset` says then."""
         script = "\n".join(lines).replace("http://localhost:4318", f"http://localhost:{self._stack.ports['OTLP']}")
         script = script.replace(".venv/bin/python", sys.executable)
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
+        for _ in range(2):
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=self.folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+            )
+            if "Run it again for these" not in done.stdout:
+                break
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -14,7 +14,7 @@ from scenarios import flags
 from tests.fixtures.services import eventually
 from tests.fixtures.stack import LocalStack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("busy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROJECT = Path(__file__).parents[2]
 

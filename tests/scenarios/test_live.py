@@ -8,7 +8,7 @@ from scenarios import describing, finding, telling
 from scenarios.running import in_turn
 from tests.fixtures.stack import LocalStack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000), pytest.mark.xdist_group("scenarios")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 NAMES = os.environ.get("SCENARIOS", "").split() or describing.names()
 """All, or those that somebody wants to see: `SCENARIOS="payment-slow clock-off" pytest tests/scenarios -m slow`."""

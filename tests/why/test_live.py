@@ -18,7 +18,7 @@ from tests.alerts.conftest import Crowd, Saboteur
 from tests.fixtures.services import eventually
 from tests.fixtures.stack import LocalStack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("busy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("why")]
 
 USUAL = 60  # orders before the first fault: what later is bad beside them
 SEEN_SECONDS = 150  # `make why` needs several tries on a machine on which its questions take long
