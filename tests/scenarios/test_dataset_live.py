@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,10 +76,15 @@ def reader(tmp_path_factory):
     stack.down()
 
 
+def came_too_late(answer):
+    """Whether a busy machine kept the telemetry from it, which it says."""
+    return not answer.get("causes") and bool(answer.get("not_looked_at", True))
+
+
 def test_a_live_tool_names_a_fault_under_load(reader):
     reader.types(LIVE)
     answer = json.loads(reader.read("answer.json"))
-    if not answer["causes"] and answer["not_looked_at"]:  # a slow machine was too late to answer it
+    if came_too_late(answer):
         reader.types(LIVE)
         answer = json.loads(reader.read("answer.json"))
     assert (answer["causes"][0]["service"], answer["causes"][0]["operation"]) == ("payment-service", "decide charge")
@@ -181,5 +187,8 @@ def test_the_example_of_a_tool_is_graded(reader, recorded):
 
 def test_make_why_is_asked_and_graded_in_a_run(reader, recorded):
     shown = reader.types(ASK)
+    if came_too_late(json.loads(reader.read("live/answers/*.json") or "{}")):
+        shutil.rmtree(reader.folder / "live")
+        shown = reader.types(ASK)
     [total] = [line.split() for line in shown.splitlines() if line.startswith(" all")]
     assert total[:4] == ["all", "1", "100%", "100%"], shown
