@@ -89,6 +89,9 @@ class Run:
         say: Is called with each line about the progress.
         seed: Makes the customers' choices reproducible.
         crowd: The customers, if there are some already.
+
+    Attributes:
+        over: When the fault was off again (`time.monotonic()`).
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Run:
         self._crowd = crowd
         self._telemetry = Telemetry(place)
         self._outcome = Outcome(scenario)
+        self.over = time.monotonic()
 
     def go(self) -> Outcome:
         """Run it. The fault is off again afterwards, whatever happens, including Ctrl-C."""
@@ -120,6 +124,7 @@ class Run:
         except (LocalError, OSError, psutil.Error, KeyError) as error:
             self._outcome.checks.append(Check("run", "goes to its end", found=str(error)))
             self._say(f"  BROKEN    {error}")
+            self.over = time.monotonic()
         self._outcome.seconds = time.monotonic() - began
         return self._outcome
 
@@ -260,9 +265,9 @@ class Run:
         outcome, effect = self._outcome, self._scenario.effect
         check = Check("recovery", "well again when it is off")
         outcome.checks.append(check)
-        off = time.monotonic()
+        self.over = time.monotonic()
         time.sleep(_WINDOW_SECONDS)
-        while not check.kept and (past := time.monotonic() - off) < _WELL_SECONDS:
+        while not check.kept and (past := time.monotonic() - self.over) < _WELL_SECONDS:
             outcome.after = self._measure(_WINDOW_SECONDS)
             answers = self._customers.between(time.monotonic() - _WINDOW_SECONDS, time.monotonic())
             if outcome.after is not None and outcome.after <= effect.before and not shopping.failed(answers):
@@ -283,18 +288,19 @@ def in_turn(
     stays for minutes. The very first is the one about latency, since a busy machine raises its alert sooner or later.
     Customers go on buying, so that the time after one scenario is the time before the next.
     """
-    telemetry, left, load = Telemetry(place), list(scenarios), None
+    telemetry, left, load, over = Telemetry(place), list(scenarios), None, -math.inf
     count = len(left)
     with Crowd(place, seed) as crowd:
         while left:
-            if len(left) < count:
-                time.sleep(_SETTLE_SECONDS)
+            time.sleep(max(0.0, over + _SETTLE_SECONDS - time.monotonic()))
             scenario = _quiet(left, telemetry, load)
             left.remove(scenario)
             load = scenario.load
             if count > 1:
                 say(f"{count - len(left)} of {count}")
-            yield Run(scenario, place, say, seed, crowd).go()
+            run = Run(scenario, place, say, seed, crowd)
+            yield run.go()
+            over = run.over
 
 
 def _quiet(left: list[Scenario], telemetry: Telemetry, load: Load | None) -> Scenario:

@@ -16,6 +16,7 @@ from tests.fixtures.services import eventually, new_session
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
 ORDER = ("POST", "/orders/")
+PAUSE_SECONDS = 0.1  # or the machine would be too busy to replace containers
 VISITS = [ORDER, ("GET", "/orders/"), ("GET", "/products/1"), ("GET", "/users/me"), ("GET", "/auth/validate")]
 
 
@@ -32,7 +33,7 @@ class Visitor(threading.Thread):
         with new_session() as session:
             session.headers["Authorization"] = f"Bearer {self._token}"
             for method, path in cycle(VISITS):
-                if self.stopping.wait(0.01):
+                if self.stopping.wait(PAUSE_SECONDS):
                     return
                 body = {"product_id": 1} if method == "POST" else None
                 try:

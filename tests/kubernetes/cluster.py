@@ -335,17 +335,17 @@ class ShopInKubernetes:
         )
 
     @contextmanager
-    def visited(self, *, insist=False):
+    def visited(self, *options):
         """Let visitors in during the block, from inside the cluster; what they saw is there after it.
 
         Args:
-            insist: They give an order a key, and send it until it is answered.
+            options: Of visitor.py: `--insist` sends an order until it is answered, `--eager` rests little.
         """
         code = (Path(__file__).parent / "visitor.py").read_text()
         with tempfile.TemporaryFile("w+") as complaints:
             process = self.cluster.start(
                 *("-n", VISITORS, "exec", "-i", "visitor", "--", "python", "-c", code),
-                *(["--insist"] if insist else []),
+                *options,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,

@@ -128,7 +128,7 @@ def test_an_upgrade_as_the_documentation_has_it_runs_the_jobs_again_and_no_reque
 def test_a_pod_is_killed_and_every_order_is_answered_in_the_end(shop, request, part):
     (before,) = shop.pods(part)
     uid = shop.cluster.get("-n", "shop", "pod", before)["metadata"]["uid"]
-    with shop.visited(insist=True) as seen:
+    with shop.visited("--insist") as seen:
         shop.cluster.kubectl("-n", "shop", "delete", "pod", before, "--grace-period=0", "--force")
         eventually(
             lambda: [

@@ -49,7 +49,7 @@ def test_under_load_there_are_more_pods_which_share_it_and_afterwards_fewer(shop
         pytest.skip("this cluster has no metrics-server, without which nothing scales")
     shop.cluster.kubectl("apply", "-f", "-", given=json.dumps(AUTOSCALER))
     try:
-        with shop.visited() as seen:
+        with shop.visited("--eager") as seen:
             eventually(
                 lambda: (
                     shop.cluster.get("-n", "shop", "deployment", "order-service")["status"].get("readyReplicas") == 3

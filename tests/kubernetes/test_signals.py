@@ -24,7 +24,7 @@ def test_a_killed_container_starts_again_in_its_pod_and_every_order_is_answered_
         return container
 
     restarts = state()["restartCount"]
-    with signalled.visited(insist=True) as seen:
+    with signalled.visited("--insist") as seen:
         signalled.signal(pod, part, "KILL")
         eventually(lambda: state()["restartCount"] == restarts + 1 and state()["ready"], 90, pause=0.5)
     assert state()["lastState"]["terminated"]["exitCode"] == 137

@@ -1,7 +1,8 @@
 """Visitors of the shop, run in a pod: ask every service in turn, on a new connection each, until they are told to end.
 
 Reads words from stdin and answers each with a line of JSON: `count`, how many answers so far; `end`, what was seen.
-Without --insist nothing is tried twice and an order has no key, so that each failure shows.
+Without --insist nothing is tried twice and an order has no key, so that each failure shows. With --eager they rest
+little; otherwise they leave the machine some time, or it would be too busy to replace pods.
 """
 
 import collections
@@ -15,6 +16,7 @@ import uuid
 
 HOST = "nginx.shop"
 INSIST = "--insist" in sys.argv
+PAUSE = 0.02 if "--eager" in sys.argv else 0.15
 ORDER = ("POST", "/orders/")
 VISITS = (
     [ORDER]
@@ -46,7 +48,7 @@ def visit(token):
     for method, path in itertools.cycle(VISITS):
         body = {"product_id": 1} if method == "POST" else None
         key = str(uuid.uuid4())
-        while not stopping.wait(0.02):
+        while not stopping.wait(PAUSE):
             status, text = ask(method, path, body, **headers, **({"Idempotency-Key": key} if INSIST else {}))
             with lock:
                 answers[f"{method} {path} {status}"] += 1

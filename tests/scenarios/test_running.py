@@ -432,6 +432,22 @@ def test_one_that_is_disturbed_by_the_last_comes_later(world):
     assert [outcome.scenario.name for outcome in done] == ["quiet", "disturbed"]
 
 
+def test_alerts_of_the_last_have_time_to_fire_from_the_end_of_its_fault_on(world, monkeypatch):
+    runs, began = [], []
+
+    class Kept(Run):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            runs.append(self)
+            began.append(time.monotonic())
+
+    monkeypatch.setattr(running, "_SETTLE_SECONDS", 3)
+    monkeypatch.setattr(running, "Run", Kept)
+    ended = [time.monotonic() for _ in running.in_turn([describing.parse("small", SCENARIO)] * 2, world.place, print)]
+    assert began[1] - runs[0].over >= 3
+    assert began[1] - ended[0] < 3
+
+
 def order_of(*names):
     class Calm:
         alerts = staticmethod(dict)
