@@ -153,9 +153,9 @@ def test_a_new_trace_is_the_modules(gateway):
 @pytest.mark.parametrize("wrong", INVALID)
 def test_an_invalid_traceparent_brings_no_parent_and_no_decision_and_in_some_forms_its_trace_id(gateway, wrong):
     trace_id = os.urandom(16).hex()
-    inbound = INVALID[wrong].replace(TRACE, trace_id).replace(TRACE.upper(), trace_id.upper())
-    unsampled = inbound.replace("-01", "-00")  # a decision that would show
-    got, received, line = ask(gateway, "/orders/", f"traceparent: {unsampled}", "tracestate: a=1")
+    unsampled = INVALID[wrong].replace("-01", "-00")  # a decision that would show
+    inbound = unsampled.replace(TRACE, trace_id).replace(TRACE.upper(), trace_id.upper())
+    got, received, line = ask(gateway, "/orders/", f"traceparent: {inbound}", "tracestate: a=1")
     assert (got.trace_id.lower() == trace_id) == (wrong in KEEPS_ITS_TRACE_ID)
     assert received.values("traceparent") == [f"00-{got.trace_id}-{SPAN}-01"] == [got.headers["traceresponse"]]
     assert received.values("tracestate") == []
