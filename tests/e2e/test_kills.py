@@ -47,10 +47,16 @@ def test_a_killed_worker_comes_back_and_the_books_balance(shop, part, _round):
     under_load(shop, worker.kill)
 
 
-def test_a_payment_killed_in_mid_charge_is_made_once(own_stack):
-    shop = own_stack(TELEMETRY="off")
+@pytest.fixture
+def slow_payment(shop):
     shop.fault("payment-slow", "strong")
     eventually(lambda: shop.service("payment-service").metric("simulated_faults", fault="payment-slow"))
+    yield
+    shop.fault("payment-slow", "off")
+
+
+@pytest.mark.usefixtures("slow_payment")
+def test_a_payment_killed_in_mid_charge_is_made_once(shop):
     token = shop.login()
     answers = []
     placing = threading.Thread(
@@ -70,9 +76,15 @@ def test_a_payment_killed_in_mid_charge_is_made_once(own_stack):
     assert shop.query(f"SELECT outcome FROM payments.payments WHERE order_id = {order_id}") == [("PAID",)]
 
 
-def test_orders_of_an_outage_are_paid_within_30_seconds_of_its_end(own_stack):
-    shop = own_stack(TELEMETRY="off")
+def orders(shop, status):
+    """How many there are, and how many charges."""
+    of_status = f"SELECT count(*) FROM orders.orders WHERE status = '{status}'"
+    return shop.query(f"SELECT ({of_status}), (SELECT count(*) FROM payments.payments)")[0]
+
+
+def test_orders_of_an_outage_are_paid_within_30_seconds_of_its_end(shop):
     token = shop.login()
+    paid, charged = orders(shop, "PAID")
     pid = shop.pid("payment-service")
     for process in (psutil.Process(pid), *psutil.Process(pid).children()):
         process.suspend()
@@ -80,17 +92,14 @@ def test_orders_of_an_outage_are_paid_within_30_seconds_of_its_end(own_stack):
     assert [answer.status_code for answer in answers] == [202] * 3
     for process in (*psutil.Process(pid).children(), psutil.Process(pid)):
         process.resume()
-    eventually(
-        lambda: shop.query("SELECT count(*) FROM orders.orders WHERE status = 'PENDING'") == [(0,)], 30, pause=0.2
-    )
-    assert shop.query("SELECT status, count(*) FROM orders.orders GROUP BY status") == [("PAID", 3)]
-    assert shop.query("SELECT count(*) FROM payments.payments") == [(3,)]
+    eventually(lambda: orders(shop, "PENDING")[0] == 0, 30, pause=0.2)
+    assert orders(shop, "PAID") == (paid + 3, charged + 3)
 
 
-def test_while_payment_is_frozen_orders_wait_for_it_and_the_rest_of_the_shop_goes_on(own_stack):
-    shop = own_stack(TELEMETRY="off")
+def test_while_payment_is_frozen_orders_wait_for_it_and_the_rest_of_the_shop_goes_on(shop):
     token = shop.login()
     path = shop.gateway.post("/orders/", {"product_id": 1}, token).headers["Location"]
+    paid, _ = orders(shop, "PAID")
     pid = shop.pid("payment-service")
     frozen = [psutil.Process(pid), *psutil.Process(pid).children()]
     for process in frozen:
@@ -111,4 +120,4 @@ def test_while_payment_is_frozen_orders_wait_for_it_and_the_rest_of_the_shop_goe
     assert {answer.status_code for answer in answers} <= {202, 503}
     assert max(answer.elapsed.total_seconds() for answer in answers) < 8
     kept = sum(answer.status_code == 202 for answer in answers)
-    eventually(lambda: shop.query(f"SELECT count(*) = {kept + 1} FROM orders.orders WHERE status = 'PAID'")[0][0], 40)
+    eventually(lambda: orders(shop, "PAID")[0] == paid + kept, 40)

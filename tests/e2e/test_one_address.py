@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from tests.fixtures.ports import free_port
-from tests.fixtures.stack import PROJECT
+from tests.fixtures.stack import PROJECT, LocalStack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -46,19 +46,29 @@ def greedy(port, request):
             connection.close()
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    running = LocalStack(tmp_path_factory.mktemp("one-address"))
+    running.up()
+    yield running
+    running.down()
+
+
+def refused(shop):
+    return sum(line.get("status") == 429 for line in shop.log("nginx"))
+
+
 @pytest.mark.parametrize("asked", ["GET /products/", "GET /orders/?limit=100", "POST /orders/"])
-def test_orders_go_on_while_another_address_pipelines_on_200_connections_and_never_reads(own_stack, asked):
-    shop = own_stack()
-    token = shop.login()
+def test_orders_go_on_while_another_address_pipelines_on_200_connections_and_never_reads(shop, asked):
+    token, before = shop.login(), refused(shop)
     body = b"" if asked.startswith("GET") else b'{"product_id":1}'
     head = f"{asked} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     with greedy(shop.ports["GATEWAY"], f"{head}Authorization: Bearer {token}\r\n\r\n".encode() + body):
-        answers = [shop.gateway.post("/orders/", {"product_id": 2}, token).status_code for _ in range(30)]
+        answers = [shop.gateway.post("/orders/", {"product_id": 2}, token).status_code for _ in range(12)]
     # On a slow machine the 200 also take the others' time of a processor: an order may be paid later, or refused.
     assert set(answers) <= {201, 202, 503}
-    assert len(answers) - answers.count(503) >= 20
-    refused = [line for line in shop.log("nginx") if line.get("status") == 429]
-    assert refused
+    assert len(answers) - answers.count(503) >= 8
+    assert refused(shop) > before
 
 
 def test_a_load_test_that_the_gateway_holds_back_says_so(own_stack, tmp_path):

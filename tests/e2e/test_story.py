@@ -8,6 +8,7 @@ import pytest
 
 from observability.contract import check_trace, load, spans_of
 from tests.fixtures.services import Client, eventually
+from tests.fixtures.stack import LocalStack
 
 
 @pytest.fixture
@@ -93,9 +94,17 @@ def test_the_sign_off_passes(stack):
     assert "Not looked at" not in done.stdout
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A stack that the tests below may freeze and stop."""
+    running = LocalStack(tmp_path_factory.mktemp("story"))
+    running.up()
+    yield running
+    running.down()
+
+
 @pytest.mark.slow
-def test_what_the_reconciler_did_for_an_order_is_a_part_of_its_story(own_stack):
-    shop = own_stack()
+def test_what_the_reconciler_did_for_an_order_is_a_part_of_its_story(shop):
     token = shop.login()
     pid = shop.pid("payment-service")
     frozen = [psutil.Process(pid), *psutil.Process(pid).children()]
@@ -126,8 +135,7 @@ def test_what_the_reconciler_did_for_an_order_is_a_part_of_its_story(own_stack):
 
 
 @pytest.mark.slow
-def test_an_order_that_was_placed_right_before_the_stop_is_whole_after_the_next_start(own_stack):
-    shop = own_stack()
+def test_an_order_that_was_placed_right_before_the_stop_is_whole_after_the_next_start(shop):
     answer = shop.gateway.post("/orders/", {"product_id": 1}, shop.login())
     shop.down()
     shop.up()
