@@ -91,7 +91,7 @@ class Run:
         crowd: The customers, if there are some already.
 
     Attributes:
-        over: When the fault was off again (`time.monotonic()`).
+        over: When the fault was off again, or when this was made if it never was on (`time.monotonic()`).
     """
 
     def __init__(

@@ -26,11 +26,6 @@ def buyers(shop):
     return Crowd(shop, 2, 0.3, ("POST", "/orders/", {"product_id": 1}))
 
 
-def visitors(shop):
-    """Few, who are answered, and keep the machine free."""
-    return Crowd(shop, 2, 0.5, ("GET", "/products/1", None))
-
-
 def readers(shop):
     """Many, who make spans, and want connections to the database."""
     return Crowd(shop, 24, 0.1, ("GET", "/orders/", None), ("GET", "/products/1", None))
@@ -80,8 +75,8 @@ def drama(shop):
             ):
                 shop.gateway.post("/auth/login", {"username": "admin", "password": "password"})
             eventually(lambda: shop.command("status").returncode == 0, 60, pause=0.5)
-            with visitors(shop):  # NoTraffic wants five minutes of answers before they cease
-                eventually(lambda: played.value(ENOUGH_TRAFFIC) >= 20, 330, pause=2)
+            # NoTraffic wants five minutes of answers before they cease. The buyers get them.
+            eventually(lambda: played.value(ENOUGH_TRAFFIC) >= 20, 330, pause=2)
             with broken.stopped("nginx"), played.act("NoTraffic", "GatewayDown", ask=ask):
                 pass
             played.await_calm()

@@ -3,7 +3,6 @@
 import json
 import re
 
-import psutil
 import pytest
 
 from observability.contract import check_trace, load, spans_of
@@ -106,14 +105,9 @@ def shop(tmp_path_factory):
 @pytest.mark.slow
 def test_what_the_reconciler_did_for_an_order_is_a_part_of_its_story(shop):
     token = shop.login()
-    pid = shop.pid("payment-service")
-    frozen = [psutil.Process(pid), *psutil.Process(pid).children()]
-    for process in frozen:
-        process.suspend()
-    answer = shop.gateway.post("/orders/", {"product_id": 1}, token)
-    assert answer.status_code == 202
-    for process in reversed(frozen):
-        process.resume()
+    with shop.frozen("payment-service"):
+        answer = shop.gateway.post("/orders/", {"product_id": 1}, token)
+        assert answer.status_code == 202
     path = answer.headers["Location"]
     eventually(lambda: shop.gateway.get(path, token).json()["status"] == "PAID", 40, pause=0.2)
 

@@ -8,7 +8,6 @@ import json
 import time
 from datetime import datetime
 
-import psutil
 import pytest
 import requests
 
@@ -56,15 +55,9 @@ def attempt(shop, since):
 
 
 class Slow(Saboteur):
-    @contextlib.contextmanager
     def frozen_whole(self, part):
         """With its workers, which would go on without the first process."""
-        first = psutil.Process(self._state(part)["pid"])
-        with contextlib.ExitStack() as stack:
-            for process in (first, *first.children(recursive=True)):
-                process.suspend()
-                stack.callback(process.resume)
-            yield
+        return self._shop.frozen(part)
 
     @contextlib.contextmanager
     def slow_payment(self):
