@@ -114,7 +114,7 @@ test: $(VENV)/ready-dev ## run all tests that need no Docker and no cluster, exc
 	$(PY) -m pytest -m "not slow and not compose and not kubernetes" -n 4 --dist loadgroup
 
 test-slow: $(VENV)/ready-dev ## run the slow tests: faults, kills, alerts, every query of the dashboards
-	$(PY) -m pytest -m slow -n 3 --dist loadfile
+	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 test-compose: $(VENV)/ready-dev ## run the tests that need Docker; they start the shop in it, and delete it
 	COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/compose -m compose --durations 5
