@@ -247,7 +247,7 @@ class Drama:
         eventually(lambda: not self.watcher.active(), seconds, pause=0.2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     running = LocalStack(
         tmp_path_factory.mktemp("alerts"), ALERT_FOR=PATIENCE, LOGIN_RATE="200r/s", CLIENT_CONNECTIONS="10000"
