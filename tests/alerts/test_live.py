@@ -50,11 +50,11 @@ def drama(shop):
     played.watcher.start()
     try:
         with buyers(shop):
+            played.await_calm()
+            began = time.monotonic()
+            played.await_evaluations(4)  # in which whatever is wrong would come to fire
+            played.calm = (began, time.monotonic())
             with readers(shop):
-                played.await_calm()
-                began = time.monotonic()
-                played.await_evaluations(4)  # in which whatever is wrong would come to fire
-                played.calm = (began, time.monotonic())
                 with broken.outage_of_payment():
                     with (
                         broken.frozen("embedded-backend"),
