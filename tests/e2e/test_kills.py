@@ -18,16 +18,6 @@ PARTS = ["order-db", "auth-service", "user-service", "product-service", "order-s
 WATCHERS = ["embedded-backend", "gateway-telemetry", "prometheus"]
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    from tests.fixtures.stack import LocalStack  # noqa: PLC0415
-
-    running = LocalStack(tmp_path_factory.mktemp("kills"))
-    running.up()
-    yield running
-    running.down()
-
-
 ROUNDS = range(int(os.environ.get("KILL_ROUNDS", "1")))
 """How often each is killed; `make kills` does it often."""
 

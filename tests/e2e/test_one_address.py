@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from tests.fixtures.ports import free_port
-from tests.fixtures.stack import PROJECT, LocalStack
+from tests.fixtures.stack import PROJECT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -44,14 +44,6 @@ def greedy(port, request):
         thread.join()
         for connection in connections:
             connection.close()
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    running = LocalStack(tmp_path_factory.mktemp("one-address"))
-    running.up()
-    yield running
-    running.down()
 
 
 @pytest.mark.parametrize("asked", ["GET /products/", "GET /orders/?limit=100", "POST /orders/"])

@@ -7,7 +7,6 @@ import pytest
 
 from observability.contract import check_trace, load, spans_of
 from tests.fixtures.services import Client, eventually
-from tests.fixtures.stack import LocalStack
 
 
 @pytest.fixture
@@ -91,15 +90,6 @@ def test_the_sign_off_passes(stack):
     done = stack.command("health")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Not looked at" not in done.stdout
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """A stack that the tests below may freeze and stop."""
-    running = LocalStack(tmp_path_factory.mktemp("story"))
-    running.up()
-    yield running
-    running.down()
 
 
 @pytest.mark.slow
