@@ -189,7 +189,7 @@ def test_an_answer_that_is_late_or_drips_is_given_up_in_time(ask, script):
     started = time.monotonic()
     with pytest.raises(AnswerTimeoutError):
         ask(*script, seconds=0.4)
-    assert 0.35 < time.monotonic() - started < 0.8
+    assert 0.35 < time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

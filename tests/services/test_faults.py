@@ -9,7 +9,7 @@ import shop.faults
 from product_service.app import create_app
 from product_service.settings import ProductSettings
 from scenarios import flags
-from tests.fixtures.services import eventually, task
+from tests.fixtures.services import eventually, quickest, task
 
 PATH = "/products/1"
 
@@ -71,7 +71,7 @@ def test_each_flag_is_known_to_some_service():
 def test_a_version_that_is_not_the_slow_one_is_not_slow(client, fault):
     fault("release-slow")
     eventually(lambda: client.metric("simulated_faults", fault="release-slow"), 2)
-    assert client.get(PATH).elapsed.total_seconds() < 0.5
+    assert quickest(lambda: client.get(PATH)) < 0.5
 
 
 def test_the_slow_version_is_slow(fault, serve, monkeypatch):
@@ -79,7 +79,7 @@ def test_the_slow_version_is_slow(fault, serve, monkeypatch):
     client = serve(create_app(ProductSettings(flags_file=fault.path)))
     fault("release-slow")
     eventually(lambda: client.get(PATH).elapsed.total_seconds() >= 0.6, 5)
-    assert client.get("/healthz").elapsed.total_seconds() < 0.5
+    assert quickest(lambda: client.get("/healthz")) < 0.5
 
 
 def test_the_log_is_flooded(client, meant):
@@ -188,10 +188,12 @@ def test_a_request_that_hangs_goes_on_when_the_fault_is_off(client, meant, fault
 
 def test_the_interpreter_stops_for_a_third_of_a_second_however_fast_a_collection_is(app, meant, monkeypatch):
     collections = []
-    monkeypatch.setattr("gc.collect", lambda: collections.append(time.monotonic()))
+    monkeypatch.setattr("gc.collect", lambda: collections.append(True))
     meant("gc-pauses")
     eventually(lambda: rounds(app) or collections, 20)
-    assert collections[-1] - collections[0] > 0.3
+    began = time.monotonic()
+    rounds(app)  # the first one made the objects, too, which takes time of its own
+    assert time.monotonic() - began > 0.3
 
 
 def test_spans_are_flooded(app, client, meant):
