@@ -1,7 +1,6 @@
 """order-service's own faults, on the wire."""
 
 import threading
-import time
 
 import pytest
 
@@ -58,14 +57,14 @@ def test_reading_an_order_scans_far_more_than_it_returns(client, fault, signer):
     assert answer.json()["status"] == "PAID"
 
 
-def test_orders_wait_for_a_lock(client, flagged, fault):
+def test_orders_wait_for_a_lock(client, flagged, fault, database):
     client.place()
     fault("orders-lock", "strong")
     nuisance = task(flagged, "nuisance")
     eventually(lambda: client.metric("simulated_faults", fault="orders-lock"), 2)
     locking = threading.Thread(target=nuisance.run_once)
     locking.start()
-    time.sleep(0.3)
+    eventually(lambda: database.run("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"))
     assert client.place().elapsed.total_seconds() > 0.5
     locking.join()
 
@@ -89,7 +88,7 @@ def test_a_bad_network_hurts_charges_and_loses_none(client, fault, kind, payment
     before = links()
     assert client.place().status_code == 201
     fault("payment-link", kind)
-    time.sleep(0.5)
+    eventually(lambda: client.metric("simulated_faults", fault="payment-link"))
     answers = [client.place() for _ in range(8)]
     if kind == "lossy":  # it is left to chance which order is hurt
         eventually(lambda: answers.append(client.place()) or answers[-1].elapsed.total_seconds() > 0.9, 30)
