@@ -31,9 +31,10 @@ OTHERS_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 def client_of(serve, clock):
     """A service that takes tokens which the auth-service at this root signed."""
 
-    def start(root):
+    def start(root, timeout_seconds=5.0):
         metrics = Metrics()
-        keys = JwksClient(ServiceClient("auth-service", root, metrics, Tracer(), timeout_seconds=0.3), clock, path=KEYS)
+        asking = ServiceClient("auth-service", root, metrics, Tracer(), timeout_seconds=timeout_seconds)
+        keys = JwksClient(asking, clock, path=KEYS)
         app = sample_app(metrics=metrics, auth=Authenticator(keys, TOKENS), error_table=auth.ERRORS)
         return serve(app)
 
@@ -184,7 +185,7 @@ def test_requests_do_not_queue_up_for_an_auth_service_that_hangs(client_of, peer
     release = threading.Event()
     server = peer()
     server.expect_request("/auth/.well-known/jwks.json").respond_with_handler(lambda _: release.wait(5) and Response())
-    client = client_of(server.root)
+    client = client_of(server.root, timeout_seconds=0.3)
     started = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.get("/whoami", signer.token()), range(8)))
@@ -221,7 +222,7 @@ UNUSABLE = {
 @pytest.fixture
 def ageing(auth_peer, clock, serve):
     """A service whose keys age as the test says; `refresh()` is a look of the background task."""
-    client = ServiceClient("auth-service", auth_peer.root, Metrics(), Tracer(), timeout_seconds=0.3)
+    client = ServiceClient("auth-service", auth_peer.root, Metrics(), Tracer(), timeout_seconds=5.0)
     keys = JwksClient(client, clock, kept_seconds=600, path=KEYS)
     app = sample_app(auth=Authenticator(keys, TOKENS), error_table=auth.ERRORS)
     task = keys.task()

@@ -130,7 +130,7 @@ def connect(start):  # closed before the peers end: these wait for their connect
     made = []
 
     def make(url, **limits):
-        limits = {"most": 1, "wait_seconds": 0.1, "connect_seconds": 0.5, "seconds": 1} | limits
+        limits = {"most": 1, "wait_seconds": 0.1, "connect_seconds": 5, "seconds": 5} | limits
         made.append(Connections(url, **limits))
         return made[-1]
 

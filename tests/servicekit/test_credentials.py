@@ -48,7 +48,7 @@ def issuer(peer):
 @pytest.fixture
 def tokens(issuer, tmp_path, clock):
     (tmp_path / "secret").write_text("s: €cret\n")
-    client = ServiceClient("auth-service", issuer.server.root, Metrics(), Tracer(), timeout_seconds=0.5)
+    client = ServiceClient("auth-service", issuer.server.root, Metrics(), Tracer(), timeout_seconds=5.0)
     yield ServiceTokens(client, "caller", tmp_path / "secret", "callee", clock, path="/internal/token")
     client.close()
 

@@ -95,9 +95,9 @@ def test_a_refused_statement_is_the_callers_error_and_the_connection_lives(conne
 
 
 def test_statements_are_measured_by_summary_and_outcome(start, database):
-    client = start(database, database_timeout_seconds=0.2)
+    client = start(database, database_timeout_seconds=1)
     client.get("/rows/0")
-    client.get("/rows/2")
+    client.get("/rows/8")
     assert client.metric(STATEMENTS, db_query_summary="SELECT pg_sleep", outcome="ok") == 1
     assert client.metric(STATEMENTS, db_query_summary="SELECT pg_sleep", outcome="error") == 1
     assert client.metric("db_client_connection_wait_time_seconds_count") >= 2
@@ -192,14 +192,14 @@ def test_a_stopped_server_is_503_quickly_and_comes_back_by_itself(start, own_pos
 
 def test_a_frozen_server_is_503_within_the_deadline_and_comes_back_by_itself(start, own_postgres):
     """libpq has no read timeout: without one of our own, a thread a request would be lost for good."""
-    client = start(own_postgres.database, database_timeout_seconds=0.4)
+    client = start(own_postgres.database, database_timeout_seconds=1)
     assert client.get("/rows/0").status_code == 200
     own_postgres.pause()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda path: _timed(lambda: client.get(path)), ["/rows/0"] * 7 + ["/readyz"]))
     own_postgres.resume()
-    # One deadline for all: 0.4 s, its grace of 0.5 s, and the second that a connection may be waited for.
-    assert max(seconds for _, seconds in answers) < 1.9 + 1
+    # One deadline for all: 1 s, its grace of 0.5 s, and the second that a connection may be waited for.
+    assert max(seconds for _, seconds in answers) < 2.5 + 1
     assert {response.status_code for response, _ in answers} == {503}
     assert eventually(lambda: client.get("/rows/0").status_code == 200)
     assert client.get("/readyz").status_code == 200

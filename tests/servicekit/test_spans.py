@@ -26,13 +26,14 @@ PARENT = "00f067aa0ba902b7"
 def start(serve, exported, database, otel):
     """A sample service whose spans go to the collector: `start(peer_root=..., **variables)` gives a client of it."""
 
-    def run(peer_root=None, extra=(), **variables):
+    def run(peer_root=None, extra=(), timeout_seconds=5.0, **variables):
         otel(**variables)
         metrics = Metrics()
         telemetry = Telemetry("sample", metrics.registry, resource=shop.RESOURCE, attributes=shop.ATTRIBUTES)
-        peer = peer_root and ServiceClient("things", peer_root, metrics, telemetry.tracer, timeout_seconds=0.3)
+        limits = {"timeout_seconds": timeout_seconds}
+        peer = peer_root and ServiceClient("things", peer_root, metrics, telemetry.tracer, **limits)
         where = {name.lower(): value for name, value in database.env("users_app").items()}
-        rows = Database(DatabaseSettings(**where, database_timeout_seconds=0.5), "sample", metrics, telemetry.tracer)
+        rows = Database(DatabaseSettings(**where, database_timeout_seconds=2), "sample", metrics, telemetry.tracer)
         return serve(sample_app(metrics=metrics, telemetry=telemetry, peer=peer, database=rows, extra=extra))
 
     return run
@@ -259,7 +260,7 @@ def test_a_call_that_nobody_answers_says_why_and_how_often_it_was_tried(start, c
 def test_a_call_that_is_not_made_because_its_peer_hangs_says_so(start, collector, peer):
     things = peer()
     things.expect_request("/things/7").respond_with_handler(lambda _: time.sleep(1))
-    client = start(things.root)
+    client = start(things.root, timeout_seconds=0.3)
     for _ in range(4):
         client.get("/calls/7")
     eventually(lambda: len(collector.named("GET /things/{thing_id}")) == 4)
@@ -288,7 +289,7 @@ def test_a_statement_is_a_client_span_with_its_template_and_never_its_values(cli
 
 
 def test_a_statement_that_fails_says_so_by_type_and_sqlstate(client, collector):
-    assert client.get("/rows/2").status_code == 503
+    assert client.get("/rows/8").status_code == 503
     span = collector.one("SELECT pg_sleep")
     assert (span.failed, span.attributes["error.type"]) == (True, "QueryCanceled")
     assert span.attributes["db.response.status_code"] == "57014"
@@ -296,7 +297,7 @@ def test_a_statement_that_fails_says_so_by_type_and_sqlstate(client, collector):
 
 
 def test_a_look_at_the_database_outside_of_a_trace_makes_none(client, collector):
-    assert client.get("/readyz").status_code == 200
+    eventually(lambda: client.get("/readyz").status_code == 200)
     client.get("/notes/7")
     assert {span.name for span in collector.settled()} == {"GET /notes/{note_id}"}
 
