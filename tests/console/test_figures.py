@@ -53,8 +53,7 @@ def test_each_page_is_small_and_soon_there(open_tab, stack):
     root = f"http://localhost:{stack.ports['CONSOLE']}"
     print("page                       first paint   sent")
     for path in PAGES + BOARDS:
-        found = [_measured(open_tab, root, path) for _ in range(3)]
-        painted, sent = min(each[0] for each in found), found[-1][1]
+        painted, sent = _measured(open_tab, root, path)
         print(f"{path:26} {painted:8.0f} ms  {sent:4.0f} kB")
         assert painted < 5000  # a machine that does other things too
         assert sent < 100

@@ -52,10 +52,10 @@ def test_orders_go_on_while_another_address_pipelines_on_200_connections_and_nev
     body = b"" if asked.startswith("GET") else b'{"product_id":1}'
     head = f"{asked} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     with greedy(shop.ports["GATEWAY"], f"{head}Authorization: Bearer {token}\r\n\r\n".encode() + body):
-        answers = [shop.gateway.post("/orders/", {"product_id": 2}, token).status_code for _ in range(12)]
+        answers = [shop.gateway.post("/orders/", {"product_id": 2}, token).status_code for _ in range(6)]
     # On a slow machine the 200 also take the others' time of a processor: an order may be paid later, or refused.
     assert set(answers) <= {201, 202, 503}
-    assert len(answers) - answers.count(503) >= 8
+    assert len(answers) - answers.count(503) >= 4
     method, path = asked.partition("?")[0].split()
     assert (method, path, 429) in {
         (line["method"], line["http_route"], line["status"]) for line in shop.log("nginx") if "http_route" in line
