@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 import time
+from collections import Counter
 
 import psutil
 import psycopg2
@@ -191,7 +192,7 @@ class Drama:
 
     Attributes:
         watcher: What was seen.
-        alarms_in_health: The alerts that fired again and again before any fault.
+        alarms_in_health: The alerts that fired before any fault, and not once only.
         acts: Alerts that a fault is to cause -> begin and end of it.
     """
 
@@ -232,16 +233,18 @@ class Drama:
     def await_health(self, tries=3):
         """Watch four evaluations, in which whatever is wrong would come to fire.
 
-        If something fires, watch again: with ALERT_FOR, two scrapes that are late on a busy machine are an outage.
-        Budgets are left aside: on a machine that does many things at once orders may well be slow.
+        With ALERT_FOR, two scrapes that are late on a busy machine are an outage. So if something fires, watch as long
+        twice more: what fires again is a false alarm. Budgets are left aside: on such a machine orders may be slow.
         """
+        fired = Counter()
         for _ in range(tries):
+            self.await_calm()
             began = time.monotonic()
             self.await_evaluations(4)
-            fired = self.watcher.between(began, time.monotonic())
-            self.alarms_in_health = {name for name in fired if not name.endswith("Burn")}
-            if not self.alarms_in_health:
+            fired.update(name for name in self.watcher.between(began, time.monotonic()) if not name.endswith("Burn"))
+            if not fired:
                 break
+        self.alarms_in_health = {name for name, times in fired.items() if times > 1}
 
     def ask_for_lines(self):
         """Ask for the log lines of the whole time, as each page does."""

@@ -49,7 +49,6 @@ def drama(shop):
     played.watcher.start()
     try:
         with buyers(shop):
-            played.await_calm()
             played.await_health()
             with readers(shop):
                 with broken.outage_of_payment():

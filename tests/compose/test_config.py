@@ -218,13 +218,16 @@ def test_a_long_running_container_restarts_and_has_time_to_stop(service):
     assert "healthcheck" in part or "\nHEALTHCHECK --" in BUILT[part["build"]["target"]]
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "docker-compose.observability.yml"])
-def test_who_starts_is_looked_at_each_second(file):
-    """Docker itself would look each five seconds, while what depends on it waits."""
+@pytest.mark.parametrize("file", ["Dockerfile", *sorted(path.name for path in PROJECT.glob("docker-compose*.yml"))])
+def test_who_starts_is_looked_at_each_second_and_who_runs_each_ten(file):
+    """By default Docker looks every five seconds, while whatever depends on the container waits."""
     text = (PROJECT / file).read_text()
     checks = re.findall(r"^HEALTHCHECK --.*|^    healthcheck:\n(?: {6}.*\n)+", text, re.MULTILINE)
     assert len(checks) == len(re.findall(r"^HEALTHCHECK --|^ *healthcheck:", text, re.MULTILINE))
-    assert all(re.search(r"start.interval[=:] ?1s\b", check) for check in checks)
+    for check in checks:
+        assert re.search(r"start.interval[=:] ?1s\b", check)
+        assert re.search(r"start.period[=:] ?\d+s\b", check)  # without it Compose takes no start_interval
+        assert re.search(r"[ -]interval[=:] ?10s\b", check)
 
 
 @pytest.mark.parametrize("image", BUILT)

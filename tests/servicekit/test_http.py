@@ -347,8 +347,7 @@ def test_what_is_sent_is_json(connect, peer):
     assert json.loads(request.data) == {"a": [1, "ä"]}
 
 
-def test_a_peer_that_hangs_is_looked_at_once_a_second_and_taken_back_when_it_answers(connect, raw_peer, monkeypatch):
-    monkeypatch.setattr("servicekit.calls.client._PAUSE_SECONDS", 1)
+def test_a_peer_that_hangs_is_looked_at_once_a_second_and_taken_back_when_it_answers(connect, raw_peer):
     peer = raw_peer(*[RawPeer.HANG] * 4)
     client = connect(peer.root, timeout_seconds=0.3)
 

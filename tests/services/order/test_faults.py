@@ -64,7 +64,8 @@ def test_orders_wait_for_a_lock(client, flagged, fault, database):
     eventually(lambda: client.metric("simulated_faults", fault="orders-lock"), 2)
     locking = threading.Thread(target=nuisance.run_once)
     locking.start()
-    eventually(lambda: database.run("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"))
+    held = "granted AND mode = 'AccessExclusiveLock' AND relation = 'orders.orders'::regclass"
+    eventually(lambda: database.run(f"SELECT 1 FROM pg_locks WHERE {held}"))
     assert client.place().elapsed.total_seconds() > 0.5
     locking.join()
 
