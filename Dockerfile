@@ -69,7 +69,7 @@ LABEL org.opencontainers.image.title="loadtest" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 10007:10000
 # Its metrics answer while it makes load. Before that it looks at the shop, afterwards at the books: up to a minute.
-HEALTHCHECK --interval=10s --timeout=3s --retries=12 --start-period=30s --start-interval=1s \
+HEALTHCHECK --interval=10s --timeout=3s --retries=6 --start-period=60s --start-interval=1s \
     CMD ["python", "-S", "-m", "healthcheck", "9646", "/metrics"]
 CMD ["python", "-m", "loadtest"]
 

@@ -74,12 +74,12 @@ psql: $(VENV)/ready-local ## open the order database
 rotate-keys: $(VENV)/ready-local ## sign new tokens with a new key; old tokens stay valid, with REVOKE=1 they do not
 	@$(PY) -m local rotate-keys $(if $(filter-out 0,$(REVOKE)),--revoke)
 
-# Compose itself stops all replicas of a service before it starts the new ones. Here the new ones come first. The pause:
-# for 4 s (fail_timeout) the gateway asks no replica that refused it, as a new one did until it listened.
+# Compose itself stops all replicas of a service before it starts the new ones. Here the new ones come first. The pause: the
+# gateway counts whole seconds, so for up to 5 s (fail_timeout=4s) it asks no replica that refused it, as a new one did at first.
 rollout: ## in Docker Compose: rebuild and replace SERVICE=order-service without a failed request
 	@set -eu; old=$$($(COMPOSE) ps -q $(SERVICE)); set -- $$old; \
 	$(COMPOSE) up -d --build --no-deps --no-recreate --wait --scale $(SERVICE)=$$(($$# * 2)) $(SERVICE); \
-	sleep 4; docker stop $$old; docker rm $$old
+	sleep 6; docker stop $$old; docker rm $$old
 
 health-compose: $(VENV)/ready-dev ## check the stack that runs in Docker Compose from end to end
 	@HEALTH_COMPOSE="$(COMPOSE)" $(PY) -m pytest -q tests/health
