@@ -230,14 +230,14 @@ class Drama:
 
         eventually(evaluated, seconds, pause=0.5)
 
-    def await_health(self, tries=3):
+    def await_health(self):
         """Watch four evaluations, in which whatever is wrong would come to fire.
 
         With ALERT_FOR, two scrapes that are late on a busy machine are an outage. So if something fires, watch as long
         twice more: what fires again is a false alarm. Budgets are left aside: on such a machine orders may be slow.
         """
         fired = Counter()
-        for _ in range(tries):
+        for _ in range(3):
             self.await_calm()
             began = time.monotonic()
             self.await_evaluations(4)

@@ -30,10 +30,10 @@ def start(serve, exported, database, otel):
         otel(**variables)
         metrics = Metrics()
         telemetry = Telemetry("sample", metrics.registry, resource=shop.RESOURCE, attributes=shop.ATTRIBUTES)
-        limits = {"timeout_seconds": timeout_seconds}
-        peer = peer_root and ServiceClient("things", peer_root, metrics, telemetry.tracer, **limits)
+        tracer = telemetry.tracer
+        peer = peer_root and ServiceClient("things", peer_root, metrics, tracer, timeout_seconds=timeout_seconds)
         where = {name.lower(): value for name, value in database.env("users_app").items()}
-        rows = Database(DatabaseSettings(**where, database_timeout_seconds=2), "sample", metrics, telemetry.tracer)
+        rows = Database(DatabaseSettings(**where, database_timeout_seconds=2), "sample", metrics, tracer)
         return serve(sample_app(metrics=metrics, telemetry=telemetry, peer=peer, database=rows, extra=extra))
 
     return run
