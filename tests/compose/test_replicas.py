@@ -1,5 +1,6 @@
 """While replicas are replaced, the gateway loses no request: with two nobody notices, with one new requests wait."""
 
+import re
 import threading
 import time
 from collections import Counter
@@ -16,23 +17,34 @@ from tests.fixtures.services import eventually, new_session
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
 ORDER = ("POST", "/orders/")
+# A replica that takes no connections: nothing waits for the end of its queue, so the system drops what comes after it.
+DEAF = """
+import signal, socket
+deaf = socket.create_server(("0.0.0.0", 5003), backlog=0)
+queue = [socket.socket() for _ in range(3)]
+for one in queue:
+    one.setblocking(False)
+    one.connect_ex(("127.0.0.1", 5003))
+print("deaf", flush=True)
+signal.pause()
+"""
 PAUSE_SECONDS = 0.1  # or the machine would be too busy to replace containers
 VISITS = [ORDER, ("GET", "/orders/"), ("GET", "/products/1"), ("GET", "/users/me"), ("GET", "/auth/validate")]
 
 
 class Visitor(threading.Thread):
-    """Asks every service in turn, without a second try and, for orders, without a key: nothing may be sent twice."""
+    """Asks for one thing after the other, without a second try and, for orders, without a key: nothing may be sent twice."""
 
-    def __init__(self, shop, token):
+    def __init__(self, shop, token, visits):
         super().__init__(daemon=True)
-        self._root, self._token = shop.gateway.root, token
+        self._root, self._token, self._visits = shop.gateway.root, token, visits
         self.stopping = threading.Event()
         self.answers = []
 
     def run(self):
         with new_session() as session:
             session.headers["Authorization"] = f"Bearer {self._token}"
-            for method, path in cycle(VISITS):
+            for method, path in cycle(self._visits):
                 if self.stopping.wait(PAUSE_SECONDS):
                     return
                 body = {"product_id": 1} if method == "POST" else None
@@ -49,9 +61,9 @@ def orders(shop):
 
 
 @contextmanager
-def visited(shop, token):
+def visited(shop, token, visits=VISITS):
     """Let visitors in during the block; how often which answer was seen is there after it. Checks the books."""
-    visitors = [Visitor(shop, token) for _ in range(4)]
+    visitors = [Visitor(shop, token, visits) for _ in range(4)]
     seen = Counter()
     before = orders(shop)
 
@@ -131,4 +143,39 @@ def test_one_of_two_replicas_is_restarted_and_no_request_fails(doubled, token, s
         doubled.run("docker", "stop", replica)
         doubled.run("docker", "start", replica)
         doubled.wait_until_ready()
+    assert failures(seen) == {}
+
+
+@contextmanager
+def none_left_alone(shop, service):
+    """Have the gateway ask each replica of the service, also those that it just could not reach."""
+    file = shop.clone / "nginx/compose/upstreams.conf"
+    before = file.read_text()
+    recreate = ("up", "-d", "--no-deps", "--force-recreate", "--wait", "nginx")
+    changed, times = re.subn(rf"(server {service}:\d+ resolve) fail_timeout=4s;", r"\1 max_fails=0;", before)
+    assert times == 1
+    try:
+        file.write_text(changed)
+        shop.compose(*recreate)
+        yield
+    finally:
+        file.write_text(before)
+        shop.compose(*recreate)
+
+
+def test_a_replica_that_goes_while_the_gateway_waits_for_it_costs_no_request(doubled, token):
+    (network, *_) = doubled.inspect("product-service")["NetworkSettings"]["Networks"]
+    options = ["--network", network, "--init", "--entrypoint", "python"]
+    deaf = doubled.run("docker", "run", "-d", *options, "devopsmicroservices-init", "-c", DEAF).strip()
+    waited = r'"status":200,.*"upstream_tries_s":"1\.'
+    try:
+        eventually(lambda: "deaf" in doubled.run("docker", "logs", deaf), 30)
+        doubled.run("docker", "network", "disconnect", network, deaf)
+        doubled.order(token)  # or there may be no books to check
+        with none_left_alone(doubled, "product-service"), visited(doubled, token, [("GET", "/products/1")]) as seen:
+            doubled.run("docker", "network", "connect", "--alias", "product-service", network, deaf)
+            eventually(lambda: re.search(waited, doubled.compose("logs", "--no-log-prefix", "nginx")), 30, pause=0.1)
+            doubled.run("docker", "network", "disconnect", network, deaf)
+    finally:
+        doubled.run("docker", "rm", "--force", deaf)
     assert failures(seen) == {}

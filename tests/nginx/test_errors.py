@@ -206,7 +206,7 @@ def test_a_service_that_is_too_slow_is_a_504_with_retry_after(start_gateway):
     assert len(gateway.reached()) == 1
 
 
-def test_a_service_that_accepts_no_connection_is_a_503_after_a_second(start_gateway):
+def test_a_service_that_accepts_no_connection_is_a_503_after_two_seconds(start_gateway):
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -222,7 +222,7 @@ def test_a_service_that_accepts_no_connection_is_a_503_after_a_second(start_gate
         for client in waiting:
             client.close()
     assert_problem(got, 503)
-    assert time.monotonic() - started < 4
+    assert 1.9 < time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /orders/ HT", b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Le"])
