@@ -33,7 +33,7 @@ VISITS = [ORDER, ("GET", "/orders/"), ("GET", "/products/1"), ("GET", "/users/me
 
 
 class Visitor(threading.Thread):
-    """Asks one thing after the other, without a second try and, for orders, without a key: nothing may be sent twice."""
+    """Asks for one thing after the other, each once, and for orders without a key: nothing may be sent twice."""
 
     def __init__(self, shop, token, visits):
         super().__init__(daemon=True)
