@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -72,6 +73,17 @@ def shop(request, tmp_path_factory):
 def token(shop):
     """The demo login's token."""
     return shop.login()
+
+
+@pytest.fixture
+def switch(shop):
+    """Type `make fault` as a person would, in the clone; all is off afterwards."""
+
+    def typed(wanted):
+        return shop.run(sys.executable, "-m", "scenarios", "fault", wanted)
+
+    yield typed
+    typed("all=off")
 
 
 @pytest.fixture(scope="module")

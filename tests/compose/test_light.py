@@ -81,6 +81,22 @@ def test_the_health_checks_look_at_its_backends(light):
     assert "Not looked at" not in shown
 
 
+# Before people come, who would complain.
+def test_the_consoles_page_switches_where_it_may_write_and_says_so_where_it_may_not(light, token, switch):
+    page, own = f"{light.console_url}/faults", {"Origin": light.console_url}
+    folder = light.clone / "scenarios" / "flags"
+    folder.chmod(0o755)
+    if folder.stat().st_uid != 10010:
+        assert "CONSOLE_USER" in requests.get(page, timeout=10).text
+    folder.chmod(0o777)
+    wanted = {"name": "payment-down", "state": "on"}
+    assert requests.post(page, wanted, headers=own, timeout=10).status_code == 200
+    eventually(lambda: light.placed(token)[0] == 202, 10)
+    assert "fault on: " in requests.get(light.console_url, timeout=10).text
+    assert "On: nothing" in switch("all=off")  # whoever wrote the file last
+    eventually(lambda: light.placed(token)[0] == 201, 10)
+
+
 @pytest.mark.parametrize("uid", BOARDS)
 def test_each_panel_of_a_dashboard_has_data(busy, uid):
     with contextlib.suppress(AssertionError):  # what is missing is said below
