@@ -78,10 +78,9 @@ def restart(observed, **environment):
     One that stops before would be up for five minutes more: the new Prometheus does not know its target, so it ends no
     series, and goes on with the last sample of the old one.
     """
-    began = time.time()
     command = ("up", "-d", "--no-deps", "--force-recreate", "--wait", "prometheus", "alertmanager")
     observed.compose(*command, seconds=120, **environment)
-    scraped = f'count(timestamp(up{{job=~".+-service"}}) > {began})'
+    scraped = f'count(timestamp(up{{job=~".+-service"}}) > {time.time()})'
     eventually(lambda: observed.metric(scraped) == [({}, len(SERVICES))], 60, pause=0.2)
 
 

@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import contextlib
+import re
 import socket
 import threading
 import time
 
 import pytest
 
+from local import nginx
 from tests.fixtures.files import allow_open_files
 from tests.fixtures.gateway import answer, read_answer
 from tests.fixtures.ports import free_port
@@ -189,6 +191,15 @@ def test_a_service_that_is_down_is_a_503_with_retry_after(start_gateway):
         got = gateway.request("GET", "/products/")
         assert_problem(got, 503)
         assert int(got.headers["Retry-After"]) > 0
+
+
+def test_a_service_of_which_each_replica_is_down_is_a_503(start_gateway, monkeypatch):
+    monkeypatch.setattr(nginx, "_VALUE", re.compile(".+"))  # or a setting could not name two
+    gateway = start_gateway(ORDER_UPSTREAM=f"127.0.0.1:{free_port()}; server 127.0.0.1:{free_port()}")
+    for headers in ([], ["Idempotency-Key: again-and-again"]):
+        for _ in range(3):  # the first counts both out, so the others find none to ask
+            got = gateway.request("POST", "/orders/", *headers, body=b"{}")
+            assert_problem(got, 503)
 
 
 @pytest.mark.parametrize("header", ["no colon here", "X-Long: " + "a" * 9000])
