@@ -235,9 +235,9 @@ class ComposedShop:
 
     def order(self, token):
         """Place an order that has to be paid; its id."""
-        answer = self.gateway.post("/orders/", {"product_id": 1}, token)
-        assert (answer.status_code, answer.json()["status"]) == (201, "PAID"), answer.text
-        return answer.json()["id"]
+        status, order = self.placed(token)
+        assert (status, order["status"]) == (201, "PAID"), order
+        return order["id"]
 
     def placed(self, token):
         """What an order is answered with, whatever becomes of it: (status, body)."""

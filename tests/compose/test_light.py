@@ -81,7 +81,7 @@ def test_the_health_checks_look_at_its_backends(light):
     assert "Not looked at" not in shown
 
 
-# Before people come, who would complain.
+# Before `busy` lets people in: for them an order that stays PENDING is a failure.
 def test_the_consoles_page_switches_where_it_may_write_and_says_so_where_it_may_not(light, token, switch):
     page, own = f"{light.console_url}/faults", {"Origin": light.console_url}
     folder = light.clone / "scenarios" / "flags"

@@ -233,7 +233,7 @@ def test_a_service_that_accepts_no_connection_is_a_503_after_two_seconds(start_g
         for client in waiting:
             client.close()
     assert_problem(got, 503)
-    assert 1.9 < time.monotonic() - started < 5
+    assert 1.9 < time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /orders/ HT", b"POST /orders/ HTTP/1.1\r\nHost: x\r\nContent-Le"])
