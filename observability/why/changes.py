@@ -13,7 +13,7 @@ from observability.why.statistics import median
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from observability.why.evidence import Event, Evidence
+    from observability.why.evidence import Event, Evidence, Series
     from observability.why.requests import Request
     from observability.why.suspects import Place, Suspect
 
@@ -23,31 +23,43 @@ _SKEW = 20_000
 """Microseconds by which a child may lie outside of its parent before its clock counts as wrong."""
 _SHARE, _FEWEST = 0.5, 8
 _FLOOD, _FLOOD_TIMES, _LINES_PER_REQUEST_TIMES = 20.0, 6.0, 4.0
-_DOWN_SECONDS = 20
+_DOWN_SECONDS, _FAILED_SCRAPES = 45, 2
+_START_SECONDS = 60
+"""Seconds after Prometheus' own start in which a part that does not answer may not have been started yet."""
 _SPANS_OF_ONE = 30
 
 
 def gone(evidence: Evidence) -> dict[str, Reason]:
     """Return the parts that Prometheus cannot reach now, but reached at some time before."""
-    found = {}
+    found: dict[str, Reason] = {}
+    if _is_starting(evidence):
+        return found
     for one in evidence.up:
-        job, now = one.labels.get("job", ""), one.between(evidence.at - 45, evidence.at + 1)
-        before = one.between(evidence.before, evidence.at)
-        # Two failed scrapes are needed, since one may fail by chance. For a part of the telemetry, one is enough if a
-        # backend did not answer `make why` either.
-        last = now[-1:] if evidence.missing and is_of_telemetry(job) else now[-2:]
-        if any(before) and not any(last):
+        job = one.labels.get("job", "")
+        # A part of the telemetry needs one failed scrape only, if a backend did not answer `make why` either.
+        enough = 1 if evidence.missing and is_of_telemetry(job) else _FAILED_SCRAPES
+        if any(one.between(evidence.before, evidence.at)) and not any(_newest(one, evidence)[-enough:]):
             found[job] = Reason(says=f"No replica of {job} answers Prometheus now.", query=signals.UP)
     return found
 
 
 def gateway_gone(evidence: Evidence) -> Reason | None:
     """Return a reason if the gateway itself does not answer."""
-    for one in evidence.gateway_up:
-        now = one.between(evidence.at - _DOWN_SECONDS, evidence.at + 1)
-        if now and now[-1] == 0:
-            return Reason(says="The gateway does not answer its own health check.", query=signals.GATEWAY_UP)
+    newest = [] if _is_starting(evidence) else [_newest(one, evidence) for one in evidence.gateway_up]
+    if any(len(values) == _FAILED_SCRAPES and not any(values) for values in newest):
+        return Reason(says="The gateway does not answer its own health check.", query=signals.GATEWAY_UP)
     return None
+
+
+def _newest(one: Series, evidence: Evidence) -> list[float]:
+    """Return the values of the two newest scrapes. One alone may have failed by chance."""
+    return one.between(evidence.at - _DOWN_SECONDS, evidence.at + 1)[-_FAILED_SCRAPES:]
+
+
+def _is_starting(evidence: Evidence) -> bool:
+    """Return whether Prometheus has just been started, so that it may have seen the other parts start, too."""
+    starts = [value for one in evidence.started if one.labels.get("job") == "prometheus" for _, value in one.points]
+    return evidence.at - max(starts, default=0) < _START_SECONDS
 
 
 def restarts(evidence: Evidence) -> dict[str, Reason]:

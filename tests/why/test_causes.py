@@ -389,7 +389,22 @@ def test_what_keeps_the_telemetry_is_gone_as_soon_as_it_answers_nobody(missing, 
 def test_one_scrape_that_failed_is_no_outage():
     world = World()
     world.down = {"shop-c": 10}
+    world.metrics = {signals.GATEWAY_UP: [({"job": "gate"}, lambda ago: float(ago > 10))]}
     assert found(world)[0].state == "well"
+
+
+@pytest.mark.parametrize(("ago", "state"), [(30, "well"), (90, "wrong")])
+@pytest.mark.parametrize("part", ["gateway", "service"])
+def test_a_part_that_had_not_been_started_when_prometheus_was_is_not_down(part, ago, state):
+    """So it is after `make down` and `make up`: Prometheus still has what it measured before."""
+    world = World()
+    began = {"job": "prometheus"}, lambda seconds: AT - ago if seconds < ago else AT - 9000
+    world.metrics = {signals.STARTED: [began]}
+    if part == "gateway":
+        world.metrics[signals.GATEWAY_UP] = [({"job": "gate"}, lambda seconds: float(seconds > 25))]
+    else:
+        world.down = {"shop-c": 25}
+    assert found(world)[0].state == state
 
 
 @pytest.mark.parametrize(
