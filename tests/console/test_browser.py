@@ -144,7 +144,7 @@ def test_hostile_text_does_nothing_in_a_browser(open_tab, served, hostile, path)
     tab = open_tab(f"http://127.0.0.1:{served.port}")
     tab.goto(path)
     for mark in tab.locator(".plot svg, a.wrow").all()[:4]:
-        mark.hover(force=True)
+        mark.hover()  # the page may be refreshed just then, for which this waits
     if tab.locator("a.wrow").count():
         tab.locator("a.wrow").first.click()
         tab.locator("#span").wait_for()
