@@ -23,21 +23,21 @@ _SKEW = 20_000
 """Microseconds by which a child may lie outside of its parent before its clock counts as wrong."""
 _SHARE, _FEWEST = 0.5, 8
 _FLOOD, _FLOOD_TIMES, _LINES_PER_REQUEST_TIMES = 20.0, 6.0, 4.0
-_DOWN_SECONDS, _FAILED_SCRAPES = 45, 2
-_START_SECONDS = 60
-"""Seconds after Prometheus' own start in which a part that does not answer may not have been started yet."""
+_DOWN_SECONDS, _DOWN_POINTS = 45, 2
+"""A part is down if its newest points of these seconds are 0. One alone, a single scrape, may be 0 by chance."""
+_START_SECONDS, _OLD_SECONDS = 120, 15
+"""Seconds after Prometheus' own start in which other parts may not have been started yet, and those in which its newest
+values may be older than itself."""
 _SPANS_OF_ONE = 30
 
 
 def gone(evidence: Evidence) -> dict[str, Reason]:
     """Return the parts that Prometheus cannot reach now, but reached at some time before."""
-    found: dict[str, Reason] = {}
-    if _is_starting(evidence):
-        return found
+    found = {}
     for one in evidence.up:
         job = one.labels.get("job", "")
-        # A part of the telemetry needs one failed scrape only, if a backend did not answer `make why` either.
-        enough = 1 if evidence.missing and is_of_telemetry(job) else _FAILED_SCRAPES
+        # A part of the telemetry needs one point only, if a backend did not answer `make why` either.
+        enough = 1 if evidence.missing and is_of_telemetry(job) else _DOWN_POINTS
         if any(one.between(evidence.before, evidence.at)) and not any(_newest(one, evidence)[-enough:]):
             found[job] = Reason(says=f"No replica of {job} answers Prometheus now.", query=signals.UP)
     return found
@@ -45,21 +45,36 @@ def gone(evidence: Evidence) -> dict[str, Reason]:
 
 def gateway_gone(evidence: Evidence) -> Reason | None:
     """Return a reason if the gateway itself does not answer."""
-    newest = [] if _is_starting(evidence) else [_newest(one, evidence) for one in evidence.gateway_up]
-    if any(len(values) == _FAILED_SCRAPES and not any(values) for values in newest):
-        return Reason(says="The gateway does not answer its own health check.", query=signals.GATEWAY_UP)
+    for one in evidence.gateway_up:
+        values = _newest(one, evidence)
+        if len(values) == _DOWN_POINTS and not any(values) and not _may_start(one, evidence):
+            return Reason(says="The gateway does not answer its own health check.", query=signals.GATEWAY_UP)
     return None
 
 
+def starting(evidence: Evidence) -> dict[str, Reason]:
+    """Return the parts that have not answered yet since Prometheus was started, a moment ago.
+
+    They may be down, or not started yet: after `make down` and `make up` Prometheus has values of before, and of both.
+    """
+    found = {}
+    for one in evidence.up:
+        job = one.labels.get("job", "")
+        is_missed = evidence.missing and is_of_telemetry(job)
+        if not is_missed and _may_start(one, evidence) and not any(_newest(one, evidence)):
+            says = f"{job} has not answered Prometheus since that was started, a moment ago: it may still be starting."
+            found[job] = Reason(says=says, query=signals.UP)
+    return found
+
+
 def _newest(one: Series, evidence: Evidence) -> list[float]:
-    """Return the values of the two newest scrapes. One alone may have failed by chance."""
-    return one.between(evidence.at - _DOWN_SECONDS, evidence.at + 1)[-_FAILED_SCRAPES:]
+    return one.between(evidence.at - _DOWN_SECONDS, evidence.at + 1)[-_DOWN_POINTS:]
 
 
-def _is_starting(evidence: Evidence) -> bool:
-    """Return whether Prometheus has just been started, so that it may have seen the other parts start, too."""
-    starts = [value for one in evidence.started if one.labels.get("job") == "prometheus" for _, value in one.points]
-    return evidence.at - max(starts, default=0) < _START_SECONDS
+def _may_start(one: Series, evidence: Evidence) -> bool:
+    started = [value for each in evidence.started if each.labels.get("job") == "prometheus" for _, value in each.points]
+    start = max(started, default=0.0)
+    return evidence.at - start < _START_SECONDS and not any(one.between(start + _OLD_SECONDS, evidence.at))
 
 
 def restarts(evidence: Evidence) -> dict[str, Reason]:

@@ -60,6 +60,7 @@ class Diagnosis:
         self._now = [request for journey in journeys for request in journey.now.requests]
         self._before = [request for journey in journeys for request in journey.usual]
         self._gone = changes.gone(evidence)
+        self._starting = changes.starting(evidence)
         self._restarts = changes.restarts(evidence)
         self._versions = changes.versions(evidence, self._now, self._before)
         self._events = changes.new_events(evidence)
@@ -325,6 +326,8 @@ class Diagnosis:
     def _alone(self) -> list[Cause]:
         evidence, found = self._evidence, list[Cause]()
         for job, no_answer in self._gone.items():
+            if job in self._starting:
+                continue
             kind = "telemetry" if changes.is_of_telemetry(job) else "errors"
             attribute = Attribute(key="up", value="0", bad=1, service=job)
             found.append(Cause(service=job, kind=kind, attributes=[attribute], confidence=0.9, because=[no_answer]))
@@ -422,7 +425,7 @@ class Diagnosis:
                     query=busiest.now.query,
                 )
             )
-        for seen in (self._restarts, self._versions):
+        for seen in (self._starting, self._restarts, self._versions):
             notes += [reason for service, reason in seen.items() if service not in named]
         notes += [
             Reason(says=one.says, query=one.signal.query)

@@ -242,7 +242,7 @@ SIGNALS = (
     ),
 )
 
-UP = "min by (job) (up)"
+UP = "max by (job) (up)"
 GATEWAY_UP = "max by (job) (gateway_up)"
 STARTED = "max by (job, instance) (process_start_time_seconds)"
 

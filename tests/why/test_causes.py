@@ -378,8 +378,11 @@ def test_a_part_that_is_gone_is_a_cause_even_where_nobody_asks():
 
 
 @pytest.mark.parametrize(("missing", "named"), [(["Jaeger does not answer."], True), ([], False)])
-def test_what_keeps_the_telemetry_is_gone_as_soon_as_it_answers_nobody(missing, named):
-    evidence = World().gather()
+@pytest.mark.parametrize("started", [60, 9000])
+def test_what_keeps_the_telemetry_is_gone_as_soon_as_it_answers_nobody(missing, named, started):
+    world = World()
+    world.metrics = {signals.STARTED: [prometheus_began(started)]}
+    evidence = world.gather()
     points = [(AT - ago, float(ago > 10)) for ago in range(900, 0, -15)] + [(AT - 1, 0.0)]
     evidence.up.append(Series(labels={"job": "jaeger"}, points=points))
     evidence.missing = missing
@@ -393,18 +396,47 @@ def test_one_scrape_that_failed_is_no_outage():
     assert found(world)[0].state == "well"
 
 
-@pytest.mark.parametrize(("ago", "state"), [(30, "well"), (90, "wrong")])
+def prometheus_began(ago):
+    """Prometheus' own start, so many seconds ago; before that it ran, too."""
+    return {"job": "prometheus"}, lambda seconds: AT - ago if seconds < ago else AT - 9000
+
+
+@pytest.mark.parametrize(
+    ("ago", "until", "state"),
+    [
+        (30, 25, "well"),  # as after `make down` and `make up`: there are values of before, and 0 since the start
+        (119, 110, "well"),
+        (121, 110, "wrong"),  # for too long
+        (110, 40, "wrong"),  # it has answered since
+    ],
+)
 @pytest.mark.parametrize("part", ["gateway", "service"])
-def test_a_part_that_had_not_been_started_when_prometheus_was_is_not_down(part, ago, state):
-    """So it is after `make down` and `make up`: Prometheus still has what it measured before."""
-    world = World()
-    began = {"job": "prometheus"}, lambda seconds: AT - ago if seconds < ago else AT - 9000
-    world.metrics = {signals.STARTED: [began]}
+def test_a_part_that_had_not_been_started_when_prometheus_was_is_not_down(part, ago, until, state):
+    world = World(seconds=100)
+    world.metrics = {signals.STARTED: [prometheus_began(ago)]}
     if part == "gateway":
-        world.metrics[signals.GATEWAY_UP] = [({"job": "gate"}, lambda seconds: float(seconds > 25))]
+        world.metrics[signals.GATEWAY_UP] = [({"job": "gate"}, lambda seconds: float(seconds > until))]
     else:
-        world.down = {"shop-c": 25}
-    assert found(world)[0].state == state
+        world.down = {"shop-c": until}
+    answer, causes = found(world)
+    assert answer.state == state
+    assert bool(causes) == (state == "wrong")
+    notes = [note.says for note in answer.notes if "may still be starting" in note.says]
+    assert len(notes) == (part == "service" and state == "well")
+
+
+def test_what_crashes_is_not_starting_because_it_was_started_itself():
+    world = World(seconds=100)
+    world.metrics = {signals.STARTED: [({"job": "shop-c"}, lambda seconds: AT - 30 if seconds < 30 else AT - 9000)]}
+    world.down = {"shop-c": 25}
+    assert found(world)[1] == [("shop-c", "")]
+
+
+def test_where_prometheus_was_just_started_what_fails_is_charged_to_the_service_that_is_down():
+    world = World(faults=[Fault(**CHARGE, error="AnswerTimeout", unanswered=True, extra_ms=3000)])
+    world.metrics = {signals.STARTED: [prometheus_began(30)]}
+    world.down = {"shop-c": 25}
+    assert found(world)[1][0] == ("shop-c", "POST /charge")
 
 
 @pytest.mark.parametrize(
