@@ -11,6 +11,7 @@ from rich.text import Text
 
 from observability.story.text import SHORT, clean, one_line
 from observability.why import words
+from observability.why.alerting import FIRING
 from observability.why.answer import Reason
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def _alert(console: Console, alert: dict[str, Any]) -> None:
         text += f", {clean(alert['runbook'], SHORT)}"
     console.print(Text(f"  {text}"))
     if alert["summary"]:
-        console.print(Text(f"   {clean(alert['summary'])}"))
+        when = "" if alert["state"] == FIRING else "If it fires: "
+        console.print(Text(f"   {when}{clean(alert['summary'])}"))
     if alert["says"]:
         _reason(console, Reason(says=alert["says"], query=alert["measure"]))
     elif alert["query"]:

@@ -339,6 +339,16 @@ def test_an_alert_is_shown_with_what_it_measures(served, capsys):
         assert part in said
 
 
+def test_what_a_pending_alert_says_of_customers_is_not_said_to_be_so_yet(served, capsys):
+    labels = {"alertname": "TooDeep", "job": "shop-c", "severity": "page"}
+    notes = {"summary": "Customers wait."}
+    served.world.alerting = [{"state": "pending", "labels": labels, "annotations": notes, "activeAt": "2026-11-29"}]
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Nothing is wrong.\n")
+    assert "TooDeep: pending since 2026-11-29\n   If it fires: Customers wait.\n" in said
+
+
 def test_what_could_not_be_looked_at_is_not_called_well(served, capsys, monkeypatch, closed_port):
     monkeypatch.setenv("JAEGER_URL", closed_port)
     assert main([]) == 0
