@@ -25,9 +25,10 @@ _SHARE, _FEWEST = 0.5, 8
 _FLOOD, _FLOOD_TIMES, _LINES_PER_REQUEST_TIMES = 20.0, 6.0, 4.0
 _DOWN_SECONDS, _DOWN_POINTS = 45, 2
 """A part is down if its newest points of these seconds are 0. One alone, a single scrape, may be 0 by chance."""
-_START_SECONDS, _OLD_SECONDS = 120, 15
-"""Seconds after Prometheus' own start in which other parts may not have been started yet, and those in which its newest
-values may be older than itself."""
+_START_SECONDS = 120
+"""Seconds after Prometheus' own start in which another part may not have been started yet."""
+_OLD_SECONDS = 15
+"""Seconds after Prometheus' own start in which a point may still have a value from before it."""
 _SPANS_OF_ONE = 30
 
 
@@ -37,7 +38,7 @@ def gone(evidence: Evidence) -> dict[str, Reason]:
     for one in evidence.up:
         job = one.labels.get("job", "")
         # A part of the telemetry needs one point only, if a backend did not answer `make why` either.
-        enough = 1 if evidence.missing and is_of_telemetry(job) else _DOWN_POINTS
+        enough = 1 if _is_missed(job, evidence) else _DOWN_POINTS
         if any(one.between(evidence.before, evidence.at)) and not any(_newest(one, evidence)[-enough:]):
             found[job] = Reason(says=f"No replica of {job} answers Prometheus now.", query=signals.UP)
     return found
@@ -55,16 +56,21 @@ def gateway_gone(evidence: Evidence) -> Reason | None:
 def starting(evidence: Evidence) -> dict[str, Reason]:
     """Return the parts that have not answered yet since Prometheus was started, a moment ago.
 
-    They may be down, or not started yet: after `make down` and `make up` Prometheus has values of before, and of both.
+    They may be down, or not started yet. After `make down` and `make up` Prometheus still has the values from before,
+    so a part that is just being started looks like one that has just stopped.
     """
     found = {}
     for one in evidence.up:
         job = one.labels.get("job", "")
-        is_missed = evidence.missing and is_of_telemetry(job)
-        if not is_missed and _may_start(one, evidence) and not any(_newest(one, evidence)):
+        if not _is_missed(job, evidence) and _may_start(one, evidence) and not any(_newest(one, evidence)):
             says = f"{job} has not answered Prometheus since that was started, a moment ago: it may still be starting."
             found[job] = Reason(says=says, query=signals.UP)
     return found
+
+
+def _is_missed(job: str, evidence: Evidence) -> bool:
+    """Return whether a part may be the reason why a backend did not answer `make why`."""
+    return bool(evidence.missing) and is_of_telemetry(job)
 
 
 def _newest(one: Series, evidence: Evidence) -> list[float]:

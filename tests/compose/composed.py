@@ -29,8 +29,9 @@ LIGHT = ("collector", "gateway-telemetry", "embedded-backend", "prometheus", "co
 OVERLAY = (*BACKENDS, "prepare")
 LOAD = ("loadtest", "loadtest-worker")  # of the profile `load`
 SHIPPED = (*SERVICES, "nginx", "gateway-telemetry")  # whose lines the Collector gets
-BOTH_FILES = "docker-compose.yml:docker-compose.observability.yml"
-LIGHT_FILES = "docker-compose.yml:docker-compose.light.yml"
+SHOP_FILE = "docker-compose.yml"
+BOTH_FILES = f"{SHOP_FILE}:docker-compose.observability.yml"
+LIGHT_FILES = f"{SHOP_FILE}:docker-compose.light.yml"
 EMBEDDED_FILE = "docker-compose.embedded.yml"  # puts the embedded backend in Loki's place
 COMPOSE_LOKI = "COMPOSE_LOKI"
 """The variable that says which Loki to run, `real` or `embedded`; without it the real one, if it can be had."""
@@ -336,7 +337,7 @@ class LightShop(WithTelemetry):
         """Leave the shop's data, and no metric of what is not there without this overlay."""
         self.compose("down", seconds=120)
         self.run("docker", "volume", "rm", "devopsmicroservices_prometheus_data")
-        self._shop.settings(COMPOSE_FILE=BOTH_FILES.split(":", maxsplit=1)[0])
+        self._shop.settings(COMPOSE_FILE=SHOP_FILE)
         self._shop.long_running = LONG_RUNNING
 
 

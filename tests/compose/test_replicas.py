@@ -10,7 +10,7 @@ from itertools import cycle
 import pytest
 import requests
 
-from tests.compose.composed import SERVICES
+from tests.compose.composed import SERVICES, SHOP_FILE
 from tests.fixtures.books import balance
 from tests.fixtures.services import eventually, new_session
 
@@ -68,10 +68,10 @@ class Visitor(threading.Thread):
 def patient(shop):
     """order-service waits for product-service for longer, in this file."""
     (shop.clone / "patient.yml").write_text(PATIENT)
-    shop.settings(COMPOSE_FILE="docker-compose.yml:patient.yml")
+    shop.settings(COMPOSE_FILE=f"{SHOP_FILE}:patient.yml")
     shop.compose("up", "-d", "--wait", seconds=120)
     yield
-    shop.settings(COMPOSE_FILE="docker-compose.yml")
+    shop.settings(COMPOSE_FILE=SHOP_FILE)
     shop.compose("up", "-d", "--wait", seconds=120)
 
 

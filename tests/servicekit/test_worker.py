@@ -1,6 +1,7 @@
 """Clients that are slow, silent, hostile or broken: they get their answer, and cost nobody else theirs."""
 
 import contextlib
+import functools
 import json
 import random
 import re
@@ -85,17 +86,18 @@ def _assert_problem(got, status):
     return problem["trace_id"]
 
 
+def _answered(server, method, path, status):
+    client = Client(server.client.root)
+    answer = client(method, path, json={"title": "a"} if method == "POST" else None)
+    client.session.close()
+    assert answer.status_code == status
+    return answer
+
+
 def _well(server, seconds=3.0, tries=1):
     """It answers its probe on a new connection, and does its work, before a health check would give up (3 s)."""
     for method, path, status in (("GET", "/healthz", 200), ("POST", "/notes/", 201)):
-
-        def ask(method=method, path=path, status=status):
-            client = Client(server.client.root)
-            answer = client(method, path, json={"title": "a"} if method == "POST" else None)
-            client.session.close()
-            assert answer.status_code == status
-            return answer
-
+        ask = functools.partial(_answered, server, method, path, status)
         assert quickest(ask, tries, enough=seconds) < seconds, f"{method} {path}"
 
 
